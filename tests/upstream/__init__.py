@@ -1,0 +1,1 @@
+"""Runs psycopg2's own, unmodified test suite with greenpg patched in."""
