@@ -1,0 +1,53 @@
+"""The checked-in list of the suite's results that are not plain passes, and the comparison."""
+
+from collections.abc import Mapping
+from configparser import ConfigParser
+from pathlib import Path
+
+LIST = Path(__file__).with_name("expected.ini")
+
+
+class _List(ConfigParser):
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr  # a test's name keeps its case
+
+
+class Expected:
+    """What every test should give: blocking psycopg2's results, and each backend's differences."""
+
+    def __init__(self, path: Path = LIST) -> None:
+        self._list = _List(delimiters=("=",), interpolation=None)
+        with path.open() as file:
+            self._list.read_file(file)
+
+    def outcomes(self, backend: str) -> dict[str, str]:
+        """The outcome of each test that the list names for the backend; the others pass."""
+        whose = ("blocking",) if backend == "blocking" else ("blocking", "green", backend)
+        outcomes: dict[str, str] = {}
+        for owner in whose:
+            for outcome in ("passed", "failed", "skipped"):
+                section = f"{owner} {outcome}"
+                tests = self._list[section] if self._list.has_section(section) else ()
+                outcomes |= dict.fromkeys(tests, outcome)
+        return outcomes
+
+    def differences(self, backend: str, got: Mapping[str, str]) -> dict[str, str]:
+        """What is wrong with each test that ended otherwise than the list says."""
+        listed = self.outcomes(backend)
+        return {
+            test: f"{outcome}, but {LIST.name} says {listed.get(test, 'passed')}"
+            for test, outcome in got.items()
+            if outcome != listed.get(test, "passed")
+        }
+
+    def absences(self, backend: str, got: Mapping[str, str], version: str) -> dict[str, str]:
+        """What is missing from a whole run: listed tests, or a part of the known number."""
+        absent = {
+            test: f"listed in {LIST.name}, but not in the suite"
+            for test in self.outcomes(backend)
+            if test not in got
+        }
+        recorded = self._list["recorded"]
+        if version == recorded["psycopg2"] and len(got) != int(recorded["tests"]):
+            absent["the suite"] = f"{len(got)} tests, but {LIST.name} says {recorded['tests']}"
+        return absent
