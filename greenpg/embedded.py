@@ -103,9 +103,11 @@ class EmbeddedServer:
 
 
 @contextmanager
-def running(version: int = 16, settings: Settings | None = None) -> Iterator[EmbeddedServer]:
+def running(
+    version: int = 16, settings: Settings | None = None, *, binaries: Path | None = None
+) -> Iterator[EmbeddedServer]:
     """Run an embedded server for the length of the block."""
-    server = EmbeddedServer(version, settings)
+    server = EmbeddedServer(version, settings, binaries=binaries)
     try:
         yield server
     finally:

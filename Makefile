@@ -1,0 +1,44 @@
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test lint types format conformance bench upstream clean
+
+demo: $(READY)
+	$(BIN)/greenpg demo $(ARGS)
+
+test: $(READY)
+	$(BIN)/pytest $(wildcard tests/unit tests/db tests/green) $(ARGS)
+
+lint: types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/codespell
+
+types: $(READY)
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+conformance: $(READY)
+	$(BIN)/greenpg conformance --strict $(ARGS)
+
+bench: $(READY)
+	$(BIN)/greenpg bench $(ARGS)
+
+upstream: $(READY)
+	$(BIN)/python -m tests.upstream $(ARGS)
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# Debian ships python3 without ensurepip; there, the system's pip brings pip into the venv.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv || { \
+		$(PYTHON) -m venv --clear --without-pip .venv && \
+		$(PYTHON) -m pip --python $(BIN)/python install pip; }
+	$(BIN)/python -m pip install --editable '.[dev]'
+	touch $(READY)
