@@ -1,0 +1,1 @@
+"""Benchmarks: a child process for each contender, rounds interleaved, ratios within a round."""

@@ -1,0 +1,91 @@
+"""How each driver, made ready as its manual says, opens an autocommitting connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
+
+from ._hosts import HOSTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ._hosts import Host
+    from ._model import Contender
+
+
+class Cursor(Protocol):
+    """What the workloads use of a DB-API cursor."""
+
+    def execute(self, query: str, /) -> object: ...
+    def fetchone(self) -> object: ...
+    def close(self) -> object: ...
+
+
+class Connection(Protocol):
+    """What the workloads use of a DB-API connection."""
+
+    autocommit: bool
+
+    def cursor(self) -> Cursor: ...
+    def close(self) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """Modules to import and how to make them ready; `patched` asks for a monkey-patched process."""
+
+    modules: tuple[str, ...]
+    prepare: Callable[[Host], Callable[..., Connection]] | None
+    patched: bool = False
+
+
+def _psycopg2(_host: Host) -> Callable[..., Connection]:
+    connect: Callable[..., Connection] = import_module("psycopg2").connect
+    return connect
+
+
+def _psycogreen(host: Host) -> Callable[..., Connection]:
+    import_module(f"psycogreen.{host.backend}").patch_psycopg()
+    return _psycopg2(host)
+
+
+def _greenpg(host: Host) -> Callable[..., Connection]:
+    import_module("greenpg").use(host.backend)
+    connect: Callable[..., Connection] = import_module("greenpg").connect
+    return connect
+
+
+def _psycopg(_host: Host) -> Callable[..., Connection]:
+    connect: Callable[..., Connection] = import_module("psycopg").connect
+    return connect
+
+
+DRIVERS: Mapping[str, Driver] = {
+    "psycopg2": Driver(("psycopg2",), _psycopg2),
+    "psycogreen": Driver(("psycopg2", "psycogreen"), _psycogreen),
+    "greenpg": Driver(("psycopg2",), _greenpg),
+    "psycopg": Driver(("psycopg",), _psycopg, patched=True),
+    "asyncpg": Driver(("asyncpg",), None),
+}
+
+
+def connector(contender: Contender) -> Callable[[str], Connection]:
+    """Make the driver ready on its host; the answer opens autocommitting connections."""
+    prepare = DRIVERS[contender.driver].prepare
+    if prepare is None:
+        raise TypeError(f"{contender.driver} has no blocking connections")
+    connect = prepare(HOSTS[contender.host])
+
+    def open_one(dsn: str) -> Connection:
+        connection = connect(dsn)
+        connection.autocommit = True
+        return connection
+
+    return open_one
+
+
+def needs(contender: Contender) -> tuple[str, ...]:
+    """The modules that must be importable for the contender to take part."""
+    return DRIVERS[contender.driver].modules + HOSTS[contender.host].modules

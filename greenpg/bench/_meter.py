@@ -1,0 +1,42 @@
+"""Readings of this process: CPU time, wall time, memory."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(slots=True)
+class Reading:
+    """Seconds spent in a block; complete when the block has ended."""
+
+    cpu: float = 0.0
+    wall: float = 0.0
+
+
+@contextmanager
+def meter() -> Iterator[Reading]:
+    """Measure the block: client CPU of all threads, user and system, and wall time."""
+    gc.collect()
+    reading = Reading(-time.process_time(), -time.perf_counter())
+    yield reading
+    reading.cpu += time.process_time()
+    reading.wall += time.perf_counter()
+
+
+def resident() -> int:
+    """Bytes of memory resident now; where the system does not say, the most there ever were."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,103 @@
+"""What a benchmark is made of: contenders, metrics, targets, and the workload that joins them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Sample = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A driver on a host, measured in a child process of its own.
+
+    `variant` tells apart contenders in the workload's own terms, such as a number of tasks.
+    """
+
+    driver: str
+    host: str
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name that tables, targets and `--only` use."""
+        return f"{self.driver}/{self.host}{self.variant and ' ' + self.variant}"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number that a workload yields, and how a table shows it."""
+
+    key: str
+    heading: str
+    form: str = "{:.1f}"
+
+
+CALLS = (
+    Metric("send", "send", "{:.2f}"),
+    Metric("recv", "recv", "{:.2f}"),
+    Metric("poll", "poll", "{:.2f}"),
+    Metric("other", "other calls", "{:.2f}"),
+    Metric("unshared", "calls but polls", "{:.2f}"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A bound on a metric of one contender, alone or against a peer measured in the same round."""
+
+    contender: str
+    metric: str
+    limit: float
+    peer: str | None = None
+    aim: float | None = None
+    against: Literal["ratio", "difference"] = "ratio"
+    at_least: bool = False
+
+    def met(self, measured: float) -> bool:
+        """Whether the measured number keeps the limit."""
+        return measured >= self.limit if self.at_least else measured <= self.limit
+
+    def __str__(self) -> str:
+        sign = ">=" if self.at_least else "<="
+        aim = "" if self.aim is None else f" (aim {self.aim:g})"
+        if self.peer is None:
+            return f"{sign} {self.limit:g}{aim}"
+        joint = f"{self.limit:g} x" if self.against == "ratio" else f"{self.limit:g} over"
+        return f"{sign} {joint} {self.peer}{aim}"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a child is asked to measure; `size` counts the workload's own units."""
+
+    contender: Contender
+    dsn: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A measurement, who takes part in it, and what is asked of them.
+
+    `measure` runs in the child, after its host is set up. `quick` is the size for a short look.
+    With CALLS among the metrics, the children also run once under strace.
+    """
+
+    name: str
+    title: str
+    contenders: tuple[Contender, ...]
+    metrics: tuple[Metric, ...]
+    targets: tuple[Target, ...]
+    measure: Callable[[Job], Mapping[str, float]]
+    size: int
+    quick: int
+
+    @property
+    def counts_calls(self) -> bool:
+        """Whether system calls are among the metrics."""
+        return set(CALLS) <= set(self.metrics)

@@ -1,0 +1,63 @@
+"""System calls per unit of work, counted by strace."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._runner import measure
+
+if TYPE_CHECKING:
+    from ._model import Job, Sample
+
+SMALL = 10
+GROUPS = {
+    "send": ("sendto", "sendmsg", "write", "writev"),
+    "recv": ("recvfrom", "recvmsg", "read", "readv"),
+    "poll": ("epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "pselect6"),
+}
+
+
+def available() -> bool:
+    """Whether strace is installed."""
+    return shutil.which("strace") is not None
+
+
+def count(workload: str, job: Job) -> tuple[Sample, str]:
+    """Calls per unit, by group, and the commonest of the others.
+
+    A small run is taken off: start-up, connecting and warming up. `unshared` is all but the polls,
+    which one call makes for all connections.
+    """
+    calls = _traced(workload, job)
+    calls.subtract(_traced(workload, replace(job, size=job.size // SMALL)))
+    units = job.size - job.size // SMALL
+    sample = {
+        group: max(0, sum(calls[name] for name in names)) / units for group, names in GROUPS.items()
+    }
+    grouped = {name for names in GROUPS.values() for name in names}
+    others = Counter({name: count for name, count in calls.items() if name not in grouped})
+    sample["other"] = max(0.0, others.total() / units)
+    sample["unshared"] = sample["send"] + sample["recv"] + sample["other"]
+    return sample, max(others, key=lambda name: others[name], default="")
+
+
+def _traced(workload: str, job: Job) -> Counter[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "calls"
+        measure(workload, job, ("strace", "-f", "-c", "-o", str(report)))
+        return parse(report.read_text())
+
+
+def parse(report: str) -> Counter[str]:
+    """The number of calls by name in the table that `strace -c` writes."""
+    calls: Counter[str] = Counter()
+    for line in report.splitlines():
+        fields = line.split()
+        if len(fields) >= 5 and fields[3].isdigit() and fields[-1] != "total":
+            calls[fields[-1]] += int(fields[3])
+    return calls

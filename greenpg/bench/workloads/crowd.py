@@ -1,0 +1,86 @@
+"""10,000 green threads share 20 connections through a plain queue; 100 do the same work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from greenpg.bench._drivers import connector
+from greenpg.bench._hosts import HOSTS, crew
+from greenpg.bench._meter import meter, resident
+from greenpg.bench._model import Contender, Job, Metric, Target, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from greenpg.bench._drivers import Connection
+    from greenpg.bench._hosts import Crew, Queue
+
+CONNECTIONS = 20
+MANY, FEW = "10000", "100"
+LOOPS = ("gevent", "eventlet")
+
+
+def _take_turns(queue: Queue, times: int) -> None:
+    for _ in range(times):
+        connection = cast("Connection", queue.get())
+        try:
+            cursor = connection.cursor()
+            cursor.execute("select 1")
+            cursor.fetchone()
+        finally:
+            queue.put(connection)
+
+
+def _line_up(tasks: Crew, queue: Queue, count: int, times: int) -> None:
+    started = 0
+
+    def work() -> None:
+        nonlocal started
+        started += 1
+        _take_turns(queue, times)
+
+    for _ in range(count):
+        tasks.start(work)
+    while started < count:
+        tasks.sleep(0)
+
+
+def _measure(job: Job) -> Mapping[str, float]:
+    connect = connector(job.contender)
+    connections = [connect(job.dsn) for _ in range(CONNECTIONS)]
+    count = int(job.contender.variant)
+    tasks = crew(HOSTS[job.contender.host], count)
+    queue = tasks.queue()
+    before = resident()
+    _line_up(tasks, queue, count, job.size // count)
+    waiting = resident() - before
+    with meter() as reading:
+        for connection in connections:
+            queue.put(connection)
+        tasks.finish()
+    return {
+        "rate": job.size / reading.wall,
+        "cpu": reading.cpu / job.size * 1e6,
+        "memory": waiting / count / 1024,
+    }
+
+
+def _target(host: str) -> Target:
+    many, few = f"greenpg/{host} {MANY}", f"greenpg/{host} {FEW}"
+    return Target(many, "rate", 0.9, few, at_least=True)
+
+
+WORKLOAD = Workload(
+    name="crowd",
+    title=f"{MANY} and {FEW} green threads over {CONNECTIONS} connections in a queue",
+    contenders=tuple(Contender("greenpg", host, tasks) for host in LOOPS for tasks in (FEW, MANY)),
+    metrics=(
+        Metric("rate", "queries/s", "{:,.0f}"),
+        Metric("cpu", "client CPU, us/query"),
+        Metric("memory", "KiB per waiting thread"),
+    ),
+    targets=tuple(_target(host) for host in LOOPS),
+    measure=_measure,
+    size=30_000,
+    quick=20_000,
+)

@@ -1,0 +1,160 @@
+"""`greenpg bench`: arguments, progress and tables of the benchmarks."""
+
+from __future__ import annotations
+
+import json
+import platform
+from contextlib import nullcontext, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from greenpg.bench._session import Plan, Result
+from greenpg.bench._session import run as run_workload
+from greenpg.bench.workloads import NAMES, find
+from greenpg.embedded import server_dsn
+
+if TYPE_CHECKING:
+    import argparse
+
+    from greenpg.bench._model import Metric
+    from greenpg.bench._runner import Record
+    from greenpg.bench._stats import Verdict
+
+WIDTH = 120
+ROUNDS, QUICK_ROUNDS = 7, 3
+NOTABLE = 0.1
+DISTRIBUTIONS = (
+    "greenpg",
+    "psycopg2-binary",
+    "psycopg2",
+    "psycogreen",
+    "gevent",
+    "eventlet",
+    "psycopg",
+    "asyncpg",
+    "uvloop",
+)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `bench` command."""
+    parser = subparsers.add_parser("bench", help="measure greenpg beside its peers")
+    parser.add_argument(
+        "dsn", nargs="?", metavar="DSN", help="default: GREENPG_DSN, or an embedded server"
+    )
+    parser.add_argument(
+        "-w", "--workload", action="append", choices=NAMES, help="only this one; may be repeated"
+    )
+    parser.add_argument(
+        "--only", default="*", metavar="PATTERN", help="contenders, such as '*/gevent*'"
+    )
+    parser.add_argument("--rounds", type=int, help=f"default {ROUNDS}, with --quick {QUICK_ROUNDS}")
+    parser.add_argument("--quick", action="store_true", help="a short look; the figures waver more")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write all samples and verdicts there"
+    )
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure what the arguments ask for, show it, and tell the exit code."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    with nullcontext(args.dsn) if args.dsn else server_dsn() as dsn:
+        console.print(", ".join(" ".join(pair) for pair in _versions().items()), style="dim")
+        plan = Plan(
+            dsn, args.rounds or (QUICK_ROUNDS if args.quick else ROUNDS), args.quick, args.only
+        )
+        results = [_show(console, name, plan) for name in args.workload or NAMES]
+    if args.json:
+        args.json.write_text(json.dumps(_report(results, plan), indent=1) + "\n")
+    return int(args.check and any(result.failed for result in results))
+
+
+def _show(console: Console, name: str, plan: Plan) -> Result:
+    with console.status(name) as status:
+        result = run_workload(find(name), plan, status.update)
+    console.print(_figures(result, plan))
+    console.print(_targets(result))
+    for note in result.notes:
+        console.print(note, markup=False)
+    for record in result.records:
+        if record.error:
+            last = record.error.splitlines()[-1]
+            console.print(f"{record.contender.name} failed: {last}", markup=False)
+    return result
+
+
+def _figures(result: Result, plan: Plan) -> Table:
+    workload = result.workload
+    title = f"{workload.title}: medians of {plan.rounds} rounds"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("contender", no_wrap=True)
+    for metric in workload.metrics:
+        table.add_column(metric.heading, justify="right")
+    for record in result.records:
+        table.add_row(record.contender.name, *_cells(record, result))
+    return table
+
+
+def _cells(record: Record, result: Result) -> list[str]:
+    if record.missing:
+        return [f"[dim]not installed: {', '.join(record.missing)}"]
+    if record.error:
+        return ["[red]failed"]
+    return [_cell(record, metric) for metric in result.workload.metrics]
+
+
+def _cell(record: Record, metric: Metric) -> str:
+    value = record.median(metric.key)
+    text = "" if value is None else metric.form.format(value)
+    if metric.key == "other" and value is not None and value >= NOTABLE:
+        return f"[dim]{record.commonest}[/] {text}"
+    return text
+
+
+def _targets(result: Result) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("target for", "metric", "asked", "measured", "rounds", ""):
+        table.add_column(heading, no_wrap=True)
+    for verdict in result.verdicts:
+        target = verdict.target
+        table.add_row(target.contender, target.metric, str(target), *_judgement(verdict))
+    return table
+
+
+def _judgement(verdict: Verdict) -> tuple[str, str, str]:
+    if verdict.measured is None:
+        return "-", "", ""
+    spread = (
+        f"{min(verdict.values):.2f} to {max(verdict.values):.2f}" if len(verdict.values) > 1 else ""
+    )
+    return f"{verdict.measured:.2f}", spread, "[green]met" if verdict.met else "[red]missed"
+
+
+def _report(results: list[Result], plan: Plan) -> dict[str, object]:
+    return {
+        "machine": platform.platform(),
+        "versions": _versions(),
+        "rounds": plan.rounds,
+        "quick": plan.quick,
+        "workloads": {result.workload.name: result.as_json() for result in results},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {name: _version(name) for name in DISTRIBUTIONS}
+    return {"Python": platform.python_version(), **{k: v for k, v in found.items() if v}}
+
+
+def _version(name: str) -> str:
+    with suppress(PackageNotFoundError):
+        return version(name)
+    return ""

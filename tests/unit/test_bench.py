@@ -1,0 +1,110 @@
+"""The benchmarks' arithmetic and order, without a server."""
+
+import pytest
+
+from greenpg.bench import _syscalls
+from greenpg.bench._drivers import DRIVERS
+from greenpg.bench._hosts import HOSTS
+from greenpg.bench._model import Contender, Sample, Target
+from greenpg.bench._runner import ContenderFailedError, Record, play
+from greenpg.bench._stats import judge
+from greenpg.bench.workloads import NAMES, find
+
+STRACE = """\
+% time     seconds  usecs/call     calls    errors syscall
+------ ----------- ----------- --------- --------- ----------------
+ 36.75    0.035156           9      3904           sendto
+  8.94    0.008551           2      3905      3840 epoll_ctl
+------ ----------- ----------- --------- --------- ----------------
+100.00    0.100000           3      7809      3840 total
+"""
+
+
+def test_a_ratio_is_taken_within_each_round():
+    samples: dict[str, list[Sample | None]] = {
+        "ours": [{"cpu": 1.0}, {"cpu": 8.0}, {"cpu": 3.0}],
+        "theirs": [{"cpu": 2.0}, {"cpu": 10.0}, {"cpu": 4.0}],
+    }
+
+    verdict = judge(Target("ours", "cpu", 0.8, "theirs"), samples)
+
+    assert verdict.values == (0.5, 0.8, 0.75)
+    assert verdict.measured == 0.75
+    assert verdict.met
+
+
+def test_a_round_that_one_side_missed_does_not_count():
+    samples: dict[str, list[Sample | None]] = {
+        "ours": [None, {"cpu": 8.0}],
+        "theirs": [{"cpu": 2.0}, {"cpu": 10.0}, {"send": 1.0}],
+    }
+
+    verdict = judge(Target("ours", "cpu", 1, "theirs", against="difference"), samples)
+
+    assert verdict.values == (-2.0,)
+
+
+@pytest.mark.parametrize(("at_least", "met"), [(True, True), (False, False)])
+def test_a_target_without_a_peer_bounds_the_metric_itself(at_least, met):
+    samples = {"ours": [{"rate": 3.0}]}
+
+    verdict = judge(Target("ours", "rate", 2.0, at_least=at_least), samples)
+
+    assert verdict.met is met
+
+
+def test_what_nobody_measured_has_no_verdict():
+    verdict = judge(Target("ours", "cpu", 1.0, "theirs"), {"ours": [{"cpu": 1.0}]})
+
+    assert verdict.measured is None
+    assert verdict.met is None
+
+
+def test_every_second_round_runs_backwards():
+    records = [Record(Contender("psycopg2", host)) for host in ("a", "b")]
+
+    order = [one.host for _, one in play(records, 2, lambda contender: {})]
+
+    assert order == ["a", "b", "b", "a"]
+
+
+def test_one_that_fails_is_left_out_from_then_on():
+    broken, sound = Record(Contender("greenpg", "a")), Record(Contender("greenpg", "b"))
+
+    def sample(contender):
+        if contender is broken.contender:
+            raise ContenderFailedError("no such thing")
+        return {"cpu": 1.0}
+
+    list(play([broken, sound], 3, sample))
+
+    assert broken.error == "no such thing"
+    assert broken.samples == [None] * 3
+    assert sound.samples == [{"cpu": 1.0}] * 3
+
+
+def test_one_not_installed_is_never_run():
+    record = Record(Contender("asyncpg", "uvloop"), missing=("asyncpg",))
+
+    turns = list(play([record], 2, lambda contender: pytest.fail("it ran")))
+
+    assert turns == []
+
+
+def test_the_table_of_strace_is_read():
+    calls = _syscalls.parse(STRACE)
+
+    assert calls == {"sendto": 3904, "epoll_ctl": 3905}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workload_is_consistent(name):
+    workload = find(name)
+
+    keys = {metric.key for metric in workload.metrics}
+    names = {contender.name for contender in workload.contenders}
+
+    assert workload.name == name
+    assert all(one.driver in DRIVERS and one.host in HOSTS for one in workload.contenders)
+    assert all({target.contender, target.peer} <= names | {None} for target in workload.targets)
+    assert all(target.metric in keys for target in workload.targets)
