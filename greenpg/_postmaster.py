@@ -71,7 +71,7 @@ class Cluster:
             os.chown(self._directory, self._owner.pw_uid, self._owner.pw_gid)
         self._init()
         while True:
-            self._port = _free_port()
+            self._port = free_port()
             self._configure()
             with suppress(_PortTaken):
                 return {"directory": str(self._directory), "port": self._port, **self.start()}
@@ -206,7 +206,7 @@ def _temporary(owner: pwd.struct_passwd | None) -> str:
     return "/tmp" if owner is not None or len(usual) > 60 else usual
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port below the ephemeral ones, which no client can take during a restart."""
     while True:
         port = random.randrange(20_000, 32_000)

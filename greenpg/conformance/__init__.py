@@ -1,0 +1,1 @@
+"""The shipped conformance suite: one child process per backend and mode."""

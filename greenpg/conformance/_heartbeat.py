@@ -1,0 +1,102 @@
+"""How green is judged: a second task ticks, and its longest gap is the verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from greenpg.backend import Backend
+
+__all__ = ["Heartbeat", "Stalled", "calibrated", "heartbeat"]
+
+INTERVAL: Final = 0.005
+IDLE_SECONDS: Final = 0.5
+TOLERANCE: Final = 10.0  # how many times the longest gap of an idle run is still called idle
+SCHEDULER: Final = Path("/proc/thread-self/schedstat")
+
+_limits: dict[str, float] = {}
+
+
+class Stalled(AssertionError):
+    """The ticker stood still for longer than the limit."""
+
+
+class Heartbeat:
+    """What the ticker has seen: `beats`, and its `longest` gap in seconds.
+
+    Time that the machine gave to other programs is not counted, where the system tells it.
+    """
+
+    def __init__(self, backend: Backend, limit: float) -> None:
+        self.limit = limit
+        self.longest = 0.0
+        self.beats = 0
+        self._backend = backend
+        self._beaten = 0.0
+        self._stopped = False
+
+    def check(self) -> None:
+        """Raise Stalled if any gap so far was longer than the limit."""
+        if self.longest > self.limit:
+            name = self._backend.name
+            gap, limit = self.longest * 1000, self.limit * 1000
+            raise Stalled(f"{name}: the ticker stood still for {gap:.0f} ms (limit {limit:.0f} ms)")
+
+    @contextmanager
+    def ticking(self) -> Iterator[None]:
+        """Tick for the length of the block; a gap that ends with the block is seen too."""
+        task = self._backend.spawn(self._run)
+        try:
+            while not self.beats:
+                self._backend.sleep(INTERVAL)
+            yield
+        finally:
+            self._stopped = True
+            task.join()
+
+    def _run(self) -> None:
+        self._beaten = _clock()
+        while not self._stopped:
+            self._backend.sleep(INTERVAL)
+            now = _clock()
+            self.longest = max(self.longest, now - self._beaten)
+            self._beaten = now
+            self.beats += 1
+
+
+@contextmanager
+def heartbeat(backend: Backend, limit: float | None = None) -> Iterator[Heartbeat]:
+    """Raise Stalled after the block if a task beside it was held up for longer than `limit`.
+
+    The default limit comes from an idle run of this process, made before the block if need be.
+    """
+    pulse = Heartbeat(backend, calibrated(backend) if limit is None else limit)
+    with pulse.ticking():
+        yield pulse
+    pulse.check()
+
+
+def calibrated(backend: Backend) -> float:
+    """Return the limit for this process, measured once; call it first while nothing else runs."""
+    if backend.name not in _limits:
+        idle = Heartbeat(backend, 0.0)
+        with idle.ticking():
+            backend.sleep(IDLE_SECONDS)
+        _limits[backend.name] = idle.longest * TOLERANCE
+    return _limits[backend.name]
+
+
+def _clock() -> float:
+    return time.monotonic() - _waited_for_a_core()
+
+
+def _waited_for_a_core() -> float:
+    """Return how long this OS thread was ready to run but did not; 0 where nobody tells."""
+    try:
+        return int(SCHEDULER.read_bytes().split()[1]) / 1e9
+    except OSError:
+        return 0.0

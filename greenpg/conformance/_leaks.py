@@ -1,0 +1,144 @@
+"""Tells what a piece of code left behind: descriptors, threads, green tasks, server sessions."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TypeAlias
+
+import psycopg2
+from psycopg2.extensions import POLL_OK, POLL_READ
+
+from greenpg.backend import READ, WRITE
+from greenpg.threads import backend as plain
+
+__all__ = ["Leaked", "Probe", "Sessions", "descriptors", "no_leaks", "tasks", "threads"]
+
+Found: TypeAlias = Mapping[Hashable, str]
+Probe: TypeAlias = Callable[[], Found]
+
+ANSWER_SECONDS: Final = 10.0
+DESCRIPTORS: Final = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+SESSIONS: Final = """
+    select pid, format('%%s, %%s: %%s', backend_type, state, left(query, 80))
+    from pg_stat_activity where application_name = %s and pid <> pg_backend_pid()
+"""
+
+
+class Leaked(AssertionError):
+    """Something is left that was not there before."""
+
+
+@contextmanager
+def no_leaks(
+    *probes: Probe, settle: float = 5.0, sleep: Callable[[float], object] = time.sleep
+) -> Iterator[None]:
+    """Raise Leaked if a probe finds more after the block than before it, for `settle` seconds.
+
+    In a green process `sleep` is the backend's, so that the hub can clean up meanwhile.
+    """
+    before = [set(probe()) for probe in probes]
+    yield
+    deadline = time.monotonic() + settle
+    while left := _left(probes, before):
+        gc.collect()
+        if time.monotonic() > deadline:
+            raise Leaked(f"left behind after {settle:g} s: " + "; ".join(left))
+        sleep(0.01)
+
+
+def descriptors() -> dict[Hashable, str]:
+    """Open file descriptors of this process, copies made by dup included."""
+    found: dict[Hashable, str] = {}
+    for fd in map(int, os.listdir(DESCRIPTORS)):
+        with suppress(OSError):
+            target = _target(fd)
+            found[fd, target] = f"descriptor {fd} ({target})"
+    return found
+
+
+def threads() -> dict[Hashable, str]:
+    """OS threads made through `threading`, whether monkey-patched or not."""
+    running = threading.enumerate()
+    return {
+        id(thread): f"thread {thread.name}"
+        for thread in running
+        if not isinstance(thread, threading._DummyThread)
+    }
+
+
+def tasks() -> dict[Hashable, str]:
+    """Greenlets that have not ended, of whatever green library."""
+    kind = getattr(sys.modules.get("greenlet"), "greenlet", ())
+    living = (thing for thing in gc.get_objects() if isinstance(thing, kind) and not thing.dead)
+    return {weakref.ref(task): f"task {task!r}" for task in living}
+
+
+class Sessions:
+    """Server sessions under one application name, asked over a connection of its own.
+
+    The connection is psycopg2's own and waits plainly, whatever is patched in this process.
+    """
+
+    def __init__(self, dsn: str, application_name: str) -> None:
+        self._dsn = dsn
+        self._name = application_name
+        self._conn = self._connected()
+
+    def __call__(self) -> dict[Hashable, str]:
+        """Return the sessions that exist now."""
+        try:
+            rows = self._ask()
+        except psycopg2.OperationalError:  # the test restarted the server
+            self.close()
+            self._conn = self._connected()
+            rows = self._ask()
+        return {pid: f"session {pid} ({doing})" for pid, doing in rows}
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._conn.close()
+
+    def _connected(self) -> Any:
+        conn = psycopg2._psycopg._connect(self._dsn, None, True)  # no hook of ours is below this
+        _settle(conn)
+        return conn
+
+    def _ask(self) -> Any:
+        with self._conn.cursor() as cur:
+            cur.execute(SESSIONS, (self._name,))
+            _settle(self._conn)
+            return cur.fetchall()
+
+
+def _settle(conn: Any) -> None:
+    waiter = plain.waiter()
+    try:
+        while (state := conn.poll()) != POLL_OK:
+            wants = READ if state == POLL_READ else WRITE
+            if not waiter.wait(conn.fileno(), wants, ANSWER_SECONDS):
+                raise psycopg2.OperationalError(f"no answer in {ANSWER_SECONDS:g} s")
+    finally:
+        waiter.close()
+
+
+def _target(fd: int) -> str:
+    if DESCRIPTORS.startswith("/proc"):
+        return os.readlink(f"{DESCRIPTORS}/{fd}")
+    status = os.fstat(fd)
+    return f"mode {status.st_mode:o}, inode {status.st_dev}:{status.st_ino}"
+
+
+def _left(probes: tuple[Probe, ...], before: list[set[Hashable]]) -> list[str]:
+    return [
+        text
+        for probe, known in zip(probes, before, strict=True)
+        for key, text in probe().items()
+        if key not in known
+    ]

@@ -1,0 +1,87 @@
+"""A TCP proxy in another process that makes a server slow, mute or gone while a test runs."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, TypeAlias
+
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from greenpg._child import Child
+
+__all__ = ["Proxy"]
+
+Way: TypeAlias = Literal["down", "up", "both"]
+Scope: TypeAlias = Literal["all", "present", "coming"]
+
+NO_HOST: Final = "/tmp"  # where a libpq of a wheel looks when the DSN names no host
+
+
+class Proxy:
+    """Stands between a client and the server of a DSN; everything passes until told otherwise.
+
+    `way` is "down" (what the server says), "up" (what the client says) or "both"; `scope` says
+    which connections are meant: those at hand ("present"), those made later ("coming") or all.
+    Each call replaces what was said before for the same way, and returns once it is in force.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        """Start the proxy's process, which ends when this one does."""
+        server: dict[str, Any] = parse_dsn(dsn)
+        host = server.get("hostaddr") or server.get("host") or NO_HOST
+        self._child = Child(f"{__package__}._proxy_server", host, str(server.get("port", 5432)))
+        self.port: Final[int] = self._child.greeting["port"]
+        self.dsn: Final = make_dsn(dsn, host="127.0.0.1", hostaddr="127.0.0.1", port=self.port)
+
+    def __enter__(self) -> Proxy:
+        """Return the proxy, to be closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def flow(self, way: Way = "both", scope: Scope = "all") -> None:
+        """Let everything pass at once, what was held back included."""
+        self._set(way, scope)
+
+    def delay(self, seconds: float, way: Way = "down", scope: Scope = "all") -> None:
+        """Deliver everything `seconds` later; the throughput stays."""
+        self._set(way, scope, delay=seconds)
+
+    def drip(self, size: int, pause: float, way: Way = "down", scope: Scope = "all") -> None:
+        """Deliver `size` bytes at a time with a pause after each."""
+        self._set(way, scope, size=size, pause=pause)
+
+    def stall(self, way: Way = "both", scope: Scope = "all") -> None:
+        """Deliver nothing, ends of file included, until `flow`; connections are still accepted."""
+        self._set(way, scope, stalled=True)
+
+    def cut(self) -> int:
+        """Reset the connections at hand, on both sides; return how many there were."""
+        cut: int = self._child.ask("cut")["links"]
+        return cut
+
+    def refuse(self) -> None:
+        """Close the listening socket: further connections are refused until `admit`."""
+        self._child.ask("refuse")
+
+    def admit(self) -> None:
+        """Listen again, on the same port."""
+        self._child.ask("admit")
+
+    def links(self) -> int:
+        """Return how many connections pass through now."""
+        links: int = self._child.ask("count")["links"]
+        return links
+
+    def accepted(self) -> int:
+        """Return how many connections were accepted since the start."""
+        accepted: int = self._child.ask("count")["accepted"]
+        return accepted
+
+    def close(self) -> None:
+        """End the proxy's process, and with it every connection through it."""
+        self._child.close()
+
+    def _set(self, way: Way, scope: Scope, **manner: Any) -> None:
+        self._child.ask("set", way=way, scope=scope, manner=manner)
