@@ -1,0 +1,205 @@
+"""The built-in backend: OS threads and poll(). The default, and the worked example of a backend."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.machinery import BuiltinImporter, PathFinder
+from importlib.util import module_from_spec
+from types import ModuleType
+from typing import Any, Final
+
+from .backend import READ, WRITE, Address
+
+__all__ = ["Threads", "backend", "pristine"]
+
+
+def pristine(name: str) -> ModuleType:
+    """Return a fresh copy of a C module, as it was before any monkey-patching."""
+    spec = BuiltinImporter.find_spec(name) or PathFinder.find_spec(name)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"module {name!r} is neither built in nor an extension module", name=name)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_thread = pristine("_thread")
+_select = pristine("select")
+_time = pristine("time")
+_BAD: Final = _select.POLLERR | _select.POLLHUP | _select.POLLNVAL
+_MASKS: Final = {
+    READ: _select.POLLIN,
+    WRITE: _select.POLLOUT,
+    READ | WRITE: _select.POLLIN | _select.POLLOUT,
+}
+
+
+class Waiter:
+    """Polls the socket together with a pipe by which another thread can interrupt the wait."""
+
+    __slots__ = ("_error", "_events", "_fd", "_pipe", "_poll", "_waiting")
+
+    def __init__(self) -> None:
+        self._poll: Any = None
+        self._pipe = (-1, -1)
+        self._fd = -1
+        self._events = 0
+        self._error: BaseException | None = None
+        self._waiting = False
+
+    def wait(self, fd: int, events: int, timeout: float | None) -> int:
+        if fd != self._fd or events != self._events:
+            self._watch(fd, events)
+        self._error = None
+        self._waiting = True
+        try:
+            ready = self._poll.poll(None if timeout is None else max(timeout, 0) * 1000)
+        finally:
+            self._waiting = False
+        if self._error is not None:
+            os.read(self._pipe[0], 1)
+            raise self._error
+        return _subset(dict(ready).get(fd, 0), events)
+
+    def _watch(self, fd: int, events: int) -> None:
+        if self._poll is None:
+            self._pipe = os.pipe()
+            self._poll = _select.poll()
+            self._poll.register(self._pipe[0], _select.POLLIN)
+        if self._fd not in (-1, fd):
+            self._poll.unregister(self._fd)
+        self._poll.register(fd, _MASKS[events])
+        self._fd, self._events = fd, events
+
+    def interrupt(self, exc: BaseException) -> None:
+        if self._waiting and self._error is None:
+            self._error = exc
+            os.write(self._pipe[1], b"!")
+
+    def fileno(self) -> int:
+        return -1
+
+    def close(self) -> None:
+        pipe, self._pipe = self._pipe, (-1, -1)
+        self._poll, self._fd = None, -1
+        for fd in pipe:
+            if fd >= 0:
+                os.close(fd)
+
+
+def _subset(flags: int, events: int) -> int:
+    if flags & _BAD:
+        return events
+    return (READ if flags & _select.POLLIN else 0) | (WRITE if flags & _select.POLLOUT else 0)
+
+
+class Event:
+    """A flag that threads wait for; each waiter sleeps on a lock of its own."""
+
+    __slots__ = ("_flag", "_locks")
+
+    def __init__(self) -> None:
+        self._flag = False
+        self._locks: list[Any] = []
+
+    def set(self) -> None:
+        self._flag = True
+        while self._locks:
+            try:
+                lock = self._locks.pop()
+            except IndexError:
+                return
+            lock.release()
+
+    def is_set(self) -> bool:
+        return self._flag
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if self._flag:
+            return True
+        lock = _thread.allocate_lock()
+        lock.acquire()
+        self._locks.append(lock)
+        if not self._flag:  # a set before this line may have missed our lock
+            lock.acquire(True, -1 if timeout is None else max(timeout, 0))
+        with suppress(ValueError):  # set() took it
+            self._locks.remove(lock)
+        return self._flag
+
+
+class Task:
+    """A thread that runs one function."""
+
+    __slots__ = ("_done", "_fn")
+
+    def __init__(self, fn: Callable[..., object], args: tuple[object, ...]) -> None:
+        self._done = Event()
+        self._fn = fn
+        _thread.start_new_thread(self._run, args)
+
+    def _run(self, *args: object) -> None:
+        try:
+            self._fn(*args)
+        except SystemExit:
+            pass
+        except BaseException:
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # inside an except clause
+        finally:
+            self._done.set()
+
+    def join(self, timeout: float | None = None) -> bool:
+        return self._done.wait(timeout)
+
+    def kill(self) -> None:
+        """Do nothing: a thread cannot be killed (see `capabilities`)."""
+
+
+class Threads:
+    """Blocking waits in OS threads, even in a monkey-patched process."""
+
+    name: Final = "threads"
+    exits: Final[tuple[type[BaseException], ...]] = (KeyboardInterrupt, SystemExit)
+    capabilities: Final[frozenset[str]] = frozenset()
+
+    current = staticmethod(_thread.get_ident)
+    sleep = staticmethod(_time.sleep)
+    waiter = Waiter
+    event = Event
+
+    def can_wait(self) -> bool:
+        return True
+
+    def pause(self) -> None:
+        _time.sleep(0)
+
+    def spawn(self, fn: Callable[..., object], *args: object) -> Task:
+        return Task(fn, args)
+
+    def in_thread(self, fn: Callable[..., Any], *args: object) -> Any:
+        outcome: list[tuple[Any, BaseException | None]] = []
+
+        def run() -> None:
+            try:
+                outcome.append((fn(*args), None))
+            except BaseException as err:
+                outcome.append((None, err))
+
+        Task(run, ()).join()
+        value, error = outcome[0]
+        if error is not None:
+            raise error
+        return value
+
+    def resolve(self, host: str, port: int) -> Sequence[Address]:
+        import _socket  # late: importing greenpg must not load it before a monkey-patch
+
+        rows: Sequence[Address] = self.in_thread(
+            _socket.getaddrinfo, host, port, 0, _socket.SOCK_STREAM
+        )
+        return rows
+
+
+backend: Final = Threads()

@@ -1,0 +1,277 @@
+"""eventlet behind greenpg's seam, on its epoll, poll, kqueue, select and asyncio hubs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import eventlet
+from eventlet.hubs import get_hub
+from greenlet import GreenletExit, getcurrent
+
+from greenpg.backend import READ, WRITE, Address
+
+from ._waker import call_in_hub, waker
+
+_TIMED_OUT: Final = 4
+_KINDS: Final = {READ: "read", WRITE: "write"}
+
+
+class Waiter:
+    """Keeps one read listener registered, on a duplicate of the socket.
+
+    libpq may close the socket inside `poll()`, and the next owner of its number must not
+    meet our listener; the number of a duplicate is ours until `close`.
+    """
+
+    __slots__ = ("_error", "_fd", "_hub", "_listener", "_ready", "_source", "_task", "_writer")
+
+    def __init__(self) -> None:
+        self._hub: Any = None
+        self._listener: Any = None
+        self._writer: Any = None
+        self._fd = self._source = -1
+        self._ready = 0
+        self._task: Any = None
+        self._error: BaseException | None = None
+
+    def wait(self, fd: int, events: int, timeout: float | None) -> int:
+        hub = get_hub()
+        if hub is not self._hub or fd != self._source:
+            self._watch(hub, fd)
+        self._ready = 0
+        self._task = task = getcurrent()
+        timer = None
+        try:
+            if events & READ and self._listener is None:
+                self._listener = self._listen(READ, self._readable)
+            if events & WRITE:
+                self._writer = self._listen(WRITE, self._writable)
+            if timeout is not None:
+                timer = hub.schedule_call_global(max(timeout, 0), self._expired, task)
+            while not self._ready & (events | _TIMED_OUT):
+                hub.switch()
+        finally:
+            self._task = None
+            if timer is not None:
+                timer.cancel()
+            if self._writer is not None:
+                self._drop_writer()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return self._ready & events
+
+    def _watch(self, hub: Any, fd: int) -> None:
+        self.close()
+        waker(hub)
+        self._fd = os.dup(fd)
+        self._hub, self._source = hub, fd
+
+    def _listen(self, event: int, callback: Callable[[int], None]) -> Any:
+        listener = self._hub.add(_KINDS[event], self._fd, callback, self._throw, self._forget)
+        listener.greenlet = self._hub.greenlet  # else it keeps a finished task alive
+        return listener
+
+    def _readable(self, fd: int) -> None:
+        if self._task is None or self._ready & READ:
+            self._drop_listener()  # unsolicited data: the hub would call us without end
+        else:
+            self._wake(READ)
+
+    def _writable(self, fd: int) -> None:
+        if self._task is None or self._ready & WRITE:
+            self._drop_writer()
+        else:
+            self._wake(WRITE)
+
+    def _wake(self, flag: int) -> None:
+        self._ready |= flag
+        if self._task is not None:
+            self._task.switch()
+
+    def _expired(self, task: Any) -> None:
+        if self._task is task:
+            self._wake(_TIMED_OUT)
+
+    def _throw(self, *error: Any) -> None:
+        if self._task is not None:
+            self._task.throw(*error)
+
+    def _forget(self) -> None:
+        self._listener = self._writer = None
+        if self._task is not None:
+            self._hub.schedule_call_global(0, self._wake, READ)
+
+    def _drop_listener(self) -> None:
+        listener, self._listener = self._listener, None
+        _remove(self._hub, listener)
+
+    def _drop_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        _remove(self._hub, writer)
+
+    def interrupt(self, exc: BaseException) -> None:
+        task, hub = self._task, self._hub
+        if task is not None:
+            call_in_hub(hub, hub.schedule_call_global, 0, self._interrupted, task, exc)
+
+    def _interrupted(self, task: Any, exc: BaseException) -> None:
+        if self._task is task:
+            self._error = exc
+            self._wake(_TIMED_OUT)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        hub, fd, listener = self._hub, self._fd, self._listener
+        self._hub = self._listener = None
+        self._fd = self._source = -1
+        if hub is not None:
+            call_in_hub(hub, _dispose, hub, listener, fd)
+
+
+def _dispose(hub: Any, listener: Any, fd: int) -> None:
+    _remove(hub, listener)
+    os.close(fd)
+
+
+def _remove(hub: Any, listener: Any) -> None:
+    if listener is not None:
+        with suppress(KeyError):  # the hub has dropped it meanwhile
+            hub.remove(listener)
+
+
+class Event:
+    """A flag; eventlet's own cannot be set from another thread."""
+
+    __slots__ = ("_flag", "_turns")
+
+    def __init__(self) -> None:
+        self._flag = False
+        self._turns: list[_Turn] = []
+
+    def set(self) -> None:
+        self._flag = True
+        turns, self._turns = self._turns, []
+        for turn in turns:
+            turn.wake()
+
+    def is_set(self) -> bool:
+        return self._flag
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if self._flag:
+            return True
+        turn = _Turn()
+        self._turns.append(turn)
+        try:
+            if not self._flag:  # another thread may have set it before it could see our turn
+                turn.wait(timeout)
+        finally:
+            turn.close()
+            if turn in self._turns:
+                self._turns.remove(turn)
+        return self._flag
+
+
+class _Turn:
+    """One task's wait for an event."""
+
+    __slots__ = ("_hub", "_over", "_task")
+
+    def __init__(self) -> None:
+        self._hub = get_hub()
+        self._task: Any = getcurrent()
+        self._over = False
+        waker(self._hub)
+
+    def wait(self, timeout: float | None) -> None:
+        timer = None
+        if timeout is not None:
+            timer = self._hub.schedule_call_global(max(timeout, 0), self._switch)
+        try:
+            while not self._over:
+                self._hub.switch()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def wake(self) -> None:
+        call_in_hub(self._hub, self._hub.schedule_call_global, 0, self._switch)
+
+    def _switch(self) -> None:
+        if self._task is not None:
+            self._over = True
+            self._task.switch()
+
+    def close(self) -> None:
+        self._task = None
+
+
+class Task:
+    """A green thread behind the seam."""
+
+    __slots__ = ("_done", "_thread")
+
+    def __init__(self, fn: Callable[..., object], args: tuple[object, ...]) -> None:
+        self._done = Event()
+        self._thread = eventlet.spawn(fn, *args)
+        self._thread.link(self._finished)
+
+    def _finished(self, thread: Any) -> None:
+        self._done.set()
+
+    def join(self, timeout: float | None = None) -> bool:
+        return self._done.wait(timeout)
+
+    def kill(self) -> None:
+        if not self._thread.dead:
+            get_hub().schedule_call_global(0, self._kill)
+
+    def _kill(self) -> None:
+        if not self._thread.dead:
+            self._thread.throw(GreenletExit)
+        if self._thread.dead:  # one that had not begun calls no links
+            self._done.set()
+
+
+class Eventlet:
+    """Green threads and eventlet's hub."""
+
+    name: Final = "eventlet"
+    exits: Final[tuple[type[BaseException], ...]] = (GreenletExit,)
+    capabilities: Final = frozenset({"kill", "hub", "lazy_spawn"})
+
+    current = staticmethod(getcurrent)
+    sleep = staticmethod(eventlet.sleep)
+    waiter = Waiter
+    event = Event
+
+    def can_wait(self) -> bool:
+        return getcurrent() is not get_hub().greenlet
+
+    def pause(self) -> None:
+        eventlet.sleep(0)
+
+    def spawn(self, fn: Callable[..., object], *args: object) -> Task:
+        return Task(fn, args)
+
+    def in_thread(self, fn: Callable[..., Any], *args: object) -> Any:
+        from eventlet import tpool  # late: it starts from modules that load socket
+
+        return tpool.execute(fn, *args)
+
+    def resolve(self, host: str, port: int) -> Sequence[Address]:
+        import _socket  # late: importing greenpg_eventlet must not load it before a monkey-patch
+
+        rows: Sequence[Address] = self.in_thread(
+            _socket.getaddrinfo, host, port, 0, _socket.SOCK_STREAM
+        )
+        return rows
+
+
+backend: Final = Eventlet()

@@ -1,0 +1,87 @@
+"""Calls from other OS threads into a hub, for which eventlet has no public way."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from eventlet.hubs import get_hub
+
+_wakers: Final[WeakKeyDictionary[Any, Waker]] = WeakKeyDictionary()
+
+
+class Waker:
+    """One pipe of a hub; what other threads queue runs when the hub sees it readable."""
+
+    __slots__ = ("_calls", "_listener", "_pipe")
+
+    def __init__(self, hub: Any) -> None:
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._pipe = os.pipe()
+        os.set_blocking(self._pipe[0], False)
+        os.set_blocking(self._pipe[1], False)
+        self._listener = hub.add("read", self._pipe[0], self._run, _ignore, None)
+
+    def call(self, fn: Callable[..., object], *args: Any) -> None:
+        """Run `fn` soon in the hub; a full pipe has woken it already."""
+        self._calls.append((fn, args))
+        try:
+            os.write(self._pipe[1], b"!")
+        except BlockingIOError:
+            pass
+
+    def _run(self, fd: int) -> None:
+        try:
+            os.read(fd, 4096)
+        except BlockingIOError:
+            pass
+        while self._calls:
+            fn, args = self._calls.popleft()
+            fn(*args)
+
+    def abandon(self, dead_end: int) -> None:
+        """Put a descriptor that never wakes anybody in the place of both ends."""
+        for fd in self._pipe:
+            os.dup2(dead_end, fd, inheritable=False)
+
+    def __del__(self) -> None:
+        for fd in self._pipe:
+            os.close(fd)
+
+
+def _ignore(*error: Any) -> None:
+    """Serve as the listener's throwback: the waker has no task to tell."""
+
+
+def waker(hub: Any) -> Waker:
+    """Return the hub's waker; made on first need, in the hub's own thread."""
+    found = _wakers.get(hub)
+    if found is None:
+        found = _wakers[hub] = Waker(hub)
+    return found
+
+
+def call_in_hub(hub: Any, fn: Callable[..., object], *args: Any) -> None:
+    """Run `fn` now if this is the hub's thread, else soon in its hub; then the hub runs it."""
+    if get_hub() is hub:
+        fn(*args)
+    else:
+        waker(hub).call(fn, *args)
+
+
+def _leave_parents_pipes() -> None:
+    """Make the inherited pipes dead ends: a read here would steal the parent's wake-up."""
+    end, closed = os.pipe()
+    os.close(closed)
+    for inherited in list(_wakers.values()):
+        inherited.abandon(end)
+    os.close(end)
+    _parents.extend(_wakers.values())  # the hub still knows their descriptors
+    _wakers.clear()
+
+
+_parents: Final[list[Waker]] = []
+os.register_at_fork(after_in_child=_leave_parents_pipes)
