@@ -1,0 +1,95 @@
+"""PostgreSQL for green threads: psycopg2 with every wait handed to a green-thread library."""
+
+from psycopg2 import (
+    BINARY,
+    DATETIME,
+    NUMBER,
+    ROWID,
+    STRING,
+    Binary,
+    DatabaseError,
+    DataError,
+    Date,
+    DateFromTicks,
+    Error,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+    Time,
+    TimeFromTicks,
+    Timestamp,
+    TimestampFromTicks,
+    Warning,
+    __libpq_version__,
+    __version__,
+    apilevel,
+    paramstyle,
+)
+
+from . import errorcodes, errors, extensions, extras, sql, tz
+from ._connect import connect, use
+from ._wait import wait
+from .backend import Backend, current
+from .connection import Connection
+from .cursor import Cursor
+from .errors import DeadlineExceeded
+from .extensions import get_wait_callback, set_wait_callback
+from .sync import ConnectionLock
+
+__all__ = [
+    "BINARY",
+    "DATETIME",
+    "NUMBER",
+    "ROWID",
+    "STRING",
+    "Backend",
+    "Binary",
+    "Connection",
+    "ConnectionLock",
+    "Cursor",
+    "DataError",
+    "DatabaseError",
+    "Date",
+    "DateFromTicks",
+    "DeadlineExceeded",
+    "Error",
+    "IntegrityError",
+    "InterfaceError",
+    "InternalError",
+    "NotSupportedError",
+    "OperationalError",
+    "ProgrammingError",
+    "Time",
+    "TimeFromTicks",
+    "Timestamp",
+    "TimestampFromTicks",
+    "Warning",
+    "__libpq_version__",
+    "__version__",
+    "apilevel",
+    "connect",
+    "errorcodes",
+    "errors",
+    "extensions",
+    "extras",
+    "get_wait_callback",
+    "paramstyle",
+    "set_wait_callback",
+    "sql",
+    "threadsafety",  # noqa: F822  made by __getattr__
+    "tz",
+    "use",
+    "version",
+    "wait",
+]
+
+version = "0.1.0"
+
+
+def __getattr__(name: str) -> int:
+    if name == "threadsafety":  # green connections are shared by tasks, not by OS threads
+        return 1 if "hub" in current().capabilities else 2
+    raise AttributeError(f"module 'greenpg' has no attribute {name!r}")

@@ -1,0 +1,5 @@
+"""python -m greenpg."""
+
+from .cli import main
+
+raise SystemExit(main())

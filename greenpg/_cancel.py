@@ -1,0 +1,69 @@
+"""`conn.cancel()`: green, and never for a later query."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg2 import Error, OperationalError, ProgrammingError
+from psycopg2 import extensions as ext
+
+from ._repair import Shield, Unrepaired, cancel_query, closed
+from ._state import IN_HUB, State
+
+__all__ = ["cancel"]
+
+
+def cancel(conn: Any) -> None:
+    """Cancel what runs on the connection; return when the server has taken the request."""
+    state: State = conn._state
+    _refuse(conn, state)
+    if state.inside or conn.async_:
+        _cancel_running(conn, state)
+        return
+    state.acquire(state.current())  # nothing runs: keep a query from starting meanwhile
+    try:
+        _deliver(conn, state)
+    finally:
+        state.relinquish()
+
+
+def _refuse(conn: Any, state: State) -> None:
+    if conn.closed:
+        raise closed()
+    if conn.status == ext.STATUS_PREPARED:
+        raise ProgrammingError("cancel cannot be used with a prepared two-phase transaction")
+    if conn.status not in (ext.STATUS_READY, ext.STATUS_BEGIN):
+        raise OperationalError("asynchronous connection attempt underway")
+    if not state.can_wait():
+        raise ProgrammingError(IN_HUB)
+
+
+def _cancel_running(conn: Any, state: State) -> None:
+    """Cancel with the running operation not ending before the request has ended."""
+    if not state.cancels:
+        state.quiet = state.backend.event()
+    state.cancels += 1
+    state.chores = True
+    try:
+        _deliver(conn, state)
+    finally:
+        state.cancels -= 1
+        if not state.cancels and state.quiet is not None:
+            state.quiet.set()
+
+
+def _deliver(conn: Any, state: State) -> None:
+    """Await the request's end even when interrupted: cut short it might hit a later query."""
+    shield = Shield(state.backend, None, state.cancel_timeout)
+    try:
+        cancel_query(conn, shield)
+    except (Unrepaired, Error) as err:
+        state.closing = True
+        state.chores = True
+        state.waiter.interrupt(closed())
+        raise shield.verdict or OperationalError(
+            f"cancel: the server did not take the request in {state.cancel_timeout:g} s; "
+            "the connection is closed"
+        ) from err
+    if shield.verdict is not None:
+        raise shield.verdict

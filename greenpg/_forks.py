@@ -1,0 +1,56 @@
+"""A forked child must not speak, nor listen, on its parent's connections."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import Any, Final
+from weakref import WeakSet
+
+from psycopg2 import Error
+
+__all__ = ["watch"]
+
+_live: Final[WeakSet[Any]] = WeakSet()
+
+
+def watch(conn: Any) -> None:
+    """Cut the connection off in children forked from now on."""
+    _live.add(conn)
+
+
+def _cut_off() -> None:
+    """Put a dead socket in place of every inherited one.
+
+    Copies of green threads that wait run on in the child, and an explicit close() there would
+    end the parent's session: now they meet end of file, and the parent notices nothing.
+    """
+    connections = list(_live)
+    _live.clear()
+    if connections:
+        dead = _dead_socket()
+        for conn in connections:
+            _replace(conn, dead)
+        os.close(dead)
+
+
+def _dead_socket() -> int:
+    import _socket  # late: importing greenpg must not load it before a monkey-patch
+
+    one, other = _socket.socketpair()
+    other.close()
+    return one.detach()
+
+
+def _replace(conn: Any, dead: int) -> None:
+    state = conn._state
+    state.forked = True
+    state.live = False
+    with suppress(Error):  # it was closed before the fork
+        os.dup2(dead, conn.fileno(), inheritable=False)
+    kept = state.waiter.fileno()
+    if kept >= 0:
+        os.dup2(dead, kept, inheritable=False)
+
+
+os.register_at_fork(after_in_child=_cut_off)

@@ -1,0 +1,122 @@
+"""libpq's functions, called in the very copy of libpq that psycopg2 uses."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from ctypes import POINTER, c_char_p, c_int, c_void_p
+from typing import Any, Final
+
+import psycopg2._psycopg
+from psycopg2 import extensions as ext
+
+from .errors import FeatureUnavailable
+
+__all__ = ["Libpq", "libpq"]
+
+POLLING_FAILED: Final = 0
+POLLING_READING: Final = 1
+POLLING_WRITING: Final = 2
+POLLING_OK: Final = 3
+
+_P, _I, _S = c_void_p, c_int, c_char_p
+
+
+class ConninfoOption(ctypes.Structure):
+    """libpq's PQconninfoOption."""
+
+    _fields_ = (
+        ("keyword", _S), ("envvar", _S), ("compiled", _S), ("val", _S),
+        ("label", _S), ("dispchar", _S), ("dispsize", _I),
+    )  # fmt: skip
+
+
+_SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
+    "PQconndefaults": (POINTER(ConninfoOption), ()),
+    "PQconninfoParse": (POINTER(ConninfoOption), (_S, POINTER(c_void_p))),
+    "PQconninfoFree": (None, (POINTER(ConninfoOption),)),
+    "PQfreemem": (None, (_P,)),
+    "PQstatus": (_I, (_P,)),
+    "PQsocket": (_I, (_P,)),
+    "PQflush": (_I, (_P,)),
+    "PQconsumeInput": (_I, (_P,)),
+    "PQisBusy": (_I, (_P,)),
+    "PQgetResult": (_P, (_P,)),
+    "PQclear": (None, (_P,)),
+    "PQresultStatus": (_I, (_P,)),
+    "PQerrorMessage": (_S, (_P,)),
+    "PQgetCancel": (_P, (_P,)),
+    "PQfreeCancel": (None, (_P,)),
+    "PQsetErrorVerbosity": (_I, (_P, _I)),
+    "PQenterPipelineMode": (_I, (_P,)),
+    "PQexitPipelineMode": (_I, (_P,)),
+    "PQcancelCreate": (_P, (_P,)),
+    "PQcancelStart": (_I, (_P,)),
+    "PQcancelPoll": (_I, (_P,)),
+    "PQcancelSocket": (_I, (_P,)),
+    "PQcancelErrorMessage": (_S, (_P,)),
+    "PQcancelFinish": (None, (_P,)),
+}
+
+
+class Libpq:
+    """The functions as attributes; one that this libpq lacks raises FeatureUnavailable.
+
+    They keep the GIL, so only such as never block are listed. `cancel_blocking` is the
+    exception: it releases the GIL and belongs in a thread of its own.
+    """
+
+    def __init__(self) -> None:
+        self._reason = ""
+        self._dll: Any = None
+        self._blocking: Any = None
+        try:
+            self._dll = ctypes.PyDLL(psycopg2._psycopg.__file__)
+            self._blocking = ctypes.CDLL(psycopg2._psycopg.__file__)
+            self._check()
+        except (OSError, AttributeError, TypeError) as err:
+            self._dll, self._reason = None, f"psycopg2's libpq cannot be reached: {err}"
+
+    def _check(self) -> None:
+        found = self._dll.PQlibVersion()
+        if found != ext.libpq_version():
+            raise OSError(f"found libpq {found}, psycopg2 uses {ext.libpq_version()}")
+
+    def has(self, *names: str) -> bool:
+        """Tell whether this libpq has all these functions."""
+        return self._dll is not None and all(hasattr(self._dll, name) for name in names)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name not in _SIGNATURES:
+            raise AttributeError(name)
+        if not self.has(name):
+            reason = self._reason or f"libpq {ext.libpq_version()} has no {name}"
+            raise FeatureUnavailable(f"{reason}; install psycopg2-binary or a newer libpq")
+        function: Callable[..., Any] = getattr(self._dll, name)
+        function.restype, function.argtypes = _SIGNATURES[name]  # type: ignore[attr-defined]  # ctypes
+        setattr(self, name, function)
+        return function
+
+    def cancel_blocking(self, key: int) -> str | None:
+        """Send the cancel request of PQgetCancel's `key`; libpq's error text, or None.
+
+        It blocks for a connection to the server and its end.
+        """
+        cancel = self._blocking.PQcancel
+        cancel.restype, cancel.argtypes = _I, (_P, _S, _I)
+        text = ctypes.create_string_buffer(256)
+        return None if cancel(key, text, 256) else text.value.decode(errors="replace")
+
+    def options(self, array: Any) -> dict[str, str]:
+        """Return the options of a PQconninfoOption array that have a value, and free it."""
+        found: dict[str, str] = {}
+        index = 0
+        while array[index].keyword:
+            if array[index].val is not None:
+                found[array[index].keyword.decode()] = array[index].val.decode()
+            index += 1
+        self.PQconninfoFree(array)
+        return found
+
+
+libpq: Final = Libpq()

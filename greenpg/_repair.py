@@ -1,0 +1,231 @@
+"""What follows an interrupt: cancel the query, await its end, put the connection right."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Final
+
+from psycopg2 import Error, InterfaceError, OperationalError
+from psycopg2 import extensions as ext
+from psycopg2._psycopg import connection as c_connection
+
+from ._libpq import libpq
+from ._ops import Steps, can_cancel_stepwise, cancel
+from ._state import CANCEL_TIMEOUT, State
+from .backend import READ, WRITE, Backend
+
+__all__ = ["Shield", "cancel_query", "closed", "interrupted", "leave", "stopped", "wait_once"]
+
+CLOSE_TIMEOUT: Final = 1.0
+log = logging.getLogger("greenpg")
+_poll = c_connection.poll
+_transaction_status = c_connection.get_transaction_status
+_HARD: Final = (KeyboardInterrupt, SystemExit)
+
+
+class Unrepaired(Exception):
+    """The connection could not be brought to rest in time."""
+
+
+class Shield:
+    """Bounds a repair and keeps what interrupts it meanwhile.
+
+    `verdict` is what the operation will raise: an exit outranks a timeout, else the last
+    interrupt counts, since an outer timeout expires after an inner one.
+    """
+
+    def __init__(self, backend: Backend, first: BaseException | None, seconds: float) -> None:
+        self.backend = backend
+        self.verdict = first
+        self._end = monotonic() + seconds
+
+    def wait(self, once: Callable[[float], Any]) -> None:
+        """Call `once(seconds left)` until it returns something true; Unrepaired at the end."""
+        while True:
+            left = self._end - monotonic()
+            if left <= 0:
+                raise Unrepaired
+            try:
+                if once(left):
+                    return
+            except BaseException as exc:
+                self._note(exc)
+
+    def _note(self, exc: BaseException) -> None:
+        exits = (*self.backend.exits, *_HARD)
+        if isinstance(self.verdict, _HARD) and isinstance(exc, _HARD):
+            self.verdict = exc
+            raise Unrepaired from None  # Ctrl-C again: the user will not wait
+        if not isinstance(self.verdict, exits) or isinstance(exc, exits):
+            self.verdict = exc
+
+
+def closed() -> InterfaceError:
+    """Return psycopg2's error for the use of a closed connection."""
+    return InterfaceError("connection already closed")
+
+
+def wait_once(backend: Backend, fd: int, events: int, timeout: float | None = None) -> int:
+    """Wait with a waiter of its own for a descriptor that is not kept."""
+    waiter = backend.waiter()
+    try:
+        return waiter.wait(fd, events, timeout)
+    finally:
+        waiter.close()
+
+
+def interrupted(conn: Any, state: State, exc: BaseException) -> None:
+    """Bring the running command to its end and keep `exc` for the operation to raise.
+
+    If that fails `exc` is raised here, upon which psycopg2 closes the connection.
+    """
+    shield = Shield(state.backend, exc, CLOSE_TIMEOUT if state.closing else state.cancel_timeout)
+    try:
+        if not state.patient:
+            cancel_query(conn, shield)
+        _drain(conn, state.fd, state.wait, shield)
+    except (Unrepaired, Error):
+        state.waiter.close()
+        state.pending = None
+        assert shield.verdict is not None
+        raise shield.verdict from None
+    state.pending = shield.verdict
+    state.chores = True
+    if not state.patient:
+        _bar(conn, state)
+
+
+def stopped(conn: Any, backend: Backend, waiter: Any, exc: BaseException) -> BaseException:
+    """Cancel and drain a connection that psycopg2 will close; return what to raise."""
+    shield = Shield(backend, exc, CANCEL_TIMEOUT)
+    try:
+        cancel_query(conn, shield)
+        _drain(conn, conn.fileno(), waiter.wait, shield)
+    except (Unrepaired, Error):
+        log.warning("a query could not be cancelled before its connection was closed")
+    return shield.verdict or exc
+
+
+def cancel_query(conn: Any, shield: Shield) -> None:
+    """Deliver a cancel request and await the server's taking it; Unrepaired or Error if not."""
+    state = getattr(conn, "_state", None)
+    if state is not None and state.forked:
+        raise Unrepaired  # the query is the parent's
+    if can_cancel_stepwise():
+        _run(cancel(conn.pgconn_ptr), shield)
+    elif libpq.has("PQgetCancel", "PQfreeCancel"):
+        _cancel_in_thread(conn, shield)
+    else:
+        c_connection.cancel(conn)
+
+
+def _run(steps: Steps, shield: Shield) -> None:
+    for fd, events in steps:
+        shield.wait(lambda left, fd=fd, events=events: wait_once(shield.backend, fd, events, left))
+
+
+def _cancel_in_thread(conn: Any, shield: Shield) -> None:
+    backend, key = shield.backend, libpq.PQgetCancel(conn.pgconn_ptr)
+    done = backend.event()
+    outcome: list[str | None] = []
+
+    def job() -> None:
+        try:
+            outcome.append(backend.in_thread(libpq.cancel_blocking, key))
+        finally:
+            libpq.PQfreeCancel(key)
+            done.set()
+
+    backend.spawn(job)
+    shield.wait(done.wait)
+    if outcome != [None]:
+        raise OperationalError(f"cancel request not delivered: {outcome}")
+
+
+def _drain(conn: Any, fd: int, wait: Callable[..., int], shield: Shield) -> None:
+    while (want := _poll(conn)) != ext.POLL_OK:
+        events = READ if want == ext.POLL_READ else READ | WRITE
+        shield.wait(lambda left, events=events: wait(fd, events, left))
+    if _transaction_status(conn) == ext.TRANSACTION_STATUS_ACTIVE:
+        raise Unrepaired  # a COPY: psycopg2 has no way out of it here
+
+
+def _bar(conn: Any, state: State) -> None:
+    """Keep psycopg2 from sending the operation's next command: after BEGIN, after a row."""
+    if not state.barred and libpq.has("PQenterPipelineMode", "PQexitPipelineMode"):
+        state.barred = bool(libpq.PQenterPipelineMode(conn.pgconn_ptr))
+
+
+def leave(conn: Any, state: State) -> None:
+    """End a guarded operation: put right what is wrong, pass the lock on, raise the interrupt."""
+    if state.chores:
+        _settle(conn, state)
+    elif not state.depth:
+        state.release()
+
+
+def _settle(conn: Any, state: State) -> None:
+    state.inside = True
+    try:
+        pending = _put_right(conn, state)
+    finally:
+        state.inside = False
+        state.pending = None
+        state.look_closer()
+        if not state.depth:
+            state.release()
+    _deliver(state)
+    if pending is not None:
+        raise pending
+
+
+def _put_right(conn: Any, state: State) -> BaseException | None:
+    pending = state.pending
+    if state.cancels and state.quiet is not None:
+        shield = Shield(state.backend, pending, state.cancel_timeout)
+        shield.wait(state.quiet.wait)
+        pending = shield.verdict
+    if state.barred:
+        state.barred = False
+        if not conn.closed:
+            libpq.PQexitPipelineMode(conn.pgconn_ptr)
+    if state.closing and not conn.closed:
+        c_connection.close(conn)
+    if conn.closed:
+        state.waiter.close()
+    elif pending is not None:
+        _after_interrupt(conn, state)
+        pending = state.pending
+    elif state.doomed:
+        status = _transaction_status(conn)
+        undone = state.undoing and status == ext.TRANSACTION_STATUS_INTRANS
+        state.doomed = not undone and status != ext.TRANSACTION_STATUS_IDLE
+    return pending
+
+
+def _after_interrupt(conn: Any, state: State) -> None:
+    if conn.status == ext.STATUS_BEGIN and _idle(conn):
+        state.patient = True
+        try:
+            c_connection.rollback(conn)  # else psycopg2 would send no BEGIN for what follows
+        except Error:
+            c_connection.close(conn)
+            return
+    state.doomed = not _idle(conn)
+
+
+def _idle(conn: Any) -> bool:
+    status: int = _transaction_status(conn)
+    return status == ext.TRANSACTION_STATUS_IDLE
+
+
+def _deliver(state: State) -> None:
+    """Hand notifications to the user's collector, outside C and without the lock."""
+    while state.notifies is not None and state.inbox:
+        note = state.inbox.pop(0)
+        try:
+            state.notifies.append(note)
+        except Exception:
+            log.exception("conn.notifies.append failed for channel %r", note.channel)

@@ -1,0 +1,236 @@
+"""What greenpg knows of one connection: its lock, its waiter, and what is to be put right."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Hashable
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Final
+
+from psycopg2 import ProgrammingError
+
+from .backend import Backend, Event, Waiter
+from .errors import DeadlineExceeded, InFailedSqlTransaction
+from .threads import pristine
+
+__all__ = ["State", "Turn"]
+
+CANCEL_TIMEOUT: Final = 5.0
+IN_HUB: Final = (
+    "this operation would have to wait, and in the event loop's own greenlet nothing may "
+    "wait; run it in a green thread"
+)
+_RECHECK: Final = 0.05
+_ROLLBACK: Final = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:rollback|abort)\b", re.I | re.S)
+_ident = pristine("_thread").get_ident
+
+
+class Turn:
+    """One task's place in the queue for a connection."""
+
+    __slots__ = ("event", "granted", "task")
+
+    def __init__(self, task: Hashable, event: Event) -> None:
+        self.task = task
+        self.event = event
+        self.granted = False
+
+
+class State:
+    """The lock is `held[0]`, the task that has it; `inside` means that this task is in C.
+
+    `depth` counts the task's nested `exclusive()` blocks. Entry into C is never re-entrant:
+    psycopg2 holds a mutex there across the wait callback.
+    """
+
+    __slots__ = (
+        "backend", "barred", "can_wait", "cancel_timeout", "cancels", "chores", "closing",
+        "current", "deadlines", "depth", "doomed", "dsn", "fd", "forked", "granted", "held",
+        "inbox", "inside", "live", "notifies", "patient", "pending", "quiet", "special",
+        "thread", "turns", "undoing", "until", "wait", "waiter",
+    )  # fmt: skip
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.can_wait = backend.can_wait
+        self.current = backend.current
+        self.waiter: Waiter = backend.waiter()
+        self.wait = self.waiter.wait
+        self.fd = -1
+        self.live = False  # connected: the descriptor does not change any more
+        self.held: dict[int, Hashable] = {}
+        self.inside = False
+        self.depth = 0
+        self.granted: Turn | None = None
+        self.turns: deque[Turn] = deque()
+        self.thread = 0
+        self.special = False  # admission needs a closer look
+        self.deadlines: dict[Hashable, float] = {}
+        self.doomed = False  # the open transaction was interrupted: only a rollback may follow
+        self.until: float | None = None  # the running operation's deadline
+        self.undoing = False  # the running statement begins with ROLLBACK
+        self.patient = False  # the running operation is let finish when interrupted
+        self.chores = False  # leaving needs more than to release the lock
+        self.pending: BaseException | None = None  # what interrupted the running operation
+        self.barred = False  # libpq refuses to send more of the interrupted operation
+        self.cancels = 0  # cancel requests of other tasks under way
+        self.quiet: Event | None = None  # set when the last of them has ended
+        self.closing = False
+        self.cancel_timeout = CANCEL_TIMEOUT
+        self.notifies: Any = None  # the user's collector, when C must not call it
+        self.inbox: list[Any] = []
+        self.dsn: str | None = None
+        self.forked = False
+
+    def enter(self, patient: bool = False, statement: object = None) -> Hashable:
+        """Take the lock for one operation in C and return the task; `leave` gives it back.
+
+        Raises ProgrammingError in the hub and inside another operation of the same task,
+        DeadlineExceeded, and InFailedSqlTransaction after an interrupt (see `doomed`).
+        """
+        if not self.can_wait():
+            raise ProgrammingError(IN_HUB)
+        me = self.current()
+        if self.held.setdefault(0, me) != me:
+            self._queue(me, self._until(me, patient))
+        elif self.inside:
+            raise ProgrammingError(
+                "the connection is inside another operation of the same task (called by a "
+                "finalizer, a signal handler, a wait callback or a file in COPY)"
+            )
+        self.inside = True
+        self.patient = patient
+        self.thread = _ident()
+        self.until = None
+        if self.special:
+            self._admit(me, patient, statement)
+        return me
+
+    def _until(self, me: Hashable, patient: bool) -> float | None:
+        """Return the operation's deadline; what cleans up has `cancel_timeout` at the least."""
+        deadline = self.deadlines.get(me)
+        if deadline is None or not patient:
+            return deadline
+        return max(deadline, monotonic() + self.cancel_timeout)
+
+    def _admit(self, me: Hashable, patient: bool, statement: object) -> None:
+        refusal: Exception | None = None
+        self.until = self._until(me, patient)
+        if self.until is not None and monotonic() >= self.until:
+            refusal = DeadlineExceeded("the deadline had passed before the operation began")
+        self.undoing = is_rollback(statement)
+        if self.doomed and not patient and not self.undoing:
+            refusal = InFailedSqlTransaction(
+                "an operation of this transaction was interrupted; roll back before going on"
+            )
+        if refusal is not None:
+            self.inside = False
+            if not self.depth:
+                self.release()
+            raise refusal
+
+    def acquire(self, me: Hashable, timeout: float | None = None, first: bool = False) -> None:
+        """Take the lock over several operations; `relinquish` undoes one `acquire`."""
+        if self.held.setdefault(0, me) != me:
+            deadline = None if timeout is None else monotonic() + timeout
+            self._queue(me, _nearer(deadline, self.deadlines.get(me)), first)
+        self.depth += 1
+        self.thread = _ident()
+
+    def relinquish(self) -> None:
+        """Undo one `acquire`; the last one passes the lock on."""
+        self.depth -= 1
+        if not self.depth and not self.inside:
+            self.release()
+
+    def release(self) -> None:
+        """Give the lock to the task that has waited longest, if one waits."""
+        while True:
+            if self.turns:
+                with suppress(IndexError):  # a thread that waited has given up
+                    self._hand_over(self.turns.popleft())
+                    return
+            self.held.pop(0, None)
+            # one may have queued up between the two lines above: serve it as the holder
+            if not self.turns or self.held.setdefault(0, self) is not self:
+                return
+
+    def _hand_over(self, turn: Turn) -> None:
+        self.granted = turn
+        self.held[0] = turn.task
+        turn.granted = True
+        turn.event.set()
+
+    def _queue(self, me: Hashable, deadline: float | None, first: bool = False) -> None:
+        if not self.can_wait():
+            raise ProgrammingError(IN_HUB)
+        self._refuse_other_thread()
+        turn = Turn(me, self.backend.event())
+        (self.turns.appendleft if first else self.turns.append)(turn)
+        try:
+            while not turn.granted:
+                self._wait_for(turn, deadline)
+        except BaseException:
+            self._give_up(turn)
+            raise
+        self.granted = None
+
+    def _wait_for(self, turn: Turn, deadline: float | None) -> None:
+        holder = self.held.setdefault(0, turn.task)
+        if holder == turn.task:
+            self._take(turn)
+        elif self._abandoned():
+            if not turn.event.wait(_RECHECK) and self._abandoned() and self.held.get(0) == holder:
+                self._take(turn)
+        else:
+            left = None if deadline is None else deadline - monotonic()
+            if not turn.event.wait(left) and not turn.granted:
+                raise DeadlineExceeded("the deadline passed while waiting for the connection")
+
+    def _take(self, turn: Turn) -> None:
+        with suppress(ValueError):  # the lock is being handed over to it this moment
+            self.turns.remove(turn)
+        self.held[0] = turn.task
+        turn.granted = True
+
+    def _abandoned(self) -> bool:
+        """Tell whether the holder lost the lock out of sight, by a signal between two steps."""
+        return not self.inside and not self.depth and self.granted is None
+
+    def _give_up(self, turn: Turn) -> None:
+        try:
+            self.turns.remove(turn)
+        except ValueError:  # it had been handed the lock already: pass it on
+            self.granted = None
+            self.release()
+
+    def _refuse_other_thread(self) -> None:
+        mine = _ident()
+        if self.thread != mine and self.inside and "hub" in self.backend.capabilities:
+            raise ProgrammingError(
+                f"the connection is used by OS threads {self.thread} and {mine} at once; on "
+                f"backend {self.backend.name!r} it belongs to one thread at a time"
+            )
+
+    def look_closer(self) -> None:
+        """Note whether admission and leaving have more to do than the usual."""
+        self.special = bool(self.doomed or self.deadlines)
+        self.chores = bool(
+            self.doomed or self.closing or self.cancels or self.barred
+            or self.pending is not None or self.notifies is not None
+        )  # fmt: skip
+
+
+def _nearer(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)
+
+
+def is_rollback(statement: object) -> bool:
+    """Tell whether an SQL statement begins with ROLLBACK or ABORT."""
+    if isinstance(statement, bytes):
+        statement = statement.decode("utf-8", "replace")
+    return isinstance(statement, str) and _ROLLBACK.match(statement) is not None

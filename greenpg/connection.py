@@ -1,0 +1,253 @@
+"""The green connection: psycopg2's, sharable by tasks, with every entry into C guarded."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Final, TypeVar
+
+from psycopg2 import ProgrammingError
+from psycopg2 import extensions as ext
+from psycopg2._psycopg import connection as c_connection
+
+from . import _cancel, _forks
+from ._repair import closed, leave
+from ._state import State
+from .backend import Backend, Waiter, current
+from .cursor import Cursor, derived_class, green_cursor_class
+from .sync import ConnectionLock, Deadline
+
+__all__ = ["Connection", "green_connection_class", "next_backend"]
+
+_T = TypeVar("_T")
+_cursor = c_connection.cursor
+_c_notifies: Final[Any] = c_connection.notifies
+next_backend: Final[ContextVar[Backend | None]] = ContextVar("next_backend", default=None)
+
+
+class _Guard:
+    """Freed before psycopg2's deallocator closes the socket, unlike a weakref's callback."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self, waiter: Waiter) -> None:
+        self._waiter = waiter
+
+    def __del__(self) -> None:
+        self._waiter.close()
+
+
+class _StateOnFirstNeed:
+    """Makes a connection's state: a user's `__new__` or `__init__` may skip ours."""
+
+    def __get__(self, conn: Any, owner: type) -> State:
+        if conn is None:
+            raise AttributeError("_state")
+        state = State(next_backend.get() or current())
+        conn.__dict__["_guard"] = _Guard(state.waiter)
+        conn.__dict__["_state"] = state
+        _forks.watch(conn)
+        return state
+
+
+class _Setting:
+    """A transaction setting of psycopg2's connection, whose change may run a statement."""
+
+    def __init__(self, name: str) -> None:
+        self._c: Any = getattr(c_connection, name)
+        self.__doc__ = self._c.__doc__
+
+    def __get__(self, conn: Any, owner: type) -> Any:
+        return self if conn is None else self._c.__get__(conn)
+
+    def __set__(self, conn: Connection, value: Any) -> None:
+        conn._run(self._c.__set__, value)
+
+
+class Connection(c_connection):
+    """psycopg2's connection, whose waits are green and which tasks may share.
+
+    Each operation has the connection to itself; other tasks wait in order. An interrupt comes
+    out of the operation as the same object, with the query cancelled and the connection
+    usable: at once under autocommit, after a rollback inside a transaction.
+    """
+
+    _state: Any = _StateOnFirstNeed()
+
+    autocommit = _Setting("autocommit")
+    isolation_level = _Setting("isolation_level")
+    readonly = _Setting("readonly")
+    deferrable = _Setting("deferrable")
+
+    def _run(self, method: Callable[..., _T], *args: Any, patient: bool = True) -> _T:
+        """Enter C under the lock; what is patient is let finish when interrupted."""
+        state = self._state
+        state.enter(patient)
+        try:
+            return method(self, *args)
+        finally:
+            state.inside = False
+            leave(self, state)
+
+    def cursor(
+        self,
+        name: Any = None,
+        cursor_factory: Any = None,
+        withhold: bool = False,
+        scrollable: bool | None = None,
+    ) -> Any:
+        """Return a new cursor; a factory that is a class gets the green cursor under it."""
+        factory = cursor_factory or self.cursor_factory or Cursor
+        if factory is not Cursor and isinstance(factory, type):
+            factory = green_cursor_class(factory)
+        return _cursor(self, name, factory, withhold, scrollable)
+
+    def commit(self) -> None:
+        """Commit the transaction; interrupted, it may have been committed or not."""
+        self._run(c_connection.commit, patient=False)
+
+    def rollback(self) -> None:
+        """Roll back; in the event loop's own greenlet the connection is closed instead."""
+        if not self._abandoned_in_hub():
+            self._run(c_connection.rollback)
+
+    def reset(self) -> None:
+        """Bring the session back to its defaults; in the hub the connection is closed."""
+        if not self._abandoned_in_hub():
+            self._run(c_connection.reset)
+
+    def close(self) -> None:
+        """Close the connection; a task that waits on it gets InterfaceError.
+
+        Its query is cancelled first, for which it has a second. In the hub this returns at
+        once, and the waiting task closes.
+        """
+        state = self._state
+        if not state.inside:
+            self._close(state)
+            return
+        if state.held.get(0) == state.current():
+            raise ProgrammingError("the connection is inside an operation of this very task")
+        state.closing = state.chores = True
+        state.waiter.interrupt(closed())
+        if state.can_wait():
+            state.acquire(state.current(), first=True)
+            state.relinquish()
+
+    def _close(self, state: State) -> None:
+        state.waiter.interrupt(closed())
+        c_connection.close(self)
+        state.waiter.close()
+
+    def _abandoned_in_hub(self) -> bool:
+        """Close in place of a wait, where nothing may wait and nobody uses the connection."""
+        state = self._state
+        if state.inside or state.can_wait() or self.closed:
+            return False
+        self._close(state)
+        return True
+
+    def cancel(self) -> None:
+        """Cancel what another task runs on this connection; never what it runs next.
+
+        Returns when the server has taken the request. If it does not within the connection's
+        `cancel_timeout` (5 seconds), the connection is closed: OperationalError.
+        """
+        _cancel.cancel(self)
+
+    def poll(self) -> int:
+        """Advance an asynchronous connection, or fetch notifications; psycopg2's POLL_*.
+
+        Inside a wait callback it goes straight to libpq; another task's query is waited for.
+        """
+        state = self._state
+        waits = state.can_wait() if not state.inside else state.held.get(0) != state.current()
+        if self.async_ or not waits:
+            return c_connection.poll(self)
+        return self._run(c_connection.poll)
+
+    def set_client_encoding(self, encoding: str) -> None:
+        """Set the client encoding, ending the open transaction."""
+        self._run(c_connection.set_client_encoding, encoding)
+
+    def set_isolation_level(self, level: int | None) -> None:
+        """Set the isolation level, ending the open transaction."""
+        self._run(c_connection.set_isolation_level, level)
+
+    def set_session(
+        self,
+        isolation_level: Any = None,
+        readonly: Any = None,
+        deferrable: Any = None,
+        autocommit: Any = None,
+    ) -> None:
+        """Set the next transactions' characteristics."""
+        self._run(c_connection.set_session, isolation_level, readonly, deferrable, autocommit)
+
+    def tpc_begin(self, xid: Any) -> None:
+        """Begin a two-phase transaction."""
+        self._run(c_connection.tpc_begin, xid, patient=False)
+
+    def tpc_prepare(self) -> None:
+        """Prepare the two-phase transaction; interrupted, it may have been prepared."""
+        self._run(c_connection.tpc_prepare, patient=False)
+
+    def tpc_commit(self, *xid: Any) -> None:
+        """Commit a two-phase transaction; interrupted, it may have been committed."""
+        self._run(c_connection.tpc_commit, *xid, patient=False)
+
+    def tpc_rollback(self, *xid: Any) -> None:
+        """Roll back a two-phase transaction."""
+        self._run(c_connection.tpc_rollback, *xid)
+
+    def tpc_recover(self) -> list[Any]:
+        """Return the ids of transactions that are prepared on the server."""
+        with self.exclusive():
+            began = self.status == ext.STATUS_READY and not self.autocommit
+            if began:  # C would roll back past our guard what its own query began
+                with self.cursor() as cur:
+                    cur.execute("SELECT 1")
+            try:
+                xids: list[Any] = c_connection.tpc_recover(self)
+            finally:
+                if began:
+                    self.rollback()
+        return xids
+
+    @property
+    def notifies(self) -> Any:
+        """The list of notifications; any object with `append` may take its place.
+
+        psycopg2 calls `append` with the connection locked, so an object that is not a list or
+        deque gets its notifications after the operation.
+        """
+        collector = self._state.notifies
+        return _c_notifies.__get__(self) if collector is None else collector
+
+    @notifies.setter
+    def notifies(self, collector: Any) -> None:
+        state = self._state
+        plain = type(collector) in (list, deque)
+        state.notifies = None if plain else collector
+        _c_notifies.__set__(self, collector if plain else state.inbox)
+        state.look_closer()
+
+    def exclusive(self) -> ConnectionLock:
+        """Keep the connection for this task through a with block; re-entrant."""
+        return ConnectionLock(self)
+
+    def deadline(self, seconds: float) -> Deadline:
+        """Bound this task's operations in a with block; past it they raise DeadlineExceeded.
+
+        The query is cancelled and the connection stays usable: at once under autocommit,
+        after a rollback inside a transaction. The nearest of nested deadlines counts.
+        """
+        return Deadline(self, seconds)
+
+
+def green_connection_class(base: type) -> type:
+    """Return the user's connection class with `Connection` under it, above psycopg2's C class."""
+    if issubclass(base, Connection):
+        return base
+    return Connection if base is c_connection else derived_class(base, Connection)

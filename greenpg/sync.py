@@ -1,0 +1,95 @@
+"""What a task holds on a connection: the lock over several operations, and a deadline."""
+
+from __future__ import annotations
+
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+from ._state import State
+
+__all__ = ["ConnectionLock", "Deadline"]
+
+
+def _state_of(conn: Any) -> State:
+    state = getattr(conn, "_state", None)
+    if not isinstance(state, State):
+        raise TypeError(
+            f"{type(conn).__name__!r} object is not a connection made by greenpg; "
+            "connect with greenpg.connect, or after patch_psycopg()"
+        )
+    return state
+
+
+class ConnectionLock:
+    """Holds a connection for the running task until released; other tasks wait in order.
+
+    Re-entrant per task. A Timeout or kill while waiting gives the place in the queue up.
+    """
+
+    def __init__(self, conn: Any) -> None:
+        self._state = _state_of(conn)
+
+    def acquire(self, timeout: float | None = None) -> None:
+        """Take the lock; DeadlineExceeded after `timeout` seconds or at the task's deadline."""
+        state = self._state
+        state.acquire(state.current(), timeout)
+
+    def release(self) -> None:
+        """Undo one `acquire` of this task; RuntimeError without one."""
+        state = self._state
+        if not state.depth or state.held.get(0) != state.current():
+            raise RuntimeError("this task does not hold the connection's lock")
+        state.relinquish()
+
+    def locked(self) -> bool:
+        """Tell whether any task has the connection now."""
+        return bool(self._state.held)
+
+    def __enter__(self) -> ConnectionLock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class Deadline:
+    """Bounds the running task's operations on one connection, waiting for its lock included.
+
+    The nearest of nested deadlines counts. What is stopped raises DeadlineExceeded, and the
+    connection can be used on. A rollback is let finish for `cancel_timeout` beyond it.
+    """
+
+    def __init__(self, conn: Any, seconds: float) -> None:
+        self._state = _state_of(conn)
+        self._seconds = seconds
+        self._task: Any = None
+        self._outer: float | None = None
+
+    def __enter__(self) -> Deadline:
+        state = self._state
+        self._task = state.current()
+        self._outer = state.deadlines.get(self._task)
+        instant = monotonic() + self._seconds
+        state.deadlines[self._task] = instant if self._outer is None else min(instant, self._outer)
+        state.look_closer()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        state = self._state
+        if self._outer is None:
+            state.deadlines.pop(self._task, None)
+        else:
+            state.deadlines[self._task] = self._outer
+        state.look_closer()
