@@ -75,7 +75,9 @@ def threads() -> dict[Hashable, str]:
 
 def tasks() -> dict[Hashable, str]:
     """Greenlets that have not ended, of whatever green library."""
-    kind = getattr(sys.modules.get("greenlet"), "greenlet", ())
+    if "greenlet" not in sys.modules:
+        return {}
+    kind = sys.modules["greenlet"].greenlet
     living = (thing for thing in gc.get_objects() if isinstance(thing, kind) and not thing.dead)
     return {weakref.ref(task): f"task {task!r}" for task in living}
 

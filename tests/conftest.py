@@ -1,0 +1,72 @@
+import faulthandler
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
+from psycopg2.extensions import make_dsn
+
+import greenpg
+from greenpg.conformance._leaks import Sessions, descriptors, no_leaks, tasks, threads
+from greenpg.conformance._proxy import Proxy
+from greenpg.embedded import server_dsn
+
+APPLICATION = f"greenpg-tests-{os.getpid()}"
+GRACE = 10.0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let a test with a limit of its own live longer than `faulthandler_timeout`."""
+    marker = item.get_closest_marker("timeout")
+    if marker is not None:
+        limit = marker.args[0] if marker.args else marker.kwargs["timeout"]
+        file = item.config.stash[fault_handler_stderr_fd_key]
+        faulthandler.dump_traceback_later(limit + GRACE, exit=True, file=file)
+
+
+@pytest.fixture(scope="session")
+def dsn() -> Iterator[str]:
+    """The server of GREENPG_DSN, else an embedded one; its sessions bear our name."""
+    with server_dsn() as server:
+        yield make_dsn(server, application_name=APPLICATION)
+
+
+@pytest.fixture(scope="session")
+def sessions(dsn: str) -> Iterator[Sessions]:
+    """Server sessions of this run's connections."""
+    probe = Sessions(dsn, APPLICATION)
+    yield probe
+    probe.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail the test that leaves a descriptor, a thread, a task or a server session behind."""
+    probes = [descriptors, threads, tasks]
+    if "dsn" in request.fixturenames:
+        probes.append(request.getfixturevalue("sessions"))
+    with no_leaks(*probes):
+        yield
+
+
+@pytest.fixture
+def connect(dsn: str) -> Iterator[Callable[..., Any]]:
+    """`greenpg.connect` to the test server; what it made is closed after the test."""
+    made: list[Any] = []
+
+    def connected(given: str = dsn, **options: Any) -> Any:
+        made.append(greenpg.connect(given, **options))
+        return made[-1]
+
+    yield connected
+    for conn in made:
+        conn.close()
+
+
+@pytest.fixture
+def proxy(dsn: str) -> Iterator[Proxy]:
+    """A proxy of this test's own in front of the test server."""
+    with Proxy(dsn) as made:
+        yield made
