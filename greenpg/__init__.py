@@ -1,5 +1,8 @@
 """PostgreSQL for green threads: psycopg2 with every wait handed to a green-thread library."""
 
+from . import _early  # noqa: F401  before all else that imports psycopg2
+
+# isort: split
 from psycopg2 import (
     BINARY,
     DATETIME,

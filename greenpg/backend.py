@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Sequence
-from importlib import metadata
 from typing import Any, Final, Protocol, TypeAlias
 
 from .errors import BackendError
@@ -149,6 +148,8 @@ def load(name: str) -> Backend:
     Raises BackendError if there is none, or if its library is not installed.
     """
     if name not in _loaded:
+        from importlib import metadata  # late: importing greenpg must not load socket
+
         found = {point.name: point for point in metadata.entry_points(group=GROUP)}
         if name not in found:
             known = ", ".join(sorted(found)) or "none"
