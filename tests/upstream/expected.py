@@ -5,6 +5,8 @@ from configparser import ConfigParser
 from pathlib import Path
 
 LIST = Path(__file__).with_name("expected.ini")
+OWNERS = ("blocking", "green", "gevent", "eventlet")
+OUTCOMES = ("passed", "failed", "skipped")
 
 
 class _List(ConfigParser):
@@ -19,13 +21,16 @@ class Expected:
         self._list = _List(delimiters=("=",), interpolation=None)
         with path.open() as file:
             self._list.read_file(file)
+        sections = {f"{owner} {outcome}" for owner in OWNERS for outcome in OUTCOMES}
+        if unknown := set(self._list.sections()) - sections - {"recorded"}:
+            raise ValueError(f"{path.name} has unknown sections: {', '.join(sorted(unknown))}")
 
     def outcomes(self, backend: str) -> dict[str, str]:
         """The outcome of each test that the list names for the backend; the others pass."""
         whose = ("blocking",) if backend == "blocking" else ("blocking", "green", backend)
         outcomes: dict[str, str] = {}
         for owner in whose:
-            for outcome in ("passed", "failed", "skipped"):
+            for outcome in OUTCOMES:
                 section = f"{owner} {outcome}"
                 tests = self._list[section] if self._list.has_section(section) else ()
                 outcomes |= dict.fromkeys(tests, outcome)
