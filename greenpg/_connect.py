@@ -5,19 +5,26 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
+from time import monotonic
 from typing import Any, Final
 
 import psycopg2
+from psycopg2 import OperationalError
 from psycopg2 import extensions as ext
 from psycopg2._psycopg import _connect as c_connect
 from psycopg2._psycopg import connection as c_connection
 
 from . import _wait
+from ._attempt import Attempt, attempts, backend_of_next, explicit, sqlstate, using
+from ._hosts import Plan, plan, public_dsn
 from .backend import Backend, as_backend, choose, chosen
-from .connection import Connection, green_connection_class, next_backend
+from .connection import Connection, green_connection_class
 from .errors import ConnectionFactoryWarning, NotGreenWarning
 
 __all__ = ["connect", "open_connection", "use"]
+
+CANNOT_CONNECT_NOW: Final = "57P03"  # starting up, shutting down: the next host may do
 
 
 def use(backend: str | Backend) -> Backend:
@@ -47,11 +54,8 @@ def connect(
     """
     modes = {name: kwargs.pop(name) for name in ("async", "async_") if name in kwargs}
     made = ext.make_dsn(dsn, **kwargs)
-    token = next_backend.set(None if backend is None else as_backend(backend))
-    try:
+    with using(None if backend is None else as_backend(backend)):
         conn = open_connection(made, connection_factory, **modes)
-    finally:
-        next_backend.reset(token)
     if cursor_factory is not None:
         conn.cursor_factory = cursor_factory
     return conn
@@ -62,15 +66,57 @@ def open_connection(
 ) -> Any:
     """Stand in for psycopg2's C function `_connect`, making connections of the green class."""
     _wait.install()
-    if next_backend.get() is None and chosen() is None:
+    if not explicit() and chosen() is None:
         _warn_if_patched()
     factory = connection_factory or Connection
     if isinstance(factory, type) and issubclass(factory, c_connection):
         factory = green_connection_class(factory)
-    conn = c_connect(dsn, connection_factory=factory, **modes)
+    targets = plan(dsn)
+    if any(modes.values()):
+        made = dsn if targets.simple else targets.combined(_resolve)
+        conn = c_connect(made, connection_factory=factory, **modes)  # type: ignore[no-untyped-call]  # a C function
+    else:
+        conn = _try_in_turn(targets, partial(c_connect, connection_factory=factory, **modes))
     if not isinstance(conn, Connection):
         _warn_half_green(factory)
+    elif not targets.simple:
+        conn._state.dsn = public_dsn(dsn)
     return conn
+
+
+def _try_in_turn(targets: Plan, make: Callable[[str], Any]) -> Any:
+    """Connect to the first address that lets us in; an answer that is final ends the search."""
+    if targets.simple:
+        return _attempt(make, targets.dsn, targets.timeout)
+    failed: list[str] = []
+    for dsn in targets.attempts(_resolve, failed):
+        try:
+            return _attempt(make, dsn, targets.timeout, telling=True)
+        except OperationalError as err:  # noqa: PERF203  one turn is a connection
+            code, text = sqlstate(str(err))
+            failed.append(text.strip())
+            if code not in (None, CANNOT_CONNECT_NOW):
+                break
+    raise OperationalError("\n".join(failed) + "\n")
+
+
+def _attempt(
+    make: Callable[[str], Any], dsn: str, timeout: float | None, telling: bool = False
+) -> Any:
+    attempt = Attempt(None if timeout is None else monotonic() + timeout, telling)
+    token = attempts.set(attempt)
+    try:
+        return make(dsn)
+    except BaseException:
+        attempt.close()
+        raise
+    finally:
+        attempts.reset(token)
+
+
+def _resolve(host: str, port: int) -> list[str]:
+    backend = backend_of_next()
+    return list(dict.fromkeys(str(row[4][0]) for row in backend.resolve(host, port)))
 
 
 def _warn_half_green(factory: Callable[..., Any]) -> None:
@@ -83,7 +129,12 @@ def _warn_half_green(factory: Callable[..., Any]) -> None:
     )
 
 
-_PATCHABLE: Final = (("time", "sleep"), ("socket", "socket"), ("select", "poll"), ("_thread", "get_ident"))
+_PATCHABLE: Final = (
+    ("time", "sleep"),
+    ("socket", "socket"),
+    ("select", "poll"),
+    ("_thread", "get_ident"),
+)
 _warned = False
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any, Final
 
-from psycopg2 import Error, ProgrammingError
+from psycopg2 import Error, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 
 from . import _repair
+from ._attempt import Attempt, attempts
 from ._state import IN_HUB, State
 from .backend import READ, WRITE, Backend, Waiter, current
 from .errors import DeadlineExceeded
@@ -67,7 +69,7 @@ def _bounded(state: State, events: int) -> None:
     """Wait no longer than the operation's deadline, and not at all while closing."""
     if state.closing:
         raise _repair.closed()
-    left = None if state.until is None else state.until - _repair.monotonic()
+    left = None if state.until is None else state.until - monotonic()
     if left is not None and (left <= 0 or not state.wait(state.fd, events, left)):
         raise DeadlineExceeded("canceling statement due to the deadline of its task")
     if left is None:
@@ -76,11 +78,11 @@ def _bounded(state: State, events: int) -> None:
 
 def _wait_specially(conn: Any, state: State) -> None:
     if state.pending is not None:
-        _repair.carry_on(conn, state)
+        _repair.interrupted(conn, state, state.pending)
         return
     if not state.live:
         if conn.status not in CONNECTED:
-            _connect(conn, state)
+            _connect(conn, state.backend)
             return
         state.fd = conn.fileno()
         state.live = True
@@ -90,13 +92,25 @@ def _wait_specially(conn: Any, state: State) -> None:
         _wait_unguarded(conn, state)
 
 
-def _connect(conn: Any, state: State) -> None:
+def _connect(conn: Any, backend: Backend) -> None:
     """Wait while libpq connects, when the descriptor may change between two waits."""
-    while True:
-        want = _poll(conn)
-        if want == POLL_OK:
-            return
-        _repair.wait_once(state.backend, conn.fileno(), READ if want == POLL_READ else WRITE)
+    attempt = attempts.get()
+    if attempt is not None:
+        attempt.begin(conn)
+    while (want := _poll_connecting(conn, attempt)) != POLL_OK:
+        left = None if attempt is None else attempt.left()
+        events = READ if want == POLL_READ else WRITE
+        if not _repair.wait_once(backend, conn.fileno(), events, left) and attempt is not None:
+            raise attempt.failed(conn, "timeout expired\n")
+    if attempt is not None:
+        attempt.end(conn)
+
+
+def _poll_connecting(conn: Any, attempt: Attempt | None) -> int:
+    try:
+        return _poll(conn)
+    except OperationalError as err:
+        raise err if attempt is None else attempt.failed(conn, str(err)) from None
 
 
 def _wait_plain(conn: Any) -> None:
@@ -109,7 +123,7 @@ def _wait_plain(conn: Any) -> None:
         if conn.status in CONNECTED:
             _wait_raising(conn, backend, waiter)
         else:
-            _connect(conn, State(backend))
+            _connect(conn, backend)
     finally:
         waiter.close()
 
@@ -159,12 +173,12 @@ def wait(conn: Any, timeout: float | None = None) -> None:
     running, as they find it; wait again, or cancel.
     """
     state = getattr(conn, "_state", None) or State(current())
-    end = None if timeout is None else _repair.monotonic() + timeout
+    end = None if timeout is None else monotonic() + timeout
     state.acquire(state.current(), timeout)
     try:
         while (want := conn.poll()) != POLL_OK:
             events = READ if want == POLL_READ else WRITE
-            left = None if end is None else end - _repair.monotonic()
+            left = None if end is None else end - monotonic()
             if not _repair.wait_once(state.backend, conn.fileno(), events, left):
                 raise TimeoutError(f"the operation was not over in {timeout:g} s")
     finally:

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextvars import ContextVar
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from psycopg2 import ProgrammingError
 from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 
 from . import _cancel, _forks
+from ._attempt import backend_of_next
 from ._repair import closed, leave
 from ._state import State
-from .backend import Backend, Waiter, current
 from .cursor import Cursor, derived_class, green_cursor_class
 from .sync import ConnectionLock, Deadline
 
-__all__ = ["Connection", "green_connection_class", "next_backend"]
+if TYPE_CHECKING:
+    from .backend import Waiter
+
+__all__ = ["Connection", "green_connection_class"]
 
 _T = TypeVar("_T")
 _cursor = c_connection.cursor
 _c_notifies: Final[Any] = c_connection.notifies
-next_backend: Final[ContextVar[Backend | None]] = ContextVar("next_backend", default=None)
+_CALLS_AT_A_STRETCH: Final = 100
+_c_factory: Final[Any] = c_connection.cursor_factory
+_c_dsn: Final[Any] = c_connection.dsn
 
 
 class _Guard:
@@ -44,7 +48,7 @@ class _StateOnFirstNeed:
     def __get__(self, conn: Any, owner: type) -> State:
         if conn is None:
             raise AttributeError("_state")
-        state = State(next_backend.get() or current())
+        state = State(backend_of_next())
         conn.__dict__["_guard"] = _Guard(state.waiter)
         conn.__dict__["_state"] = state
         _forks.watch(conn)
@@ -74,6 +78,7 @@ class Connection(c_connection):
     """
 
     _state: Any = _StateOnFirstNeed()
+    default_cursor_factory: ClassVar[type[Cursor]] = Cursor
 
     autocommit = _Setting("autocommit")
     isolation_level = _Setting("isolation_level")
@@ -83,6 +88,10 @@ class Connection(c_connection):
     def _run(self, method: Callable[..., _T], *args: Any, patient: bool = True) -> _T:
         """Enter C under the lock; what is patient is let finish when interrupted."""
         state = self._state
+        state.calls += 1
+        if state.calls > _CALLS_AT_A_STRETCH and state.can_wait():
+            state.calls = 0
+            state.backend.pause()  # a loop over what has nothing to wait for: let others run
         state.enter(patient)
         try:
             return method(self, *args)
@@ -98,8 +107,8 @@ class Connection(c_connection):
         scrollable: bool | None = None,
     ) -> Any:
         """Return a new cursor; a factory that is a class gets the green cursor under it."""
-        factory = cursor_factory or self.cursor_factory or Cursor
-        if factory is not Cursor and isinstance(factory, type):
+        factory = cursor_factory or _c_factory.__get__(self) or self.default_cursor_factory
+        if isinstance(factory, type):
             factory = green_cursor_class(factory)
         return _cursor(self, name, factory, withhold, scrollable)
 
@@ -228,10 +237,22 @@ class Connection(c_connection):
     @notifies.setter
     def notifies(self, collector: Any) -> None:
         state = self._state
-        plain = type(collector) in (list, deque)
+        plain = collector is None or type(collector) in (list, deque)
         state.notifies = None if plain else collector
         _c_notifies.__set__(self, collector if plain else state.inbox)
         state.look_closer()
+
+    @property
+    def dsn(self) -> str:
+        """The connection string that the user gave, without its password."""
+        dsn: str = self._state.dsn or _c_dsn.__get__(self)
+        return dsn
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} object at {id(self):#x}; dsn: {self.dsn!r}, "
+            f"closed: {self.closed}>"
+        )
 
     def exclusive(self) -> ConnectionLock:
         """Keep the connection for this task through a with block; re-entrant."""

@@ -1,0 +1,101 @@
+"""One attempt to connect, known to the wait callback that serves it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from time import monotonic
+from typing import Any, Final
+
+from psycopg2 import OperationalError
+from psycopg2._psycopg import connection as c_connection
+
+from ._libpq import libpq
+from .backend import Backend, current
+
+__all__ = ["Attempt", "attempts", "backend_of_next", "explicit", "sqlstate", "using"]
+
+_VERBOSE: Final = 2
+_DEFAULT: Final = 1
+_CODE: Final = re.compile(r"(?P<before>(?:^|: )\w+: +)(?P<code>[0-9A-Z]{5}): ", re.M)
+_LOCATION: Final = re.compile(r"\n[^\n]*: +\w+, \w+\.c:\d+\s*$")
+
+
+class Attempt:
+    """Holds the connection that is being made, so that a failed one can be closed at once.
+
+    An exception's traceback would keep it, with its socket, for as long as somebody looks.
+    """
+
+    def __init__(self, deadline: float | None, telling: bool) -> None:
+        self._deadline = deadline
+        self._telling = telling and libpq.has("PQsetErrorVerbosity")
+        self._conn: Any = None
+
+    def begin(self, conn: Any) -> None:
+        """Have the server's refusal name its SQLSTATE: texts are localised."""
+        self._conn = conn
+        if self._telling:
+            libpq.PQsetErrorVerbosity(conn.pgconn_ptr, _VERBOSE)
+
+    def end(self, conn: Any) -> None:
+        """Bring error messages back to what users know."""
+        if self._telling:
+            libpq.PQsetErrorVerbosity(conn.pgconn_ptr, _DEFAULT)
+
+    def left(self) -> float | None:
+        """Seconds that are left; 0 at the least."""
+        return None if self._deadline is None else max(self._deadline - monotonic(), 0)
+
+    def failed(self, conn: Any, text: str) -> OperationalError:
+        """Return the error with the server's address, as the blocking psycopg2 has it."""
+        host, port = conn.info.host, conn.info.port
+        where = f'at "{host}", port {port}'
+        if host.startswith(("/", "@")):
+            where = f'on socket "{host}/.s.PGSQL.{port}"'
+        prefix = (
+            ""
+            if text.startswith("connection to server")
+            else f"connection to server {where} failed: "
+        )
+        return OperationalError(prefix + text)
+
+    def close(self) -> None:
+        """Close what was being made."""
+        if self._conn is not None:
+            c_connection.close(self._conn)
+
+
+attempts: Final[ContextVar[Attempt | None]] = ContextVar("attempts", default=None)
+_next: Final[ContextVar[Backend | None]] = ContextVar("next_backend", default=None)
+
+
+@contextmanager
+def using(backend: Backend | None) -> Iterator[None]:
+    """Make connections with `backend` in this block, with the default one if None."""
+    token = _next.set(backend)
+    try:
+        yield
+    finally:
+        _next.reset(token)
+
+
+def explicit() -> bool:
+    """Tell whether the block's connections were given a backend."""
+    return _next.get() is not None
+
+
+def backend_of_next() -> Backend:
+    """Return the backend of the connection that is made next."""
+    return _next.get() or current()
+
+
+def sqlstate(message: str) -> tuple[str | None, str]:
+    """Return the SQLSTATE in libpq's verbose message, and the message without it."""
+    found = _CODE.search(message)
+    if found is None:
+        return None, message
+    plain = message[: found.end("before")] + message[found.end() :]
+    return found["code"], _LOCATION.sub("", plain)
