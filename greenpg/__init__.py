@@ -3,6 +3,7 @@
 from . import _early  # noqa: F401  before all else that imports psycopg2
 
 # isort: split
+import psycopg2
 from psycopg2 import (
     BINARY,
     DATETIME,
@@ -27,7 +28,6 @@ from psycopg2 import (
     TimestampFromTicks,
     Warning,
     __libpq_version__,
-    __version__,
     apilevel,
     paramstyle,
 )
@@ -82,7 +82,7 @@ __all__ = [
     "paramstyle",
     "set_wait_callback",
     "sql",
-    "threadsafety",  # noqa: F822  made by __getattr__
+    "threadsafety",
     "tz",
     "use",
     "version",
@@ -90,6 +90,7 @@ __all__ = [
 ]
 
 version = "0.1.0"
+__version__: str = psycopg2.__version__  # type: ignore[attr-defined]  # absent from its stubs
 
 
 def __getattr__(name: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
@@ -123,7 +124,7 @@ def cancel_query(conn: Any, shield: Shield) -> None:
 
 def _run(steps: Steps, shield: Shield) -> None:
     for fd, events in steps:
-        shield.wait(lambda left, fd=fd, events=events: wait_once(shield.backend, fd, events, left))
+        shield.wait(partial(wait_once, shield.backend, fd, events))
 
 
 def _cancel_in_thread(conn: Any, shield: Shield) -> None:
@@ -147,7 +148,7 @@ def _cancel_in_thread(conn: Any, shield: Shield) -> None:
 def _drain(conn: Any, fd: int, wait: Callable[..., int], shield: Shield) -> None:
     while (want := _poll(conn)) != ext.POLL_OK:
         events = READ if want == ext.POLL_READ else READ | WRITE
-        shield.wait(lambda left, events=events: wait(fd, events, left))
+        shield.wait(partial(wait, fd, events))
     if _transaction_status(conn) == ext.TRANSACTION_STATUS_ACTIVE:
         raise Unrepaired  # a COPY: psycopg2 has no way out of it here
 

@@ -7,13 +7,15 @@ from collections import deque
 from collections.abc import Hashable
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import ProgrammingError
 
-from .backend import Backend, Event, Waiter
 from .errors import DeadlineExceeded, InFailedSqlTransaction
 from .threads import pristine
+
+if TYPE_CHECKING:
+    from .backend import Backend, Event, Waiter
 
 __all__ = ["State", "Turn"]
 
@@ -46,7 +48,7 @@ class State:
     """
 
     __slots__ = (
-        "backend", "barred", "can_wait", "cancel_timeout", "cancels", "chores", "closing",
+        "backend", "barred", "calls", "can_wait", "cancel_timeout", "cancels", "chores", "closing",
         "current", "deadlines", "depth", "doomed", "dsn", "fd", "forked", "granted", "held",
         "inbox", "inside", "live", "notifies", "patient", "pending", "quiet", "special",
         "thread", "turns", "undoing", "until", "wait", "waiter",
@@ -58,6 +60,7 @@ class State:
         self.current = backend.current
         self.waiter: Waiter = backend.waiter()
         self.wait = self.waiter.wait
+        self.calls = 0  # operations since the last pause
         self.fd = -1
         self.live = False  # connected: the descriptor does not change any more
         self.held: dict[int, Hashable] = {}

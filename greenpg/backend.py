@@ -85,14 +85,24 @@ class Task(Protocol):
 class Backend(Protocol):
     """What a green library must give, and nothing more.
 
-    `exits` are the exceptions that outrank a timeout when two interrupts meet. `capabilities`
-    names what not every library can do: "kill", "hub" (there is a place where nothing may wait)
-    and "lazy_spawn" (`spawn` never runs the function before it returns).
+    Capabilities are "kill", "hub" (there is a place where nothing may wait) and "lazy_spawn"
+    (`spawn` never runs the function before it returns).
     """
 
-    name: str
-    exits: tuple[type[BaseException], ...]
-    capabilities: frozenset[str]
+    @property
+    def name(self) -> str:
+        """Return the name under which users choose it."""
+        ...
+
+    @property
+    def exits(self) -> tuple[type[BaseException], ...]:
+        """Return the exceptions that end a task; they outrank a timeout."""
+        ...
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """Return the names of what not every library can do."""
+        ...
 
     def waiter(self) -> Waiter:
         """Make the waiter of one connection."""

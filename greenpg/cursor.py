@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from psycopg2._psycopg import cursor as c_cursor
 
 from ._repair import leave
-from ._state import State
 
 __all__ = ["Cursor", "NamedCursor", "derived_class", "green_cursor_class"]
 
@@ -36,46 +35,48 @@ class Cursor(c_cursor):
         accepted then.
         """
         conn = self.connection
-        state = conn._state
+        try:
+            state = conn._state
+        except AttributeError:  # made by a class that skips our __init__: C has an error for it
+            return _execute(self, query, vars)
         state.enter(False, query)
         try:
-            _execute(self, query, vars)
+            return _execute(self, query, vars)
         finally:
             state.inside = False
             leave(conn, state)
 
     def executemany(self, query: Any, vars_list: Any) -> None:
         """Run a statement for each set of variables, which may come from the same connection."""
-        conn = self.connection
-        state = conn._state
-        rows = _outside(state, vars_list)
-        state.enter()
-        try:
-            c_cursor.executemany(self, query, rows)
-        finally:
-            rows.close()  # before leaving: it holds the lock once more
-            state.inside = False
-            leave(conn, state)
+        rows = _outside(self.connection, vars_list)
+        self._run(c_cursor.executemany, query, rows, leaving=rows.close)
 
     def callproc(self, procname: Any, parameters: Any = None) -> Any:
         """Call a stored function."""
         args = () if parameters is None else (parameters,)
         return self._run(c_cursor.callproc, procname, *args)
 
-    def _run(self, method: Callable[..., _T], *args: Any) -> _T:
+    def _run(
+        self, method: Callable[..., _T], *args: Any, leaving: Callable[[], None] | None = None
+    ) -> _T:
         conn = self.connection
+        if conn is None:
+            return method(self, *args)
         state = conn._state
         state.enter()
         try:
             return method(self, *args)
         finally:
+            if leaving is not None:
+                leaving()
             state.inside = False
             leave(conn, state)
 
 
-def _outside(state: State, rows: Iterable[_T]) -> Generator[_T, None, None]:
+def _outside(conn: Any, rows: Iterable[_T]) -> Generator[_T, None, None]:
     """Yield the rows with the connection usable while the next one is made: C does not wait."""
     source = iter(rows)
+    state = conn._state
     state.depth += 1
     try:
         while True:

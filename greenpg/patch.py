@@ -10,6 +10,7 @@ from psycopg2._psycopg import cursor as c_cursor
 
 from . import _connect, _wait
 from .backend import Backend, choose, chosen
+from .connection import Connection
 from .cursor import Cursor
 
 __all__ = ["patcher"]
@@ -44,6 +45,7 @@ def patcher(backend: Backend) -> tuple[Callable[[], None], Callable[[], None]]:
         _connect.use(backend)
         _wait.install()
         _connect.hook(True)
+        Connection.default_cursor_factory = PatchedCursor
         psycopg2.extensions.cursor = PatchedCursor  # type: ignore[misc]  # the patch
 
     def unpatch_psycopg() -> None:
@@ -51,6 +53,7 @@ def patcher(backend: Backend) -> tuple[Callable[[], None], Callable[[], None]]:
         if chosen() is backend:
             choose(None)
         _connect.hook(False)
+        Connection.default_cursor_factory = Cursor
         psycopg2.extensions.cursor = c_cursor  # type: ignore[misc]  # the patch
 
     return patch_psycopg, unpatch_psycopg

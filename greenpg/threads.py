@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.machinery import BuiltinImporter, PathFinder
 from importlib.util import module_from_spec
+from posix import read, write  # a monkey-patch may have replaced those of os
 from types import ModuleType
 from typing import Any, Final
 
@@ -60,7 +61,7 @@ class Waiter:
         finally:
             self._waiting = False
         if self._error is not None:
-            os.read(self._pipe[0], 1)
+            read(self._pipe[0], 1)
             raise self._error
         return _subset(dict(ready).get(fd, 0), events)
 
@@ -77,7 +78,7 @@ class Waiter:
     def interrupt(self, exc: BaseException) -> None:
         if self._waiting and self._error is None:
             self._error = exc
-            os.write(self._pipe[1], b"!")
+            write(self._pipe[1], b"!")
 
     def fileno(self) -> int:
         return -1
@@ -146,7 +147,7 @@ class Task:
         except SystemExit:
             pass
         except BaseException:
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # inside an except clause
+            sys.excepthook(*sys.exc_info())
         finally:
             self._done.set()
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import eventlet
 from eventlet.hubs import get_hub
-from greenlet import GreenletExit, getcurrent
+from eventlet.support.greenlets import GreenletExit, getcurrent
 
 from greenpg.backend import READ, WRITE, Address
 

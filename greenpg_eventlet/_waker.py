@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from posix import read, write  # eventlet.monkey_patch() replaces os.read and os.write
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -28,16 +30,12 @@ class Waker:
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         """Run `fn` soon in the hub; a full pipe has woken it already."""
         self._calls.append((fn, args))
-        try:
-            os.write(self._pipe[1], b"!")
-        except BlockingIOError:
-            pass
+        with suppress(BlockingIOError):
+            write(self._pipe[1], b"!")
 
     def _run(self, fd: int) -> None:
-        try:
-            os.read(fd, 4096)
-        except BlockingIOError:
-            pass
+        with suppress(BlockingIOError):
+            read(fd, 4096)
         while self._calls:
             fn, args = self._calls.popleft()
             fn(*args)

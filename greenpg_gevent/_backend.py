@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import gevent
-from gevent import GreenletExit, getcurrent, get_hub, spawn
+from gevent import GreenletExit, get_hub, getcurrent, spawn
 from gevent._hub_local import get_hub_if_exists
 
 from greenpg.backend import READ, Address
@@ -234,9 +234,7 @@ class Gevent:
     def resolve(self, host: str, port: int) -> Sequence[Address]:
         import _socket  # late: importing greenpg_gevent must not load it before a monkey-patch
 
-        rows: Sequence[Address] = get_hub().resolver.getaddrinfo(
-            host, port, 0, _socket.SOCK_STREAM
-        )
+        rows: Sequence[Address] = get_hub().resolver.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)
         return rows
 
 
