@@ -1,7 +1,6 @@
 import faulthandler
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
@@ -47,22 +46,8 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     probes = [descriptors, threads, tasks]
     if "dsn" in request.fixturenames:
         probes.append(request.getfixturevalue("sessions"))
-    with no_leaks(*probes):
+    with no_leaks(*probes, sleep=greenpg.current().sleep):
         yield
-
-
-@pytest.fixture
-def connect(dsn: str) -> Iterator[Callable[..., Any]]:
-    """`greenpg.connect` to the test server; what it made is closed after the test."""
-    made: list[Any] = []
-
-    def connected(given: str = dsn, **options: Any) -> Any:
-        made.append(greenpg.connect(given, **options))
-        return made[-1]
-
-    yield connected
-    for conn in made:
-        conn.close()
 
 
 @pytest.fixture
