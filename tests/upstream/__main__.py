@@ -50,8 +50,8 @@ def run(backend: str, suite: Path, options: argparse.Namespace) -> tuple[str, in
         results = {result.test: result for result in plan.results()}
     wrong = differences(backend, results, whole=not options.patterns)
     for test, difference in wrong.items():
-        note = results[test].note.rstrip() if test in results else ""
-        print(f"{backend}: {test}: {difference}", *note.split("\n"), sep="\n    ", flush=True)
+        note = results[test].note.splitlines() if test in results else ()
+        print(f"{backend}: {test}: {difference}", *note, sep="\n    ", flush=True)
     return closing_line(backend, results), int(bool(wrong) or not results)
 
 
