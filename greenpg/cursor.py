@@ -60,9 +60,9 @@ class Cursor(c_cursor):
         self, method: Callable[..., _T], *args: Any, leaving: Callable[[], None] | None = None
     ) -> _T:
         conn = self.connection
-        if conn is None:
+        state = getattr(conn, "_state", None)
+        if state is None:  # of a class that skips our __init__, or on a plain connection
             return method(self, *args)
-        state = conn._state
         state.enter()
         try:
             return method(self, *args)
@@ -136,7 +136,8 @@ def derived_class(base: type, below: type) -> type:
     slot = f"_greenpg_{below.__name__}"
     made = base.__dict__.get(slot)
     if made is None:
-        made = type(base)(base.__name__, (base, below), {"__module__": base.__module__})
+        content = {"__module__": base.__module__, "_greenpg_twin": True}
+        made = type(base)(base.__name__, (base, below), content)
         setattr(base, slot, made)
     result: type = made
     return result

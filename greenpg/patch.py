@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg2.extensions
+import psycopg2.extras
+from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import cursor as c_cursor
 
 from . import _connect, _wait
 from .backend import Backend, choose, chosen
-from .connection import Connection
-from .cursor import Cursor
+from .connection import Connection, green_connection_class
+from .cursor import Cursor, green_cursor_class
 
 __all__ = ["patcher"]
 
@@ -45,15 +47,34 @@ def patcher(backend: Backend) -> tuple[Callable[[], None], Callable[[], None]]:
         _connect.use(backend)
         _wait.install()
         _connect.hook(True)
-        Connection.default_cursor_factory = PatchedCursor
-        psycopg2.extensions.cursor = PatchedCursor  # type: ignore[misc]  # the patch
+        _replace_classes(PatchedCursor, green_cursor_class, green_connection_class)
 
     def unpatch_psycopg() -> None:
         """Undo `patch_psycopg`; green connections that exist stay green."""
         if chosen() is backend:
             choose(None)
         _connect.hook(False)
-        Connection.default_cursor_factory = Cursor
+        _replace_classes(Cursor, _original, _original)
         psycopg2.extensions.cursor = c_cursor  # type: ignore[misc]  # the patch
 
     return patch_psycopg, unpatch_psycopg
+
+
+def _replace_classes(
+    default: type[Cursor], of_cursor: Callable[[type], type], of_connection: Callable[[type], type]
+) -> None:
+    """Let psycopg2's names stand for the classes that its objects will really have."""
+    Connection.default_cursor_factory = default
+    psycopg2.extensions.cursor = default  # type: ignore[misc]  # the patch
+    for name, value in list(vars(psycopg2.extras).items()):
+        if name.startswith("_") or not isinstance(value, type):
+            continue
+        if issubclass(value, c_cursor):
+            setattr(psycopg2.extras, name, of_cursor(value))
+        elif issubclass(value, c_connection):
+            setattr(psycopg2.extras, name, of_connection(value))
+
+
+def _original(twin: type) -> type:
+    """Return the class under which a green one was put."""
+    return twin.__bases__[0] if "_greenpg_twin" in twin.__dict__ else twin
