@@ -74,12 +74,12 @@ def threads() -> dict[Hashable, str]:
 
 
 def tasks() -> dict[Hashable, str]:
-    """Greenlets that have not ended, of whatever green library."""
+    """Greenlets that have not ended, of whatever green library; a thread's main one apart."""
     if "greenlet" not in sys.modules:
         return {}
     kind = sys.modules["greenlet"].greenlet
-    living = (thing for thing in gc.get_objects() if isinstance(thing, kind) and not thing.dead)
-    return {weakref.ref(task): f"task {task!r}" for task in living}
+    found = (thing for thing in gc.get_objects() if isinstance(thing, kind))
+    return {weakref.ref(task): f"task {task!r}" for task in found if task.parent and not task.dead}
 
 
 class Sessions:
@@ -108,7 +108,10 @@ class Sessions:
         self._conn.close()
 
     def _connected(self) -> Any:
-        conn = psycopg2._psycopg._connect(self._dsn, None, True)  # no hook of ours is below this
+        # the C function itself, below all hooks
+        conn = psycopg2._psycopg._connect(  # type: ignore[no-untyped-call]  # its stub is bare
+            self._dsn, None, True
+        )
         _settle(conn)
         return conn
 

@@ -1,0 +1,139 @@
+"""`greenpg conformance`: arguments, progress and the table of the conformance suite."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from contextlib import nullcontext
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from greenpg.conformance._describe import installed
+from greenpg.conformance._results import BAD, Column, Result, failed, summary, verdict
+from greenpg.conformance._runner import Suite, columns_of
+from greenpg.conformance._tests import Test, discover
+from greenpg.embedded import server_dsn
+from greenpg.errors import BackendError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from greenpg.conformance._describe import Mode
+
+JOBS: Final = 2
+WIDTH: Final = 132
+SIGNS: Final = {
+    "pass": "[green]pass[/]",
+    "fail": "[bold red]FAIL[/]",
+    "hang": "[bold red]HANG[/]",
+    "skip": "[yellow]skip[/]",
+    "lacking": "[dim]-[/]",
+    "": "",
+}
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `conformance` command."""
+    parser = subparsers.add_parser(
+        "conformance",
+        help="test backends against the rules of the driver",
+        epilog="A backend is a registered name, or module:attribute; /MODE picks one of its modes.",
+    )
+    parser.add_argument(
+        "backends", nargs="*", metavar="BACKEND", help="default: all that are registered"
+    )
+    parser.add_argument("--strict", action="store_true", help="a skip fails too")
+    parser.add_argument("--dsn", help="default: GREENPG_DSN, or an embedded server")
+    parser.add_argument("-k", "--only", default="*", metavar="PATTERN", help="such as 'seam.*'")
+    parser.add_argument(
+        "-j", "--jobs", type=int, default=JOBS, help=f"processes at a time, default {JOBS}"
+    )
+    parser.add_argument("--seed", type=int, help="repeat a run's random choices")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results there")
+    parser.add_argument("--list", action="store_true", help="list tests and modes, run nothing")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what the arguments ask for, show it, and tell the exit code."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    tests = [test for test in discover() if fnmatch(test.id, args.only) or test.row == args.only]
+    try:
+        columns = [pair for which in args.backends or installed() for pair in columns_of(which)]
+    except (BackendError, LookupError) as err:
+        console.print(f"[red]{escape(str(err))}[/]")
+        return 2
+    if not tests:
+        console.print(f"no test matches {args.only!r}; --list shows them")
+        return 2
+    if args.list:
+        for name in (*(str(column) for column, _ in columns), *(test.id for test in tests)):
+            console.print(name, markup=False, highlight=False)
+        return 0
+    return _run(console, args, tests, columns)
+
+
+def _run(
+    console: Console,
+    args: argparse.Namespace,
+    tests: Sequence[Test],
+    columns: Sequence[tuple[Column, Mode]],
+) -> int:
+    seed = random.randrange(2**32) if args.seed is None else args.seed
+    began = time.monotonic()
+    with nullcontext(args.dsn) if args.dsn else server_dsn() as dsn:
+        suite = Suite(tests, dsn, seed, lambda result: _announce(console, result))
+        results = suite.run(columns, max(1, args.jobs))
+    if args.json:
+        report = {"seed": seed, "results": [result.as_json() for result in results]}
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    console.print(_table(console, results, [column for column, _ in columns]))
+    _print_skips(console, results)
+    console.print(f"{summary(results)} in {time.monotonic() - began:.0f} s, seed {seed}")
+    return int(failed(results, args.strict))
+
+
+def _announce(console: Console, result: Result) -> None:
+    """Show at once what went wrong, and in a terminal what is being done."""
+    if result.outcome in BAD:
+        console.print(f"\n{SIGNS[result.outcome]} {result.column} {escape(result.test)}")
+        console.print(result.detail, markup=False, highlight=False)
+
+
+def _table(console: Console, results: Sequence[Result], columns: Sequence[Column]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), collapse_padding=True)
+    table.add_column("test")
+    for number, heading in enumerate(_headings(console, columns), 1):
+        table.add_column(heading or str(number), justify="center", no_wrap=True)
+    found: dict[tuple[str, Column], list[str]] = {}
+    for result in results:
+        found.setdefault((result.row, result.column), []).append(result.outcome)
+    for row in dict.fromkeys(result.row for result in results):
+        cells = [SIGNS[verdict(found.get((row, column), ()))] for column in columns]
+        table.add_row(row.replace("_", " "), *cells)
+    return table
+
+
+def _headings(console: Console, columns: Sequence[Column]) -> list[str]:
+    """Return the columns' names in lines of a word each; numbers, explained, if too narrow."""
+    if 44 + 10 * len(columns) <= console.width:
+        return ["\n".join((column.backend, *column.mode.split("-"))) for column in columns]
+    for number, column in enumerate(columns, 1):
+        console.print(f"{number}  {column}")
+    return [""] * len(columns)
+
+
+def _print_skips(console: Console, results: Sequence[Result]) -> None:
+    reasons = {f"{result.row}: {result.detail}" for result in results if result.outcome == "skip"}
+    for reason in sorted(reasons):
+        console.print(f"[yellow]skipped[/] {escape(reason)}")

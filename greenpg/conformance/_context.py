@@ -1,0 +1,187 @@
+"""What a test is given: the backend, a server, and helpers that clean up after it."""
+
+from __future__ import annotations
+
+import importlib
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg2
+from psycopg2.extensions import make_dsn
+
+import greenpg
+
+from ._heartbeat import Heartbeat, heartbeat
+from ._jobs import Job, NativeJob
+from ._observer import Observer
+from ._proxy import Proxy
+from ._tests import Skip
+
+if TYPE_CHECKING:
+    from greenpg.backend import Backend
+
+    from ._describe import Description, Mode
+
+__all__ = ["Context", "Surroundings"]
+
+SECONDS: Final = 10.0
+TICK: Final = 0.002
+
+
+class Surroundings:
+    """What the tests of one child process share."""
+
+    def __init__(
+        self, backend: Backend, description: Description, mode: Mode, dsn: str, name: str
+    ) -> None:
+        self.backend = backend
+        self.description = description
+        self.mode = mode
+        self.application = name
+        self.dsn = make_dsn(dsn, application_name=name)
+        self.observer = Observer(make_dsn(dsn, application_name=f"{name}-observer"))
+        self._proxy: Proxy | None = None
+
+    def proxy(self) -> Proxy:
+        """Return the process's proxy, started on first need."""
+        if self._proxy is None:
+            self._proxy = Proxy(self.dsn)
+        return self._proxy
+
+    def refresh(self) -> None:
+        """Let the proxy pass everything again."""
+        if self._proxy is not None:
+            self._proxy.flow()
+
+    def close(self) -> None:
+        """Close what the process holds."""
+        self.observer.close()
+        if self._proxy is not None:
+            self._proxy.close()
+
+
+class Context:
+    """One test's view of its surroundings. What it makes is ended and closed after the test."""
+
+    def __init__(self, around: Surroundings, seed: int, note: Callable[[str], object]) -> None:
+        self.around = around
+        self.backend = around.backend
+        self.description = around.description
+        self.dsn = around.dsn
+        self.server = around.observer
+        self.random = random.Random(seed)
+        self.note = note
+        self._jobs: list[Job] = []
+        self._connections: list[Any] = []
+
+    # Connections
+
+    def connect(self, dsn: str | None = None, **options: Any) -> Any:
+        """Return a connection of greenpg's; `autocommit=True` sets that too."""
+        autocommit = options.pop("autocommit", False)
+        conn = greenpg.connect(dsn or self.dsn, backend=self.backend, **options)
+        self._connections.append(conn)
+        if autocommit:
+            conn.autocommit = True
+        return conn
+
+    def proxy(self) -> Proxy:
+        """Return a proxy before the server, which passes everything until told otherwise."""
+        return self.around.proxy()
+
+    def busy(self, conn: Any) -> None:
+        """Wait until the server runs a statement of this connection."""
+        pid = conn.info.backend_pid
+        self.wait_until(lambda: self.server.is_busy(pid), f"session {pid} is busy")
+
+    # Tasks and threads
+
+    def spawn(self, fn: Callable[..., Any], *args: object) -> Job:
+        """Run a function in a task."""
+        self._jobs.append(Job(self.backend, fn, args))
+        return self._jobs[-1]
+
+    def native(self, fn: Callable[..., Any], *args: object) -> Job:
+        """Run a function in an OS thread, out of reach of monkey-patching."""
+        ends = self.description.hub_of_thread_ends
+        self._jobs.append(NativeJob(self.backend, fn, args, ends))
+        return self._jobs[-1]
+
+    def in_hub(self, fn: Callable[[], Any]) -> Any:
+        """Have the event loop's own task call a function; return or raise what it did."""
+        enter = self.description.in_hub
+        if enter is None:
+            raise Skip("its conformance description has no in_hub")
+        outcome: list[Any] = []
+
+        def call() -> None:
+            try:
+                outcome.append((fn(), None))
+            except BaseException as error:  # the loop is no place for it
+                outcome.append((None, error))
+
+        enter(call)
+        self.wait_until(lambda: bool(outcome), "the event loop has called the function")
+        value, error = outcome[0]
+        if error is not None:
+            raise error
+        return value
+
+    # Time
+
+    def timeout(self, seconds: float) -> AbstractContextManager[Any]:
+        """Return the library's own timeout, for a with block."""
+        if self.description.timeout is None:
+            raise Skip("its conformance description has no timeout")
+        return self.description.timeout(seconds)
+
+    def heartbeat(self, limit: float | None = None) -> AbstractContextManager[Heartbeat]:
+        """Fail if another task is held up by what the block does."""
+        return heartbeat(self.backend, limit)
+
+    def wait_until(
+        self, holds: Callable[[], object], what: str = "", seconds: float = SECONDS
+    ) -> None:
+        """Let other tasks run until something holds, and fail the test if it never does."""
+        end = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < end, f"not within {seconds:g} s: {what or holds}"
+            self.backend.sleep(TICK)
+
+    # Other processes and libraries
+
+    def sockets(self) -> Any:
+        """Return the module of the library's own sockets."""
+        return importlib.import_module(self.description.sockets)
+
+    def python(self, *lines: str) -> subprocess.CompletedProcess[str]:
+        """Run lines in a new Python, after those that the mode begins with."""
+        program = "\n".join((self.around.mode.prelude, *lines))
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+    def skip(self, reason: str) -> None:
+        """Give up for want of something that the reason names."""
+        raise Skip(reason)
+
+    @contextmanager
+    def cleaned(self) -> Iterator[None]:
+        """End the tasks and close the connections after the block, however it ends."""
+        try:
+            yield
+        finally:
+            for job in self._jobs:
+                job.kill()
+            for job in self._jobs:
+                job.join()
+            for conn in self._connections:
+                with suppress(psycopg2.Error):
+                    conn.close()
+            self._jobs.clear()
+            self._connections.clear()
+            self.around.refresh()

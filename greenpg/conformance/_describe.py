@@ -1,0 +1,91 @@
+"""What the suite must know of a backend beyond the driver's seam."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from greenpg.backend import GROUP as BACKENDS
+from greenpg.backend import Backend, as_backend
+from greenpg.errors import BackendError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+__all__ = ["Description", "Mode", "find", "installed"]
+
+GROUP: Final = "greenpg.conformance"
+Registered: TypeAlias = Mapping[Hashable, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """One way to run a backend: variables, and lines of Python run before anything else."""
+
+    name: str
+    environ: Mapping[str, str] = field(default_factory=dict)
+    prelude: str = ""
+
+
+def _directly(fn: Callable[[], object]) -> None:
+    fn()
+
+
+def _nothing() -> Registered:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """Describes a backend to the suite; every part has a default that suits OS threads.
+
+    `run(fn)` enters the library and calls `fn` in a task. `sockets` names the module of the
+    library's own sockets. `in_hub(fn)` has the event loop's own task call `fn` soon, and
+    `timeout(seconds)` is the library's own timeout, which raises in a with block. `registered`
+    tells what is registered with the event loop, `hub_of_thread_ends` is called at the end of an
+    OS thread that has used the library, `fork` is its own way to fork.
+    """
+
+    modes: tuple[Mode, ...] = (Mode("plain"),)
+    run: Callable[[Callable[[], object]], object] = _directly
+    sockets: str = "socket"
+    in_hub: Callable[[Callable[[], object]], object] | None = None
+    timeout: Callable[[float], AbstractContextManager[Any]] | None = None
+    registered: Callable[[], Registered] = _nothing
+    hub_of_thread_ends: Callable[[], object] = _nothing
+    fork: Callable[[], int] = os.fork
+
+
+def find(which: str) -> tuple[Backend, Description]:
+    """Return the backend of a name or of `module:attribute`, and its description.
+
+    The description is the entry point of the same name in the group `greenpg.conformance`, or
+    `conformance` in the module, or the default one. Raises BackendError.
+    """
+    if ":" not in which:
+        return as_backend(which), _registered_description(which)
+    name, _, attribute = which.partition(":")
+    try:
+        module = importlib.import_module(name)
+        backend = getattr(module, attribute)
+    except (ImportError, AttributeError) as err:
+        raise BackendError(f"backend {which!r} cannot be loaded: {err}") from err
+    return as_backend(backend), getattr(module, "conformance", Description())
+
+
+def installed() -> list[str]:
+    """Return the names of the registered backends; `threads`, the reference, comes first."""
+    names = {point.name for point in metadata.entry_points(group=BACKENDS)}
+    return sorted(names, key=lambda name: (name != "threads", name))
+
+
+def _registered_description(name: str) -> Description:
+    points: Iterable[metadata.EntryPoint] = metadata.entry_points(group=GROUP, name=name)
+    for point in points:
+        described: Description = point.load()
+        return described
+    return Description()

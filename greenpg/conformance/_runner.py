@@ -1,0 +1,172 @@
+"""Runs the suite: one child process for each backend and mode, and a new one after a hang."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from ._describe import Mode, find
+from ._results import Column, Result
+
+if TYPE_CHECKING:
+    from ._tests import Test
+
+__all__ = ["Suite", "columns_of"]
+
+START_SECONDS: Final = 60.0
+GRACE: Final = 5.0  # beyond a test's limit, for the child to print its stacks and end
+PROGRAM: Final = "from greenpg.conformance._worker import main; main()"
+CHOICES: Final = ("GREENPG_BACKEND", "GREENPG_PATCH")  # the caller's, not the suite's
+LOG_TAIL: Final = 6000
+
+
+def columns_of(which: str) -> list[tuple[Column, Mode]]:
+    """Return the columns of `backend` or `backend/mode`; raises BackendError or LookupError."""
+    name, _, wanted = which.partition("/")
+    modes = find(name)[1].modes
+    found = [(Column(name, mode.name), mode) for mode in modes if wanted in ("", mode.name)]
+    if not found:
+        known = ", ".join(mode.name for mode in modes)
+        raise LookupError(f"backend {name!r} has no mode {wanted!r}; it has {known}")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """The tests to run on a server; `on_result` hears of each at once, from several threads."""
+
+    tests: Sequence[Test]
+    dsn: str
+    seed: int
+    on_result: Callable[[Result], object]
+
+    def run(self, columns: Sequence[tuple[Column, Mode]], jobs: int) -> list[Result]:
+        """Run all tests in all columns, `jobs` columns at a time."""
+        with ThreadPoolExecutor(jobs) as pool:
+            runs = [pool.submit(self._run_column, column, mode) for column, mode in columns]
+            return [result for run in runs for result in run.result()]
+
+    def _run_column(self, column: Column, mode: Mode) -> list[Result]:
+        results: list[Result] = []
+        left = list(self.tests)
+        while left:
+            with _started(mode) as child:
+                order = {"seed": self.seed, "dsn": self.dsn, "backend": column.backend}
+                child.order(mode=asdict(mode), tests=[test.id for test in left], **order)
+                for result in child.results(column, left):
+                    self.on_result(result)
+                    results.append(result)
+            left = list(self.tests[len(results) :])
+        return results
+
+
+class _Child:
+    """One process, its events and what it prints."""
+
+    def __init__(self, process: subprocess.Popen[bytes], events: int, log: Any) -> None:
+        self._process = process
+        self._events = events
+        self._log = log
+        self._buffer = b""
+        self._began = False
+        self._hang = self._note = ""
+
+    def order(self, **orders: Any) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it ended already: its log tells why
+            self._process.stdin.write(json.dumps(orders).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def results(self, column: Column, tests: Sequence[Test]) -> Iterator[Result]:
+        """Yield results until all tests are done or one has ended the process."""
+        for index, test in enumerate(tests):
+            began = time.monotonic()
+            end = self._end_of(test, START_SECONDS if index == 0 else 0.0)
+            if end is not None:
+                told = (end["outcome"], end["seconds"], end["detail"])
+                yield Result(column, test.row, test.id, *told)
+                continue
+            outcome, detail = self._last_words()
+            yield Result(column, test.row, test.id, outcome, time.monotonic() - began, detail)
+            for never in () if self._began else tests[1:]:
+                yield Result(column, never.row, never.id, outcome, 0.0, "see the first one")
+            return
+
+    def _end_of(self, test: Test, extra: float) -> dict[str, Any] | None:
+        """Return the event that ends a test, or None if the process ends or hangs first."""
+        self._note = ""
+        deadline = time.monotonic() + test.limit + GRACE + extra
+        while (event := self._event(deadline)) is not None:
+            if "end" in event:
+                return event
+            self._began = self._began or "start" in event
+            self._note = event.get("note", self._note)
+            self._hang = event.get("hang", self._hang)
+        return None
+
+    def _event(self, deadline: float) -> dict[str, Any] | None:
+        while b"\n" not in self._buffer:
+            ready, _, _ = select.select([self._events], [], [], max(0, deadline - time.monotonic()))
+            chunk = os.read(self._events, 65536) if ready else b""
+            if not chunk:
+                self._hang = self._hang or ("" if ready else "no stacks: the process is frozen")
+                return None
+            self._buffer += chunk
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        event: dict[str, Any] = json.loads(line)
+        return event
+
+    def _last_words(self) -> tuple[str, str]:
+        self._process.kill()
+        status = self._process.wait()
+        hang = self._hang or "Timeout (" in self._said()  # faulthandler's word for it
+        fact = "it hung" if hang else f"the process ended by itself (status {status})"
+        noted = f", after: {self._note}" if self._note else ""
+        return ("hang" if hang else "fail"), f"{fact}{noted}\n{self._hang}\n{self._said()}"
+
+    def _said(self) -> str:
+        self._log.seek(0)
+        text: str = self._log.read()[-LOG_TAIL:].decode(errors="replace")
+        return text
+
+
+@contextmanager
+def _started(mode: Mode) -> Iterator[_Child]:
+    reading, writing = os.pipe()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"{mode.prelude}\n{PROGRAM}", str(writing)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=[writing],
+            env={**_environment(), **mode.environ},
+            start_new_session=True,
+        )
+        os.close(writing)
+        try:
+            yield _Child(process, reading, log)
+        finally:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # what it forked too
+            process.wait()
+            os.close(reading)
+            if process.stdin is not None:
+                process.stdin.close()
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in CHOICES}

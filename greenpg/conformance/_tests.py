@@ -1,0 +1,124 @@
+"""The suite's tests: plain functions `test_...(ctx)`, found in its modules."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+__all__ = ["MODULES", "Skip", "Test", "discover", "each", "limit", "needs", "raises"]
+
+MODULES: Final = (
+    "seam", "sharing", "inside", "watcher", "hub", "os_threads", "forks", "interrupts", "startup",
+)  # fmt: skip
+SECONDS: Final = 15.0
+_F = TypeVar("_F", bound=Callable[..., None])
+
+
+class Skip(Exception):
+    """The test cannot run here, for the reason given; a failure when the suite is strict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """One test, or one case of it. `needs` are names from `Backend.capabilities`."""
+
+    module: str
+    name: str
+    case: str
+    needs: frozenset[str]
+    limit: float
+    function: Callable[..., None]
+
+    @property
+    def row(self) -> str:
+        """The test without its case: `module.name`."""
+        return f"{self.module}.{self.name}"
+
+    @property
+    def id(self) -> str:
+        """What names the test everywhere: `module.name[case]`."""
+        return f"{self.row}[{self.case}]" if self.case else self.row
+
+    def run(self, ctx: Any) -> None:
+        """Call the function, with the case if it has one."""
+        self.function(ctx, *([self.case] if self.case else []))
+
+
+def needs(*capabilities: str) -> Callable[[_F], _F]:
+    """Skip the test on a backend whose `capabilities` lack one of these."""
+    return _mark("needs", frozenset(capabilities))
+
+
+def limit(seconds: float) -> Callable[[_F], _F]:
+    """Give the test so many seconds before it counts as hanging."""
+    return _mark("limit", seconds)
+
+
+def each(*cases: str) -> Callable[[_F], _F]:
+    """Run the test once for each case, which it gets as its second argument."""
+    return _mark("cases", cases)
+
+
+def _mark(name: str, value: object) -> Callable[[_F], _F]:
+    def mark(function: _F) -> _F:
+        setattr(function, f"_{name}", value)
+        return function
+
+    return mark
+
+
+def discover(modules: tuple[str, ...] = MODULES) -> list[Test]:
+    """Return all tests, in the order in which they stand in their modules."""
+    return [test for name in modules for test in _of_module(name)]
+
+
+def _of_module(name: str) -> list[Test]:
+    module = importlib.import_module(f"{__package__}.{name}")
+    functions = [
+        function
+        for title, function in vars(module).items()
+        if title.startswith("test_") and function.__module__ == module.__name__
+    ]
+    return [test for function in functions for test in _cases(name, function)]
+
+
+def _cases(module: str, function: Any) -> list[Test]:
+    return [
+        Test(
+            module,
+            function.__name__.removeprefix("test_"),
+            case,
+            getattr(function, "_needs", frozenset()),
+            getattr(function, "_limit", SECONDS),
+            function,
+        )
+        for case in getattr(function, "_cases", ("",))
+    ]
+
+
+class raises:
+    """Fails unless the block raises one of these, with `words` in the text; `error` keeps it."""
+
+    def __init__(self, *kinds: type[BaseException], words: str = "") -> None:
+        self.error: Any = None
+        self._kinds = kinds
+        self._words = words
+
+    def __enter__(self) -> raises:
+        """Return the block's witness."""
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> bool:
+        """Swallow what was expected."""
+        self.error = error
+        if error is None:
+            raise AssertionError(f"nothing was raised, {self._expected()} expected")
+        if not isinstance(error, self._kinds):
+            return False
+        assert self._words in str(error), f"{self._words!r} is not in {str(error)!r}"
+        return True
+
+    def _expected(self) -> str:
+        return " or ".join(kind.__name__ for kind in self._kinds)

@@ -1,0 +1,155 @@
+"""The child process of one backend and mode: runs tests in order and tells what became of them."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import ExitStack
+from typing import Any, Final
+
+import greenpg
+
+from ._context import Context, Surroundings
+from ._describe import Mode, find
+from ._heartbeat import calibrated
+from ._leaks import descriptors, no_leaks, tasks, threads
+from ._tests import Skip, Test, discover
+from ._watchdog import Watchdog
+
+__all__ = ["main"]
+
+WARM_UP_SECONDS: Final = 30.0
+SETTLE_SECONDS: Final = 3.0
+OURS: Final = os.path.dirname(__file__)
+
+
+class Events:
+    """One JSON object a line, on a pipe that nobody else writes to."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._owner = os.getpid()
+
+    def send(self, **event: Any) -> None:
+        """Tell the parent; in a forked child do nothing."""
+        if os.getpid() == self._owner:
+            os.write(self._fd, json.dumps(event).encode() + b"\n")
+
+
+class Worker:
+    """Runs the tests that were ordered, in the task of the backend that calls it."""
+
+    def __init__(self, orders: Mapping[str, Any], events: Events, watchdog: Watchdog) -> None:
+        self._orders = orders
+        self._events = events
+        self._watchdog = watchdog
+        self._around: Surroundings
+
+    def run(self) -> None:
+        """Warm up, run the tests and close what they shared."""
+        self._watchdog.arm(WARM_UP_SECONDS)
+        backend, description = find(self._orders["backend"])
+        greenpg.use(backend)
+        mode = Mode(**self._orders["mode"])
+        name = f"greenpg-conformance-{os.getpid()}"
+        self._around = Surroundings(backend, description, mode, self._orders["dsn"], name)
+        self._warm_up()
+        for test in _chosen(self._orders["tests"]):
+            self._run(test)
+        self._watchdog.arm(WARM_UP_SECONDS)
+        self._around.close()
+
+    def _warm_up(self) -> None:
+        """Make what lives as long as the process, so that no test seems to leave it behind."""
+        backend = self._around.backend
+        calibrated(backend)
+        ctx = self._context()
+        with ctx.cleaned():
+            event = backend.event()
+            ctx.native(event.set)
+            event.wait(5)
+            backend.in_thread(time.monotonic)
+            ctx.connect().cursor().execute("select 1")
+        gc.collect()
+        gc.freeze()  # the baseline need not be searched after each test
+
+    def _context(self, events: Events | None = None) -> Context:
+        def note(text: str) -> None:
+            if events is not None:
+                events.send(note=text)
+
+        return Context(self._around, self._orders["seed"], note)
+
+    def _run(self, test: Test) -> None:
+        self._events.send(start=test.id)
+        self._watchdog.arm(test.limit)
+        began = time.monotonic()
+        outcome, detail = self._outcome(test)
+        self._watchdog.disarm()
+        seconds = time.monotonic() - began
+        self._events.send(end=test.id, outcome=outcome, detail=detail, seconds=seconds)
+
+    def _outcome(self, test: Test) -> tuple[str, str]:
+        missing = test.needs - self._around.backend.capabilities
+        if missing:
+            return "lacking", "no " + ", ".join(sorted(missing))
+        try:
+            self._perform(test)
+        except Skip as reason:
+            return "skip", str(reason)
+        except BaseException as error:  # whatever a test lets out, the next one runs
+            return "fail", _told(error)
+        return "pass", ""
+
+    def _perform(self, test: Test) -> None:
+        ctx = self._context(self._events)
+        with ExitStack() as stack:
+            stack.enter_context(
+                no_leaks(*self._probes(), settle=SETTLE_SECONDS, sleep=self._settle)
+            )
+            stack.enter_context(ctx.cleaned())
+            try:
+                test.run(ctx)
+            except BaseException as error:
+                self._events.send(note=_told(error))  # cleaning up may hang
+                raise
+
+    def _settle(self, seconds: float) -> None:
+        self._around.backend.sleep(seconds)
+
+    def _probes(self) -> tuple[Callable[[], Mapping[Hashable, str]], ...]:
+        return (descriptors, threads, tasks, self._sessions, self._around.description.registered)
+
+    def _sessions(self) -> dict[Hashable, str]:
+        return self._around.observer.sessions(self._around.application)
+
+
+def _chosen(ids: list[str]) -> list[Test]:
+    known = {test.id: test for test in discover()}
+    return [known[name] for name in ids]
+
+
+def _told(error: BaseException) -> str:
+    """Return the traceback, with the variables of the test itself."""
+    told = traceback.TracebackException.from_exception(error, capture_locals=True)
+    for frame in told.stack:
+        if not frame.filename.startswith(OURS):
+            frame.locals = None
+    return "".join(told.format())
+
+
+def main() -> None:
+    """Obey the orders on standard input; the mode's prelude has run before."""
+    faulthandler.enable()
+    orders = json.loads(sys.stdin.readline())
+    events = Events(int(sys.argv[1]))
+    worker = Worker(orders, events, Watchdog(lambda text: events.send(hang=text)))
+    _, description = find(orders["backend"])
+    description.run(worker.run)
+    events.send(done=True)

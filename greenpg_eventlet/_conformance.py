@@ -1,0 +1,52 @@
+"""eventlet as the conformance suite must know it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Final
+
+import eventlet
+from eventlet.hubs import get_hub
+
+from greenpg.conformance import Description, Mode
+
+PATCH: Final = "import eventlet; eventlet.monkey_patch()"
+NATIVE: Final = "epolls" if sys.platform == "linux" else "kqueue"
+OWN_LOOP: Final = {"EVENTLET_HUB": NATIVE}
+ASYNCIO: Final = {"EVENTLET_HUB": "asyncio"}
+MODES: Final = (
+    Mode(NATIVE, OWN_LOOP),
+    Mode(f"{NATIVE}-patched", OWN_LOOP, PATCH),
+    Mode("asyncio", ASYNCIO),
+    Mode("asyncio-patched", ASYNCIO, PATCH),
+)
+
+
+def _in_hub(fn: Callable[[], object]) -> None:
+    get_hub().schedule_call_global(0, fn)
+
+
+def _registered() -> Mapping[Hashable, str]:
+    """Return the hub's listeners and the timers that are still to fire."""
+    hub: Any = get_hub()
+    listeners: dict[Hashable, str] = {
+        (kind, fd): f"{kind} listener on descriptor {fd}"
+        for kind, found in hub.listeners.items()
+        for fd in found
+    }
+    timers: dict[Hashable, str] = {
+        id(timer): f"timer {timer!r}"
+        for _, timer in [*hub.timers, *hub.next_timers]
+        if not timer.called
+    }
+    return {**listeners, **timers}
+
+
+description: Final = Description(
+    modes=MODES,
+    sockets="eventlet.green.socket",
+    in_hub=_in_hub,
+    timeout=eventlet.Timeout,
+    registered=_registered,
+)

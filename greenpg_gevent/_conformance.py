@@ -1,0 +1,58 @@
+"""gevent as the conformance suite must know it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Final
+
+import gevent
+from gevent import get_hub
+
+from greenpg.conformance import Description, Mode
+
+PATCH: Final = "from gevent import monkey; monkey.patch_all()"
+LIBEV: Final = {"GEVENT_LOOP": "libev-cext"}
+LIBUV: Final = {"GEVENT_LOOP": "libuv-cffi"}
+MODES: Final = (
+    Mode("libev", LIBEV),
+    Mode("libev-patched", LIBEV, PATCH),
+    Mode("libuv", LIBUV),
+    Mode("libuv-patched", LIBUV, PATCH),
+)
+
+
+def _in_hub(fn: Callable[[], object]) -> None:
+    get_hub().loop.run_callback(fn)
+
+
+def _registered() -> Mapping[Hashable, str]:
+    """Return the active watchers: libuv tells which, libev only how many."""
+    loop: Any = get_hub().loop
+    if loop.activecnt:
+        return dict.fromkeys(range(loop.activecnt), "an active watcher")
+    states = loop.debug() if hasattr(loop, "debug") else ()
+    return {
+        str(state.handle): f"{state.type.decode()} of {state.watcher!r}"
+        for state in states
+        if state.active and not state.closing
+    }
+
+
+def _hub_of_thread_ends() -> None:
+    get_hub().destroy(destroy_loop=True)
+
+
+def _fork() -> int:
+    pid: int = gevent.fork()
+    return pid
+
+
+description: Final = Description(
+    modes=MODES,
+    sockets="gevent.socket",
+    in_hub=_in_hub,
+    timeout=gevent.Timeout,
+    registered=_registered,
+    hub_of_thread_ends=_hub_of_thread_ends,
+    fork=_fork,
+)
