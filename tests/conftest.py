@@ -6,7 +6,7 @@ import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 from psycopg2.extensions import make_dsn
 
-import greenpg
+from greenpg.backend import current
 from greenpg.conformance._leaks import Sessions, descriptors, no_leaks, tasks, threads
 from greenpg.conformance._proxy import Proxy
 from greenpg.embedded import server_dsn
@@ -46,7 +46,7 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     probes = [descriptors, threads, tasks]
     if "dsn" in request.fixturenames:
         probes.append(request.getfixturevalue("sessions"))
-    with no_leaks(*probes, sleep=greenpg.current().sleep):
+    with no_leaks(*probes, sleep=current().sleep):
         yield
 
 
