@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from greenpg._child import Child
 
-__all__ = ["Proxy"]
+__all__ = ["CERTIFICATE", "Proxy"]
 
 Way: TypeAlias = Literal["down", "up", "both"]
 Scope: TypeAlias = Literal["all", "present", "coming"]
 
+CERTIFICATE: Final = Path(__file__).with_name("proxy.pem")  # for localhost and 127.0.0.1
 NO_HOST: Final = "/tmp"  # where a libpq of a wheel looks when the DSN names no host
 
 
@@ -24,13 +26,18 @@ class Proxy:
     Each call replaces what was said before for the same way, and returns once it is in force.
     """
 
-    def __init__(self, dsn: str) -> None:
-        """Start the proxy's process, which ends when this one does."""
+    def __init__(self, dsn: str, *, tls: bool = False) -> None:
+        """Start the proxy's process, which ends when this one does.
+
+        With `tls` clients speak TLS to it, whatever the server can; CERTIFICATE is its own root.
+        """
         server: dict[str, Any] = parse_dsn(dsn)
         host = server.get("hostaddr") or server.get("host") or NO_HOST
-        self._child = Child(f"{__package__}._proxy_server", host, str(server.get("port", 5432)))
+        arguments = [host, str(server.get("port", 5432)), *([str(CERTIFICATE)] if tls else [])]
+        self._child = Child(f"{__package__}._proxy_server", *arguments)
         self.port: Final[int] = self._child.greeting["port"]
-        self.dsn: Final = make_dsn(dsn, host="127.0.0.1", hostaddr="127.0.0.1", port=self.port)
+        here: dict[str, Any] = {"host": "127.0.0.1", "hostaddr": "127.0.0.1", "port": self.port}
+        self.dsn: Final = make_dsn(dsn, **here, **({"sslmode": "require"} if tls else {}))
 
     def __enter__(self) -> Proxy:
         """Return the proxy, to be closed at the end of the block."""

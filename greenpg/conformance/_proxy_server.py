@@ -1,10 +1,11 @@
-"""The proxy's own process: `python -m greenpg.conformance._proxy_server HOST PORT`."""
+"""The proxy's process: `python -m greenpg.conformance._proxy_server HOST PORT [CERTIFICATE]`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import socket
+import ssl
 import struct
 import sys
 from contextlib import suppress
@@ -18,6 +19,7 @@ Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 CHUNK: Final = 65536
 AHEAD: Final = 64  # chunks held back before the sender's socket is left to fill up
+SSL_REQUEST: Final = struct.pack("!ii", 8, 80877103)
 RESET: Final = struct.pack("ii", 1, 0)
 WAYS: Final = {"down": ("down",), "up": ("up",), "both": ("down", "up")}
 
@@ -116,13 +118,23 @@ class Link:
 class Proxy:
     """The listening socket, the links and the orders."""
 
-    def __init__(self, host: str, port: str) -> None:
+    def __init__(self, host: str, port: str, certificate: str | None = None) -> None:
         self._target = (host, port)
+        self._certificate = certificate
+        self._tls_port = 0
         self._manners = {"down": Manner(), "up": Manner()}
         self._links: set[Link] = set()
         self._accepted = 0
         self._port = free_port()
         self._server: asyncio.Server | None = None
+
+    async def start(self) -> Reply:
+        if self._certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self._certificate)
+            self._tls_port = free_port()
+            await asyncio.start_server(self._decrypt, "127.0.0.1", self._tls_port, ssl=context)
+        return await self.admit()
 
     async def admit(self) -> Reply:
         if self._server is None:
@@ -164,8 +176,8 @@ class Proxy:
     async def _accept(self, *client: Any) -> None:
         self._accepted += 1
         try:
-            server = await self._reach()
-        except OSError:
+            server = await self._behind(client)
+        except (OSError, asyncio.IncompleteReadError):
             client[1].transport.abort()
             return
         link = Link(self._manners, client, server)
@@ -175,6 +187,24 @@ class Proxy:
         finally:
             self._links.discard(link)
 
+    async def _behind(self, client: Streams) -> Streams:
+        """Reach the server, through our own TLS listener if the client asks for encryption.
+
+        So it is the encrypted stream that is delayed and cut, as a network would.
+        """
+        if not self._certificate:
+            return await self._reach()
+        first = await client[0].readexactly(len(SSL_REQUEST))
+        if first == SSL_REQUEST:
+            client[1].write(b"S")
+            return await asyncio.open_connection("127.0.0.1", self._tls_port)
+        server = await self._reach()
+        server[1].write(first)
+        return server
+
+    async def _decrypt(self, *client: Any) -> None:
+        await Link({"down": Manner(), "up": Manner()}, client, await self._reach()).run()
+
     async def _reach(self) -> Streams:
         host, port = self._target
         if host.startswith("/"):
@@ -182,10 +212,10 @@ class Proxy:
         return await asyncio.open_connection(host, int(port))
 
 
-async def main(host: str, port: str) -> None:
+async def main(*server: str) -> None:
     """Listen until standard input ends."""
-    proxy = Proxy(host, port)
-    send(await proxy.admit())
+    proxy = Proxy(*server)
+    send(await proxy.start())
     await proxy.obey()
 
 

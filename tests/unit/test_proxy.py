@@ -4,9 +4,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
+import psycopg2
 import pytest
+from psycopg2.extensions import make_dsn
 
-from greenpg.conformance._proxy import Proxy
+from greenpg.conformance._proxy import CERTIFICATE, Proxy
 
 Talk = Callable[[], socket.socket]
 
@@ -196,3 +198,35 @@ def test_close_of_the_client_reaches_the_server(proxy, talk):
     while proxy.links():
         assert time.monotonic() < deadline
     assert proxy.accepted() == 1
+
+
+def test_tls_clients_reach_a_server_without_tls(dsn):
+    with Proxy(dsn, tls=True) as proxy:
+        verified = make_dsn(proxy.dsn, sslmode="verify-full", sslrootcert=str(CERTIFICATE))
+
+        with closing(psycopg2.connect(verified)) as conn, conn.cursor() as cur:
+            cur.execute("select repeat('x', 1000000)")
+
+            assert conn.info.ssl_in_use
+            assert [len(text) for (text,) in cur] == [1_000_000]
+
+
+def test_tls_is_not_forced_on_clients(dsn):
+    with Proxy(dsn, tls=True) as proxy:
+        plain = make_dsn(proxy.dsn, sslmode="disable")
+
+        with closing(psycopg2.connect(plain)) as conn:
+            assert not conn.info.ssl_in_use
+
+
+def test_delay_and_cut_reach_tls_clients(dsn):
+    with Proxy(dsn, tls=True) as proxy, closing(psycopg2.connect(proxy.dsn)) as conn:
+        proxy.delay(0.1)
+        begun = time.monotonic()
+        conn.cursor().execute("select 1")
+        assert time.monotonic() - begun >= 0.1
+
+        proxy.cut()
+
+        with pytest.raises(psycopg2.OperationalError):
+            conn.cursor().execute("select 1")
