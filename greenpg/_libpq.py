@@ -14,6 +14,10 @@ from .errors import FeatureUnavailable
 
 __all__ = ["Libpq", "libpq"]
 
+PGRES_FATAL_ERROR: Final = 7
+PGRES_COPY_OUT: Final = 3
+PGRES_COPY_IN: Final = 4
+PGRES_COPY_BOTH: Final = 8
 POLLING_FAILED: Final = 0
 POLLING_READING: Final = 1
 POLLING_WRITING: Final = 2
@@ -48,6 +52,10 @@ _SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "PQgetCancel": (_P, (_P,)),
     "PQfreeCancel": (None, (_P,)),
     "PQsetErrorVerbosity": (_I, (_P, _I)),
+    "PQputCopyData": (_I, (_P, _S, _I)),
+    "PQputCopyEnd": (_I, (_P, _S)),
+    "PQgetCopyData": (_I, (_P, POINTER(_P), _I)),
+    "PQgetlineAsync": (_I, (_P, _P, _I)),
     "PQenterPipelineMode": (_I, (_P,)),
     "PQexitPipelineMode": (_I, (_P,)),
     "PQcancelCreate": (_P, (_P,)),
@@ -120,3 +128,33 @@ class Libpq:
 
 
 libpq: Final = Libpq()
+
+
+class CopyBuffer:
+    """Gathers the data of a COPY that libpq has received, many rows at a time."""
+
+    SIZE: Final = 65536
+
+    def __init__(self) -> None:
+        self._memory = ctypes.create_string_buffer(self.SIZE)
+        self._start = ctypes.addressof(self._memory)
+        self._view = memoryview(self._memory).cast("B")
+
+    def fill(self, pgconn: int) -> tuple[bytes, bool]:
+        """Return what is there, and whether the transfer has ended (or failed)."""
+        get, connection = libpq.PQgetlineAsync, c_void_p(pgconn)
+        position, start, size = 0, self._start, self.SIZE
+        while position < size:
+            count = get(connection, start + position, size - position)
+            if count <= 0:
+                return bytes(self._view[:position]), count < 0
+            position += count
+        return bytes(self._view[:position]), False
+
+
+def skip_copy_data(pgconn: int) -> int:
+    """Discard what has arrived of a COPY; 0 if more may come, below 0 at its end."""
+    data = c_void_p()
+    while (count := libpq.PQgetCopyData(pgconn, ctypes.byref(data), 1)) > 0:
+        libpq.PQfreemem(data)
+    return int(count)

@@ -1,20 +1,35 @@
 """Steps of the protocol as generators: they yield what they wait for, and know no event loop.
 
-A step yields (descriptor, READ|WRITE bits) and goes on when that is ready.
+A step yields (descriptor, READ|WRITE bits) and goes on when that is ready; with no bits, where
+the runner may let other tasks run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TypeAlias
+from collections.abc import Callable, Generator, Iterator
+from typing import Final, TypeAlias
 
 from psycopg2 import OperationalError
 
-from ._libpq import POLLING_FAILED, POLLING_OK, POLLING_READING, POLLING_WRITING, libpq
+from ._libpq import (
+    PGRES_COPY_IN,
+    PGRES_COPY_OUT,
+    POLLING_FAILED,
+    POLLING_OK,
+    POLLING_READING,
+    POLLING_WRITING,
+    CopyBuffer,
+    libpq,
+    skip_copy_data,
+)
 from .backend import READ, WRITE
 
-__all__ = ["Steps", "can_cancel_stepwise", "cancel"]
+__all__ = [
+    "Steps", "can_cancel_stepwise", "cancel", "copy_in", "copy_out", "copy_status", "end_copy",
+    "flush",
+]  # fmt: skip
 
+BLOCK: Final = 65536
 Steps: TypeAlias = Generator[tuple[int, int], None, None]
 
 
@@ -46,3 +61,69 @@ def cancel(pgconn: int) -> Steps:
 def _refused(request: int) -> OperationalError:
     text = libpq.PQcancelErrorMessage(request) or b""
     return OperationalError(f"cancel request not delivered: {text.decode(errors='replace')}")
+
+
+def flush(pgconn: int, fd: int) -> Steps:
+    """Send what libpq has queued; also take what arrives, or both sides might wait for ever."""
+    while libpq.PQflush(pgconn) == 1:
+        yield fd, READ | WRITE
+        libpq.PQconsumeInput(pgconn)
+
+
+def copy_status(pgconn: int) -> int:
+    """Return PGRES_COPY_IN, _OUT or _BOTH of the transfer that has begun."""
+    result = libpq.PQgetResult(pgconn)  # made for each call, without side effects
+    try:
+        return int(libpq.PQresultStatus(result))
+    finally:
+        libpq.PQclear(result)
+
+
+def copy_in(pgconn: int, fd: int, blocks: Iterator[bytes]) -> Steps:
+    """Send the blocks, each flushed before the next one is asked for."""
+    for block in blocks:
+        for start in range(0, len(block), BLOCK):
+            part = block if len(block) <= BLOCK else block[start : start + BLOCK]
+            if libpq.PQputCopyData(pgconn, part, len(part)) < 0:
+                return  # the connection's next poll tells why
+            yield from flush(pgconn, fd)
+            yield fd, 0
+
+
+def end_copy_in(pgconn: int, fd: int, error: bytes | None = None) -> Steps:
+    """Tell the server that the data is complete, or that the copy is to fail with `error`."""
+    libpq.PQputCopyEnd(pgconn, error)
+    yield from flush(pgconn, fd)
+
+
+def copy_out(pgconn: int, fd: int, write: Callable[[bytes], bool]) -> Steps:
+    """Hand over what the server sends, until its end or until `write` returns False."""
+    buffer = CopyBuffer()
+    asked = False
+    while True:
+        block, ended = buffer.fill(pgconn)
+        if block:
+            if not write(block):
+                return
+            asked = False
+            yield fd, 0
+        if ended:
+            return
+        if asked:
+            yield fd, READ
+        if not libpq.PQconsumeInput(pgconn):
+            return
+        asked = not block
+
+
+def end_copy(pgconn: int, fd: int) -> Steps:
+    """Bring a transfer of any kind to its end, without data."""
+    status = copy_status(pgconn)
+    if status != PGRES_COPY_OUT:
+        error = b"interrupted" if status == PGRES_COPY_IN else None
+        yield from end_copy_in(pgconn, fd, error)
+    if status != PGRES_COPY_IN:
+        while skip_copy_data(pgconn) == 0:
+            yield fd, READ
+            if not libpq.PQconsumeInput(pgconn):
+                return

@@ -13,11 +13,21 @@ from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 
 from ._libpq import libpq
-from ._ops import Steps, can_cancel_stepwise, cancel
+from ._ops import Steps, can_cancel_stepwise, cancel, end_copy
 from ._state import CANCEL_TIMEOUT, State
 from .backend import READ, WRITE, Backend
 
-__all__ = ["Shield", "cancel_query", "closed", "interrupted", "leave", "stopped", "wait_once"]
+__all__ = [
+    "Shield",
+    "Unrepaired",
+    "cancel_query",
+    "closed",
+    "interrupted",
+    "leave",
+    "stop_command",
+    "stopped",
+    "wait_once",
+]
 
 CLOSE_TIMEOUT: Final = 1.0
 log = logging.getLogger("greenpg")
@@ -146,11 +156,32 @@ def _cancel_in_thread(conn: Any, shield: Shield) -> None:
 
 
 def _drain(conn: Any, fd: int, wait: Callable[..., int], shield: Shield) -> None:
-    while (want := _poll(conn)) != ext.POLL_OK:
-        events = READ if want == ext.POLL_READ else READ | WRITE
-        shield.wait(partial(wait, fd, events))
-    if _transaction_status(conn) == ext.TRANSACTION_STATUS_ACTIVE:
-        raise Unrepaired  # a COPY: psycopg2 has no way out of it here
+    """Take all that is left of the running command, so that psycopg2 adopts its result."""
+    while True:
+        while (want := _poll(conn)) != ext.POLL_OK:
+            events = READ if want == ext.POLL_READ else READ | WRITE
+            shield.wait(partial(wait, fd, events))
+        if _transaction_status(conn) != ext.TRANSACTION_STATUS_ACTIVE:
+            return
+        for copy_fd, events in end_copy(conn.pgconn_ptr, fd):
+            shield.wait(partial(wait, copy_fd, events))
+
+
+def stop_command(conn: Any, state: State) -> None:
+    """Cancel the running command and await its end; what interrupts that is kept as pending.
+
+    A connection that cannot be brought to rest raises, upon which psycopg2 closes it.
+    """
+    shield = Shield(state.backend, None, state.cancel_timeout)
+    try:
+        cancel_query(conn, shield)
+        _drain(conn, state.fd, state.wait, shield)
+    except (Unrepaired, Error) as err:
+        state.waiter.close()
+        lost = OperationalError(f"the command could not be cancelled: {err}")
+        raise shield.verdict or lost from None
+    if shield.verdict is not None:
+        state.pending, state.chores = shield.verdict, True
 
 
 def _bar(conn: Any, state: State) -> None:
@@ -178,8 +209,11 @@ def _settle(conn: Any, state: State) -> None:
         if not state.depth:
             state.release()
     _deliver(state)
+    refusal, state.refusal = state.refusal, None
     if pending is not None:
         raise pending
+    if refusal is not None:
+        raise refusal
 
 
 def _put_right(conn: Any, state: State) -> BaseException | None:

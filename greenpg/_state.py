@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Generator, Hashable
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from psycopg2 import ProgrammingError
 
@@ -17,7 +17,7 @@ from .threads import pristine
 if TYPE_CHECKING:
     from .backend import Backend, Event, Waiter
 
-__all__ = ["State", "Turn"]
+__all__ = ["Job", "State", "Turn"]
 
 CANCEL_TIMEOUT: Final = 5.0
 IN_HUB: Final = (
@@ -27,6 +27,16 @@ IN_HUB: Final = (
 _RECHECK: Final = 0.05
 _ROLLBACK: Final = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:rollback|abort)\b", re.I | re.S)
 _ident = pristine("_thread").get_ident
+
+
+class Job(Protocol):
+    """What to do once the server has begun a COPY."""
+
+    error: BaseException | None
+
+    def steps(self, pgconn: int, fd: int, status: int) -> Generator[tuple[int, int], None, None]:
+        """Return the steps of the transfer; `status` is PGRES_COPY_IN or PGRES_COPY_OUT."""
+        ...
 
 
 class Turn:
@@ -48,10 +58,39 @@ class State:
     """
 
     __slots__ = (
-        "backend", "barred", "calls", "can_wait", "cancel_timeout", "cancels", "chores", "closing",
-        "current", "deadlines", "depth", "doomed", "dsn", "fd", "forked", "granted", "held",
-        "inbox", "inside", "live", "notifies", "patient", "pending", "quiet", "special",
-        "thread", "turns", "undoing", "until", "wait", "waiter",
+        "backend",
+        "barred",
+        "calls",
+        "can_wait",
+        "cancel_timeout",
+        "cancels",
+        "chores",
+        "closing",
+        "current",
+        "deadlines",
+        "depth",
+        "doomed",
+        "dsn",
+        "fd",
+        "forked",
+        "granted",
+        "held",
+        "inbox",
+        "inside",
+        "job",
+        "live",
+        "notifies",
+        "patient",
+        "pending",
+        "quiet",
+        "refusal",
+        "special",
+        "thread",
+        "turns",
+        "undoing",
+        "until",
+        "wait",
+        "waiter",
     )  # fmt: skip
 
     def __init__(self, backend: Backend) -> None:
@@ -77,6 +116,8 @@ class State:
         self.patient = False  # the running operation is let finish when interrupted
         self.chores = False  # leaving needs more than to release the lock
         self.pending: BaseException | None = None  # what interrupted the running operation
+        self.job: Job | None = None  # what the running COPY is to do
+        self.refusal: Exception | None = None  # raised in place of what psycopg2 would raise
         self.barred = False  # libpq refuses to send more of the interrupted operation
         self.cancels = 0  # cancel requests of other tasks under way
         self.quiet: Event | None = None  # set when the last of them has ended
@@ -222,7 +263,7 @@ class State:
         self.special = bool(self.doomed or self.deadlines)
         self.chores = bool(
             self.doomed or self.closing or self.cancels or self.barred
-            or self.pending is not None or self.notifies is not None
+            or self.pending is not None or self.refusal is not None or self.notifies is not None
         )  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from psycopg2._psycopg import connection as c_connection
 
 from . import _repair
 from ._attempt import Attempt, attempts
+from ._libpq import PGRES_COPY_BOTH, PGRES_COPY_IN, PGRES_COPY_OUT
+from ._ops import Steps, copy_status
 from ._state import IN_HUB, State
 from .backend import READ, WRITE, Backend, Waiter, current
 from .errors import DeadlineExceeded
@@ -20,7 +22,10 @@ __all__ = ["install", "wait", "wait_callback"]
 POLL_OK: Final = ext.POLL_OK
 POLL_READ: Final = ext.POLL_READ
 CONNECTED: Final = (ext.STATUS_READY, ext.STATUS_BEGIN, ext.STATUS_PREPARED)
+ACTIVE: Final = ext.TRANSACTION_STATUS_ACTIVE
+SLICE: Final = 0.005  # seconds without a turn for other tasks
 _poll = c_connection.poll
+_transaction_status = c_connection.get_transaction_status
 
 
 def install() -> None:
@@ -50,10 +55,13 @@ def _wait(conn: Any, state: State) -> None:
     try:
         while True:
             want = _poll(conn)
-            if want == POLL_OK:
+            if want == POLL_OK and _transaction_status(conn) != ACTIVE:
                 return
             polling = False
-            if state.until is None and not state.closing:
+            if want == POLL_OK:
+                if _transfer(conn, state):
+                    return
+            elif state.until is None and not state.closing:
                 state.wait(state.fd, READ if want == POLL_READ else READ | WRITE, None)
             else:
                 _bounded(state, READ if want == POLL_READ else READ | WRITE)
@@ -65,15 +73,58 @@ def _wait(conn: Any, state: State) -> None:
         _repair.interrupted(conn, state, exc)
 
 
+def _transfer(conn: Any, state: State) -> bool:
+    """Run the job of a COPY that has begun; True if it goes on beyond this operation.
+
+    Data may be ready always, so after a time slice the other tasks have their turn.
+    """
+    job, state.job = state.job, None
+    status = copy_status(conn.pgconn_ptr)
+    if status == PGRES_COPY_BOTH:
+        return True
+    if job is None:
+        state.refusal, state.chores = _refusal(status), True
+    else:
+        _run_steps(state, job.steps(conn.pgconn_ptr, state.fd, status))
+    if job is None or (job.error is not None and status == PGRES_COPY_OUT):
+        _repair.stop_command(conn, state)
+    return False
+
+
+def _run_steps(state: State, steps: Steps) -> None:
+    slice_end = monotonic() + SLICE
+    for _, events in steps:
+        if events:
+            _bounded(state, events)
+        elif monotonic() < slice_end:
+            continue
+        else:
+            _check(state)
+            state.backend.pause()
+        slice_end = monotonic() + SLICE
+
+
+def _refusal(status: int) -> ProgrammingError:
+    direction = "FROM" if status == PGRES_COPY_IN else "TO"
+    method = f"copy_{direction.lower()}()"
+    return ProgrammingError(f"can't execute COPY {direction}: use the {method} method instead")
+
+
 def _bounded(state: State, events: int) -> None:
     """Wait no longer than the operation's deadline, and not at all while closing."""
+    left = _check(state)
+    if not state.wait(state.fd, events, left) and left is not None:
+        _check(state)
+
+
+def _check(state: State) -> float | None:
+    """Return the seconds left; raises once the deadline has passed or another task closes."""
     if state.closing:
         raise _repair.closed()
     left = None if state.until is None else state.until - monotonic()
-    if left is not None and (left <= 0 or not state.wait(state.fd, events, left)):
+    if left is not None and left <= 0:
         raise DeadlineExceeded("canceling statement due to the deadline of its task")
-    if left is None:
-        state.wait(state.fd, events, None)
+    return left
 
 
 def _wait_specially(conn: Any, state: State) -> None:

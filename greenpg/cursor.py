@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from psycopg2 import Error
 from psycopg2._psycopg import cursor as c_cursor
+from psycopg2.extensions import get_wait_callback
 
+from . import copy
 from ._repair import leave
+from ._wait import wait_callback
+
+if TYPE_CHECKING:
+    from ._state import Job
 
 __all__ = ["Cursor", "NamedCursor", "derived_class", "green_cursor_class"]
 
@@ -51,6 +59,77 @@ class Cursor(c_cursor):
         rows = _outside(self.connection, vars_list)
         self._run(c_cursor.executemany, query, rows, leaving=rows.close)
 
+    def copy_from(
+        self,
+        file: Any,
+        table: str,
+        sep: str = "\t",
+        null: str = "\\N",
+        size: int = 8192,
+        columns: Iterable[str] | None = None,
+    ) -> None:
+        """Load a table from a file; `read(size)` gives str or bytes. See `copy_expert`."""
+        if not hasattr(file, "read"):
+            raise TypeError("argument 1 must have a .read() method")
+        self._copy_table(c_cursor.copy_from, "FROM stdin", table, file, size, (sep, null, columns))
+
+    def copy_to(
+        self,
+        file: Any,
+        table: str,
+        sep: str = "\t",
+        null: str = "\\N",
+        columns: Iterable[str] | None = None,
+    ) -> None:
+        """Write a table to a file, some 64 kB a `write()`. See `copy_expert`."""
+        if not hasattr(file, "write"):
+            raise TypeError("argument 1 must have a .write() method")
+        self._copy_table(c_cursor.copy_to, "TO stdout", table, file, 0, (sep, null, columns))
+
+    def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
+        """Run a COPY statement from or to a file.
+
+        psycopg2's manual, "Using COPY TO and COPY FROM". What `read()` raises fails the copy,
+        and is the cause of the server's error; what `write()` raises comes out. The file's
+        methods may wait, but not use the connection.
+        """
+        self._copy(partial(c_cursor.copy_expert, self, sql, file, size), sql, file, size)
+
+    def _copy_table(
+        self, method: Any, direction: str, table: str, file: Any, size: int, options: Any
+    ) -> None:
+        sep, null, columns = options
+        listed = None if columns is None else tuple(columns)
+        arguments = {"size": size} if size else {}
+        plain = partial(method, self, file, table, sep, null, columns=listed, **arguments)
+        if self.closed or get_wait_callback() is not wait_callback:
+            plain()  # C raises what is wrong, or copies blockingly where nothing is green
+        else:
+            sql = copy.command(self.connection, table, direction, sep, null, listed)
+            self._copy(plain, sql, file, size)
+
+    def _copy(self, plain: Callable[[], None], sql: Any, file: Any, size: int) -> None:
+        state = getattr(self.connection, "_state", None)
+        if state is None or self.closed or get_wait_callback() is not wait_callback:
+            plain()
+            return
+        if not hasattr(file, "read") and not hasattr(file, "write"):
+            raise TypeError(
+                "file must be a readable file-like object for COPY FROM; "
+                "a writable file-like object for COPY TO."
+            )
+        job = copy.FileTransfer(self.connection, file, size)
+        try:
+            self._run(_execute_job, job, sql)
+        except Error as err:
+            if job.error is None or err is job.error:
+                raise
+            if job.incoming and isinstance(job.error, Exception):
+                raise err from job.error  # as psycopg2: the server's error, and why
+            raise job.error from None
+        if job.error is not None:
+            raise job.error
+
     def callproc(self, procname: Any, parameters: Any = None) -> Any:
         """Call a stored function."""
         args = () if parameters is None else (parameters,)
@@ -71,6 +150,15 @@ class Cursor(c_cursor):
                 leaving()
             state.inside = False
             leave(conn, state)
+
+
+def _execute_job(cur: Cursor, job: Job, sql: Any) -> None:
+    state = cur.connection._state
+    state.job = job
+    try:
+        _execute(cur, sql)
+    finally:
+        state.job = None
 
 
 def _outside(conn: Any, rows: Iterable[_T]) -> Generator[_T, None, None]:

@@ -1,0 +1,109 @@
+"""COPY: psycopg2's copy methods, streamed inside the wait callback."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from psycopg2 import extensions as ext
+
+from ._libpq import PGRES_COPY_IN
+from ._ops import BLOCK, Steps, copy_in, copy_out, end_copy_in
+
+__all__ = ["FileTransfer", "command"]
+
+_MESSAGE_LIMIT: Final = 1000  # bytes of a file's error that the server is told
+
+
+class FileTransfer:
+    """Moves the data between a user's file and the server; what the file raised is kept.
+
+    The connection is in C meanwhile, so the file's methods may not use it; they may wait.
+    """
+
+    def __init__(self, conn: Any, file: Any, size: int) -> None:
+        self._file = file
+        self._size = size
+        self._encoding = ext.encodings[conn.encoding]
+        self.incoming = False
+        self.error: BaseException | None = None
+
+    def steps(self, pgconn: int, fd: int, status: int) -> Steps:
+        """Return the transfer's steps; it is over when they are, but for a failed write."""
+        self.incoming = status == PGRES_COPY_IN
+        return self._read_all(pgconn, fd) if self.incoming else self._write_all(pgconn, fd)
+
+    def _read_all(self, pgconn: int, fd: int) -> Steps:
+        yield from copy_in(pgconn, fd, self._blocks())
+        yield from end_copy_in(pgconn, fd, self._complaint())
+
+    def _blocks(self) -> Iterator[bytes]:
+        try:
+            read = self._file.read
+            gathered: list[bytes] = []
+            total = 0
+            while data := self._encoded(read(self._size)):
+                gathered.append(data)
+                total += len(data)
+                if total >= BLOCK:
+                    yield gathered[0] if len(gathered) == 1 else b"".join(gathered)
+                    gathered, total = [], 0
+            if gathered:
+                yield b"".join(gathered)
+        except GeneratorExit:
+            raise
+        except BaseException as err:
+            self.error = err
+
+    def _encoded(self, data: Any) -> bytes:
+        if isinstance(data, str):
+            return data.encode(self._encoding)
+        if not isinstance(data, bytes):
+            raise TypeError(f"read() returned {type(data).__name__} instead of str or bytes")
+        return data
+
+    def _complaint(self) -> bytes | None:
+        if self.error is None:
+            return None
+        text = f"error in .read() call: {type(self.error).__name__} {self.error}"
+        return text.encode(self._encoding, "replace")[:_MESSAGE_LIMIT]
+
+    def _write_all(self, pgconn: int, fd: int) -> Steps:
+        try:
+            write = self._file.write
+            text = isinstance(self._file, io.TextIOBase)
+        except BaseException as err:
+            self.error = err
+            return
+        decode = codecs.getincrementaldecoder(self._encoding)().decode if text else None
+
+        def put(block: bytes) -> bool:
+            try:
+                write(block if decode is None else decode(block))
+            except BaseException as err:
+                self.error = err
+                return False
+            return True
+
+        yield from copy_out(pgconn, fd, put)
+
+
+def command(
+    conn: Any, table: str, direction: str, sep: str, null: str, columns: Iterable[str] | None
+) -> str:
+    """Return the COPY statement that psycopg2's copy_from and copy_to make."""
+    names = "" if columns is None else ",".join(ext.quote_ident(name, conn) for name in columns)
+    listed = "" if columns is None else f"({names})" if names else "("
+    quoted = [_literal(conn, value) for value in (sep, null)]
+    return (
+        f"COPY {ext.quote_ident(table, conn)}{listed} {direction} "
+        f"WITH DELIMITER AS {quoted[0]} NULL AS {quoted[1]}"
+    )
+
+
+def _literal(conn: Any, value: str) -> str:
+    adapted: Any = ext.QuotedString(value)
+    adapted.prepare(conn)
+    return str(adapted.getquoted().decode(ext.encodings[conn.encoding]))
