@@ -1,0 +1,49 @@
+"""What one run of the demo does."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+DRIVERS: Final = ("greenpg", "psycopg2")
+TICK: Final = 0.01
+SHORTEST, MEAN, LONGEST = 0.025, 0.05, 0.25
+
+
+@dataclass(frozen=True)
+class Job:
+    """One backend, one driver, and how many tasks share how many connections.
+
+    Every task runs one query of its own length; the lengths are the same in every run.
+    """
+
+    backend: str
+    driver: str
+    dsn: str = field(repr=False)
+    tasks: int = 200
+    connections: int = 10
+
+    @cached_property
+    def lengths(self) -> list[float]:
+        """Seconds that each task's query takes in the server."""
+        chance = random.Random(1)
+        return [
+            round(min(LONGEST, SHORTEST + chance.expovariate(1 / (MEAN - SHORTEST))), 3)
+            for _ in range(self.tasks)
+        ]
+
+    def lane(self, task: int) -> int:
+        """The connection that a task uses."""
+        return task % self.connections
+
+    @property
+    def in_a_row(self) -> float:
+        """Seconds that all queries take one after the other."""
+        return sum(self.lengths)
+
+    @property
+    def at_best(self) -> float:
+        """Seconds that the busiest connection needs."""
+        return max(sum(self.lengths[lane :: self.connections]) for lane in range(self.connections))

@@ -1,0 +1,116 @@
+"""The process that does the job: `python -m greenpg.cli._demo.worker`, the job on standard input.
+
+Each backend works in a process of its own, and plain psycopg2 in one without greenpg's callback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from functools import partial
+from threading import Thread
+from time import monotonic
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import make_dsn
+
+import greenpg
+from greenpg.backend import Backend, load
+from greenpg.errors import BackendError
+
+from .job import TICK, Job
+
+
+class Crew:
+    """The tasks of a job, their connections and the ticker beside them."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._backend = load(job.backend)
+        self._connections: list[Any] = []
+        self._errors: list[Exception] = []
+        self._ticking = False
+        self._over = False
+
+    def work(self) -> None:
+        """Do the job; raises the first task's error."""
+        connect = _connector(self._job, self._backend)
+        try:
+            for _ in range(self._job.connections):
+                self._connections.append(connect())
+            self._work_beside_ticker()
+        finally:
+            for conn in self._connections:
+                conn.close()
+        if self._errors:
+            raise self._errors[0]
+
+    def _work_beside_ticker(self) -> None:
+        ticker = self._backend.spawn(self._tick)
+        while not self._ticking:
+            self._backend.sleep(TICK)
+        tell("start")
+        for task in [self._backend.spawn(self._query, n) for n in range(self._job.tasks)]:
+            task.join()
+        tell("over")
+        self._over = True
+        ticker.join()
+
+    def _tick(self) -> None:
+        while not self._over:
+            self._backend.sleep(TICK)
+            self._ticking = True
+            tell("tick")
+
+    def _query(self, task: int) -> None:
+        try:
+            lane = self._job.lane(task)
+            tell("begin", lane)
+            with self._connections[lane].cursor() as cur:
+                cur.execute("select pg_sleep(%s)", (self._job.lengths[task],))
+            tell("end", lane)
+        except Exception as err:  # the task's end: `work` raises it
+            self._errors.append(err)
+
+
+def _connector(job: Job, backend: Backend) -> Any:
+    connect = (
+        psycopg2.connect if job.driver == "psycopg2" else partial(greenpg.connect, backend=backend)
+    )
+
+    def connected() -> Any:
+        conn = connect(make_dsn(job.dsn, application_name="greenpg demo"))
+        conn.autocommit = True
+        return conn
+
+    return connected
+
+
+def tell(what: str, lane: int = 0, text: str = "") -> None:
+    """Send the parent an event; one write, so that threads do not mix their lines."""
+    event = {"what": what, "at": monotonic(), "lane": lane, "text": text}
+    os.write(1, json.dumps(event).encode() + b"\n")
+
+
+def _end_with_parent() -> None:
+    """End at once when standard input does: the parent is gone or wants no more."""
+    os.read(0, 1)
+    os._exit(1)
+
+
+def main() -> None:
+    """Do the job that standard input names."""
+    job = Job(**json.loads(sys.stdin.readline()))
+    Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        Crew(job).work()
+    except BackendError as err:
+        tell("missing", text=str(err))
+    except psycopg2.Error as err:
+        tell("failed", text=str(err).strip())
+
+
+if __name__ == "__main__":
+    main()

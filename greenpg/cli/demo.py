@@ -1,0 +1,178 @@
+"""`greenpg demo`: the main job on a real PostgreSQL, drawn while it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import psycopg2
+from psycopg2.extensions import parse_dsn
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from greenpg.backend import GROUP
+from greenpg.embedded import server_dsn
+
+from . import CommandError
+from ._demo.facts import facts
+from ._demo.job import DRIVERS, Job
+from ._demo.picture import ASCII, BLOCKS, Picture, seconds, title
+from ._demo.process import Event, events
+from ._demo.record import Record
+
+ALL: Final = "all"
+FRAMES_PER_SECOND: Final = 15
+SECONDS_PER_LINE: Final = 1.0
+SVG_WIDTH: Final = 100
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `demo` command."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="watch 200 tasks share 10 connections",
+        description="Many tasks run a slow query each over a few shared connections while a "
+        "ticker keeps ticking; then the same under plain psycopg2.",
+    )
+    parser.add_argument(
+        "--backend",
+        default=ALL,
+        metavar="|".join((*_known(), ALL)),
+        help="default all: every one of these that is installed",
+    )
+    parser.add_argument("--dsn", help="default: GREENPG_DSN, or an embedded server")
+    parser.add_argument("--tasks", type=_positive, default=200, help="default 200")
+    parser.add_argument("--connections", type=_positive, default=10, help="default 10")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="save the pictures there too")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _known() -> list[str]:
+    return sorted(point.name for point in metadata.entry_points(group=GROUP))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo and return 0 if all went well."""
+    console = Console()
+    with _terminable(), _server(console, args.dsn) as dsn:
+        records = list(_runs(console, args, dsn))
+    console.print(facts(records))
+    if args.svg:
+        _save(records, args.svg)
+    return int(any(record.error for record in records))
+
+
+def _runs(console: Console, args: argparse.Namespace, dsn: str) -> Iterator[Record]:
+    for backend in _known() if args.backend == ALL else [args.backend]:
+        for driver in DRIVERS:
+            record = Record(Job(backend, driver, dsn, args.tasks, args.connections))
+            _watch(console, record)
+            if record.missing and args.backend == ALL:
+                yield record
+                break
+            if record.start is None:
+                raise CommandError(record.missing or record.error)
+            yield record
+
+
+def _watch(console: Console, record: Record) -> None:
+    show = _draw if console.is_terminal and not console.is_dumb_terminal else _report
+    with events(record.job) as told:
+        show(console, record, told)
+    record.error = _without_password(record.error, record.job.dsn)
+
+
+def _draw(console: Console, record: Record, told: Iterator[Event]) -> None:
+    glyphs = BLOCKS if console.encoding.startswith("utf") else ASCII
+
+    def frame() -> RenderableType:
+        since = 0.0 if record.start is None else time.monotonic() - record.start
+        return Picture(record, console.width, console.height, glyphs).draw(since)
+
+    with Live(console=console, get_renderable=frame, refresh_per_second=FRAMES_PER_SECOND):
+        for event in told:
+            record.note(event)
+
+
+def _report(console: Console, record: Record, told: Iterator[Event]) -> None:
+    console.print(title(record))
+    last = 0.0
+    for event in told:
+        record.note(event)
+        now = event["at"] - (record.start or event["at"])
+        if now >= last + SECONDS_PER_LINE:
+            last = now
+            console.print(_line(record, now))
+
+
+def _line(record: Record, now: float) -> str:
+    stall = max(record.longest_stall, record.stall(now))
+    return f"  {now:4.1f} s  {record.done}/{record.job.tasks} queries  stall {seconds(stall)}"
+
+
+@contextmanager
+def _server(console: Console, given: str | None) -> Iterator[str]:
+    asked = given or os.environ.get("GREENPG_DSN")
+    if asked:
+        _check(asked)
+        yield asked
+        return
+    with console.status("starting an embedded PostgreSQL") as status, server_dsn() as dsn:
+        status.stop()
+        yield dsn
+
+
+def _check(dsn: str) -> None:
+    try:
+        parse_dsn(dsn)
+    except psycopg2.ProgrammingError:  # libpq's text would quote a part, maybe the password
+        raise CommandError(
+            "the DSN is neither 'key=value ...' nor 'postgresql://...' as libpq reads them"
+        ) from None
+
+
+def _without_password(text: str, dsn: str) -> str:
+    secret = parse_dsn(dsn).get("password")
+    return text.replace(secret, "***") if secret else text
+
+
+def _save(records: list[Record], file: Path) -> None:
+    """Write the last frames and the facts as SVG, which loads nothing from elsewhere."""
+    with open(os.devnull, "w") as nowhere:
+        console = Console(record=True, width=SVG_WIDTH, file=nowhere, force_terminal=True)
+        for record in records:
+            if record.wall is not None:
+                console.print(Picture(record, SVG_WIDTH, 50).draw(record.wall), "")
+        console.print(facts(records))
+        svg = console.export_svg(title="greenpg demo")
+    file.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the block, so that the terminal gets its cursor back."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, _leave) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,183 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import psycopg2
+import pytest
+
+from greenpg.cli._demo.job import Job
+from greenpg.cli._demo.process import events
+from greenpg.cli._demo.record import Record
+
+GREEN = ("eventlet", "gevent")
+TASKS, CONNECTIONS = 12, 3
+SESSIONS = "select count(*) from pg_stat_activity where application_name = 'greenpg demo'"
+
+
+def played(backend, driver, dsn):
+    record = Record(Job(backend, driver, dsn, TASKS, CONNECTIONS))
+    with events(record.job) as told:
+        for event in told:
+            record.note(event)
+    return record
+
+
+def command(*words):
+    return [sys.executable, "-m", "greenpg", "demo", *words]
+
+
+def environment(**more):
+    kept = {name: value for name, value in os.environ.items() if name != "GREENPG_DSN"}
+    return {**kept, "COLUMNS": "100", **more}
+
+
+def sessions_left(dsn):
+    with closing(psycopg2.connect(dsn)) as conn, conn.cursor() as cur:
+        cur.execute(SESSIONS)
+        return cur.fetchall()[0][0]
+
+
+@pytest.mark.parametrize("backend", [*GREEN, "threads"])
+def test_greenpg_keeps_all_connections_busy(backend, dsn):
+    record = played(backend, "greenpg", dsn)
+
+    assert not record.error
+    assert record.done == TASKS
+    assert record.at_once == CONNECTIONS
+    assert record.wall
+
+
+@pytest.mark.parametrize("backend", GREEN)
+def test_plain_psycopg2_runs_one_query_at_a_time(backend, dsn):
+    record = played(backend, "psycopg2", dsn)
+
+    assert not record.error
+    assert record.done == TASKS
+    assert record.at_once == 1
+    assert record.wall >= record.job.in_a_row
+
+
+def test_ticker_goes_on_beside_greenpg(dsn):
+    green, plain = (played("eventlet", driver, dsn) for driver in ("greenpg", "psycopg2"))
+
+    assert len(green.ticks) > len(plain.ticks)
+
+
+def test_unknown_backend_is_missing(dsn):
+    record = played("no_such", "greenpg", dsn)
+
+    assert "unknown backend 'no_such'" in record.missing
+    assert record.start is None
+
+
+def test_error_of_a_task_is_told(dsn):
+    record = played("threads", "greenpg", f"{dsn} options='-c statement_timeout=1'")
+
+    assert record.error.startswith("canceling statement due to statement timeout")
+
+
+def test_worker_that_breaks_down_tells_why(dsn):
+    with events(Job("threads", "greenpg", dsn, connections=0)) as told:
+        last = list(told)[-1]
+
+    assert last["what"] == "failed"
+    assert last["text"].startswith("ZeroDivisionError")
+
+
+def test_abandoned_worker_ends(dsn):
+    before = set(psutil.Process().children())
+
+    with events(Job("threads", "psycopg2", dsn, TASKS, 1)) as told:
+        next(told)
+        workers = set(psutil.Process().children()) - before
+
+    assert workers
+    assert not any(worker.is_running() for worker in workers)
+
+
+def test_demo_without_a_terminal_is_plain_text(dsn, tmp_path):
+    picture = tmp_path / "demo.svg"
+    words = ["--tasks", str(TASKS), "--connections", str(CONNECTIONS), "--svg", str(picture)]
+
+    done = subprocess.run(
+        command(*words),
+        env=environment(GREENPG_DSN=dsn),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    rows = [line.split() for line in done.stdout.splitlines()]
+    runs = [tuple(row[:3:2]) for row in rows if row[1:2] == ["on"] and row[-1].count("/") == 1]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    assert runs == [(d, b) for b in (*GREEN, "threads") for d in ("greenpg", "psycopg2")]
+    assert "greenpg" in picture.read_text()
+    assert "url(" not in picture.read_text().replace("url(#", "")
+
+
+def test_unreachable_server_is_told_once():
+    done = subprocess.run(
+        command("--dsn", "host=127.0.0.1 port=1 password=hunter2"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith('greenpg demo: connection to server at "127.0.0.1", port 1')
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+class Running:
+    """A demo on an embedded server, in its first run, and all that belongs to it."""
+
+    def __init__(self) -> None:
+        # one connection: long enough to be met at work
+        words = command("--backend", "gevent", "--connections", "1")
+        self.process = subprocess.Popen(
+            words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert self.process.stdout is not None
+        self.process.stdout.readline()
+        self.family = psutil.Process(self.process.pid).children(recursive=True)
+        sockets = [file for process in self.family for file in process.net_connections("unix")]
+        self.folder = Path(next(s.laddr for s in sockets if ".s.PGSQL" in str(s.laddr))).parent
+
+    def left(self) -> list[object]:
+        _, alive = psutil.wait_procs(self.family, timeout=20)
+        return [*alive, *([self.folder] if self.folder.exists() else [])]
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    made = Running()
+    yield made
+    made.end()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)],
+)
+def test_ended_demo_leaves_nothing(running, number, code):
+    running.process.send_signal(number)
+
+    assert running.process.wait() == code
+    assert running.left() == []
+
+
+def test_demo_leaves_no_session(dsn):
+    played("threads", "greenpg", dsn)
+
+    assert sessions_left(dsn) == 0
