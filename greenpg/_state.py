@@ -89,7 +89,7 @@ class State:
         "turns",
         "undoing",
         "until",
-        "wait",
+        "wait", "waiting",
         "waiter",
     )  # fmt: skip
 
@@ -122,6 +122,7 @@ class State:
         self.cancels = 0  # cancel requests of other tasks under way
         self.quiet: Event | None = None  # set when the last of them has ended
         self.closing = False
+        self.waiting = False  # the holder waits for the socket outside C
         self.cancel_timeout = CANCEL_TIMEOUT
         self.notifies: Any = None  # the user's collector, when C must not call it
         self.inbox: list[Any] = []

@@ -226,11 +226,24 @@ def wait(conn: Any, timeout: float | None = None) -> None:
     state = getattr(conn, "_state", None) or State(current())
     end = None if timeout is None else monotonic() + timeout
     state.acquire(state.current(), timeout)
+    state.waiting = True
     try:
         while (want := conn.poll()) != POLL_OK:
-            events = READ if want == POLL_READ else WRITE
             left = None if end is None else end - monotonic()
-            if not _repair.wait_once(state.backend, conn.fileno(), events, left):
+            if not _wait_outside(conn, state, READ if want == POLL_READ else WRITE, left):
                 raise TimeoutError(f"the operation was not over in {timeout:g} s")
     finally:
+        state.waiting = False
+        if state.closing:
+            c_connection.close(conn)
+            state.waiter.close()
         state.relinquish()
+
+
+def _wait_outside(conn: Any, state: State, events: int, timeout: float | None) -> int:
+    """Wait while nobody is in C; until connected the descriptor may change between two waits."""
+    try:
+        return state.wait(conn.fileno(), events, timeout)
+    finally:
+        if conn.status not in CONNECTED:
+            state.waiter.close()

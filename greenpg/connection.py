@@ -133,7 +133,7 @@ class Connection(c_connection):
         once, and the waiting task closes.
         """
         state = self._state
-        if not state.inside:
+        if not state.inside and not state.waiting:
             self._close(state)
             return
         if state.held.get(0) == state.current():
@@ -142,17 +142,19 @@ class Connection(c_connection):
         state.waiter.interrupt(closed())
         if state.can_wait():
             state.acquire(state.current(), first=True)
-            state.relinquish()
+            try:
+                self._close(state)
+            finally:
+                state.relinquish()
 
     def _close(self, state: State) -> None:
-        state.waiter.interrupt(closed())
         c_connection.close(self)
         state.waiter.close()
 
     def _abandoned_in_hub(self) -> bool:
         """Close in place of a wait, where nothing may wait and nobody uses the connection."""
         state = self._state
-        if state.inside or state.can_wait() or self.closed:
+        if state.inside or state.waiting or state.can_wait() or self.closed:
             return False
         self._close(state)
         return True
