@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from psycopg2 import Error
+from psycopg2 import Error, ProgrammingError
 from psycopg2._psycopg import cursor as c_cursor
 from psycopg2.extensions import get_wait_callback
 
 from . import copy
+from ._fetch import SLICE_ROWS, fetch_on, stream
 from ._repair import leave
 from ._wait import wait_callback
 
@@ -21,6 +23,8 @@ __all__ = ["Cursor", "NamedCursor", "derived_class", "green_cursor_class"]
 
 _T = TypeVar("_T")
 _execute = c_cursor.execute
+_fetchmany: Callable[..., list[Any]] = c_cursor.fetchmany
+_NAMED_ROWS: Final = 5000
 
 
 class Cursor(c_cursor):
@@ -30,6 +34,7 @@ class Cursor(c_cursor):
     """
 
     connection: Any
+    _fetching = False  # a task is half-way through a large result
 
     def __init__(self, conn: Any, name: Any = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(conn, name, *args, **kwargs)
@@ -47,6 +52,8 @@ class Cursor(c_cursor):
             state = conn._state
         except AttributeError:  # made by a class that skips our __init__: C has an error for it
             return _execute(self, query, vars)
+        if self._fetching:
+            raise _being_fetched()
         state.enter(False, query)
         try:
             return _execute(self, query, vars)
@@ -135,6 +142,34 @@ class Cursor(c_cursor):
         args = () if parameters is None else (parameters,)
         return self._run(c_cursor.callproc, procname, *args)
 
+    def fetchall(self) -> list[Any]:
+        """Fetch all rows that are left; a large result is built in time slices.
+
+        Between them other tasks run, except that they cannot execute on this cursor. After an
+        interrupt the cursor stands between two rows, and those fetched are lost.
+        """
+        rows: list[Any] = _fetchmany(self, SLICE_ROWS)
+        if len(rows) == SLICE_ROWS:
+            fetch_on(self, _fetchmany, rows, sys.maxsize)
+        return rows
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        """Fetch `size` rows, by default `arraysize`; many are built in time slices."""
+        if size is None or size <= SLICE_ROWS:
+            return _fetchmany(self, size)
+        rows: list[Any] = _fetchmany(self, SLICE_ROWS)
+        if len(rows) == SLICE_ROWS:
+            fetch_on(self, _fetchmany, rows, size - SLICE_ROWS)
+        return rows
+
+    def stream(self, query: Any, vars: Any = None) -> Iterator[Any]:
+        """Run a query on a server-side cursor of its own and yield its rows, in bounded memory.
+
+        It fetches 100 rows at first, then more at a time, up to 4000. Outside a transaction
+        under autocommit the server keeps the result (WITH HOLD) until the iteration ends.
+        """
+        return stream(self, query, vars)
+
     def _run(
         self, method: Callable[..., _T], *args: Any, leaving: Callable[[], None] | None = None
     ) -> _T:
@@ -142,6 +177,8 @@ class Cursor(c_cursor):
         state = getattr(conn, "_state", None)
         if state is None:  # of a class that skips our __init__, or on a plain connection
             return method(self, *args)
+        if self._fetching:
+            raise _being_fetched()
         state.enter()
         try:
             return method(self, *args)
@@ -150,6 +187,10 @@ class Cursor(c_cursor):
                 leaving()
             state.inside = False
             leave(conn, state)
+
+
+def _being_fetched() -> ProgrammingError:
+    return ProgrammingError("another task is fetching this cursor's result; use another cursor")
 
 
 def _execute_job(cur: Cursor, job: Job, sql: Any) -> None:
@@ -187,13 +228,18 @@ class NamedCursor(Cursor):
         """Fetch the next row."""
         return self._run(c_cursor.fetchone)
 
-    def fetchmany(self, size: int | None = None) -> Any:
+    def fetchmany(self, size: int | None = None) -> list[Any]:
         """Fetch `size` rows, by default `arraysize`."""
-        return self._run(c_cursor.fetchmany, size)
+        return self._run(_fetchmany, size)
 
-    def fetchall(self) -> Any:
-        """Fetch all rows that are left."""
-        return self._run(c_cursor.fetchall)
+    def fetchall(self) -> list[Any]:
+        """Fetch all rows that are left, some thousands a statement."""
+        rows: list[Any] = []
+        while more := self.fetchmany(_NAMED_ROWS):
+            rows += more
+            if len(more) < _NAMED_ROWS:
+                break
+        return rows
 
     def scroll(self, value: int, mode: str = "relative") -> None:
         """Move the cursor."""

@@ -1,0 +1,59 @@
+"""Large results without holding the hub, and without holding them in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
+from time import monotonic
+from typing import Any, Final
+
+from psycopg2 import Error
+
+from ._wait import SLICE
+
+__all__ = ["SLICE_ROWS", "fetch_on", "stream"]
+
+SLICE_ROWS: Final = 2000  # rows built in C between two looks at the clock
+_FIRST: Final = 100
+_LARGEST: Final = 4000
+_serial: Final = count(1)
+
+
+def fetch_on(cur: Any, fetchmany: Callable[..., list[Any]], rows: list[Any], wanted: int) -> None:
+    """Append up to `wanted` more rows, letting other tasks run after each time slice.
+
+    No other task can execute on the cursor meanwhile. An interrupt leaves it between two rows.
+    """
+    state = cur.connection._state
+    slice_end = monotonic() + SLICE
+    cur._fetching = True
+    try:
+        while wanted > 0:
+            more = fetchmany(cur, min(wanted, SLICE_ROWS))
+            rows += more
+            wanted -= len(more)
+            if len(more) < SLICE_ROWS:
+                return
+            if monotonic() >= slice_end and state.can_wait():
+                state.backend.pause()
+                slice_end = monotonic() + SLICE
+    finally:
+        cur._fetching = False
+
+
+def stream(cur: Any, query: Any, args: Any) -> Iterator[Any]:
+    """Yield the rows of a server-side cursor, fetching more at a time as it goes on."""
+    conn = cur.connection
+    hold = conn.autocommit and conn.info.transaction_status == 0
+    name = f"greenpg_stream_{next(_serial)}"
+    source = conn.cursor(name, cursor_factory=type(cur), withhold=hold)
+    size = _FIRST
+    try:
+        source.execute(query, args)
+        while rows := source.fetchmany(size):
+            yield from rows
+            size = min(2 * size, _LARGEST)
+    finally:
+        with suppress(Error):  # after an interrupt it ends with its transaction
+            source.close()
