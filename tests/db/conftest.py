@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from types import ModuleType
+from typing import Any, Final
+
+import psycopg2
+import pytest
+
+import greenpg
+from greenpg.backend import current
+from greenpg.conformance._jobs import Job
+from tests.green.plugin import PATCHED
+
+PATIENCE: Final = 5.0
+_numbers = itertools.count(os.getpid() << 16)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "green: needs a hub or tasks that can be killed")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what the backend of this process has no means for."""
+    if "hub" not in current().capabilities:
+        out = [item for item in items if item.get_closest_marker("green")]
+        items[:] = [item for item in items if item not in out]
+        config.hook.pytest_deselected(items=out)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is there now out of the leak checks' walks over all objects."""
+    gc.collect()
+    gc.freeze()
+
+
+def until(true: Callable[[], Any], why: str) -> Any:
+    """Return the first true value of `true()`; other tasks run meanwhile."""
+    end = time.monotonic() + PATIENCE
+    while not (value := true()):
+        assert time.monotonic() < end, f"{why}: not in {PATIENCE:g} s"
+        current().sleep(0.005)
+    return value
+
+
+class Gate:
+    """A server-side barrier: the statement `sql` ends when the gate is opened."""
+
+    def __init__(self, keeper: Any) -> None:
+        self._key = next(_numbers)
+        self._cur = keeper.cursor()
+        self._cur.execute("select pg_advisory_lock(%s)", (self._key,))
+        self.sql: Final = f"select pg_advisory_xact_lock_shared({self._key})"
+
+    def open(self) -> None:
+        self._cur.execute("select pg_advisory_unlock(%s)", (self._key,))
+
+    def wait_for(self, count: int = 1) -> None:
+        """Wait until so many statements stand before the gate."""
+        until(lambda: self._standing() == count, f"{count} statements at the gate")
+
+    def _standing(self) -> int:
+        self._cur.execute(
+            "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+            " and classid::bigint << 32 | objid::bigint = %s",
+            (self._key,),
+        )
+        count: int = self._cur.fetchone()[0]
+        return count
+
+
+@pytest.fixture
+def db(request: pytest.FixtureRequest) -> ModuleType:
+    """The module that a program uses: psycopg2 once it is patched, else greenpg in its place."""
+    return psycopg2 if request.config.stash.get(PATCHED, False) else greenpg
+
+
+@pytest.fixture
+def connect(db: ModuleType, dsn: str) -> Iterator[Callable[..., Any]]:
+    """`db.connect` to the test server; what it made is closed after the test."""
+    made: list[Any] = []
+
+    def connected(given: str = dsn, **options: Any) -> Any:
+        made.append(db.connect(given, **options))
+        return made[-1]
+
+    yield connected
+    for conn in made:
+        conn.close()
+
+
+@pytest.fixture
+def conn(connect: Callable[..., Any]) -> Any:
+    return connect()
+
+
+@pytest.fixture
+def auto(connect: Callable[..., Any]) -> Any:
+    """A connection under autocommit."""
+    made = connect()
+    made.autocommit = True
+    return made
+
+
+@pytest.fixture
+def gate(connect: Callable[..., Any]) -> Gate:
+    keeper = connect()
+    keeper.autocommit = True
+    return Gate(keeper)
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., Job]]:
+    """Start jobs; none may outlive its test."""
+    jobs: list[Job] = []
+
+    def spawned(fn: Callable[..., Any], *args: Any) -> Job:
+        jobs.append(Job(current(), fn, args))
+        return jobs[-1]
+
+    yield spawned
+    for job in jobs:
+        job.join(PATIENCE)
+
+
+@pytest.fixture(scope="session")
+def schema(dsn: str) -> Iterator[str]:
+    """A schema of this process's own, dropped once every test has closed its connections."""
+    name = f"greenpg_{os.getpid()}"
+    _run(dsn, f"create schema {name}")
+    yield name
+    _run(dsn, f"drop schema {name} cascade")
+
+
+@pytest.fixture
+def create(dsn: str, schema: str) -> Callable[..., str]:
+    """Create a table (or "function") from the text after its name; returns the name."""
+
+    def created(text: str, kind: str = "table") -> str:
+        name = f"{schema}.made_{next(_numbers)}"
+        _run(dsn, f"create {kind} {name} {text}")
+        return name
+
+    return created
+
+
+def _run(dsn: str, statement: str) -> None:
+    with closing(greenpg.connect(dsn)) as conn:
+        conn.autocommit = True
+        conn.cursor().execute(statement)
