@@ -89,8 +89,16 @@ class Waiter:
 
     def _wake(self, flag: int) -> None:
         self._ready |= flag
-        if self._task is not None:
+        if self._task is None:
+            return
+        if self._writer is None:
             self._task.switch()
+        else:  # the hub may be about to tell of the other direction too
+            self._hub.schedule_call_global(0, self._resume, self._task)
+
+    def _resume(self, task: Any) -> None:
+        if self._task is task:
+            task.switch()
 
     def _expired(self, task: Any) -> None:
         if self._task is task:
@@ -141,7 +149,7 @@ def _dispose(hub: Any, listener: Any, fd: int) -> None:
 
 def _remove(hub: Any, listener: Any) -> None:
     if listener is not None:
-        with suppress(KeyError):  # the hub has dropped it meanwhile
+        with suppress(KeyError, RuntimeError):  # the hub has dropped it, or is closed itself
             hub.remove(listener)
 
 

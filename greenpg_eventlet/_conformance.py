@@ -7,9 +7,11 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 
 import eventlet
-from eventlet.hubs import get_hub
+from eventlet.hubs import _threadlocal, get_hub
 
 from greenpg.conformance import Description, Mode
+
+from ._waker import _wakers
 
 PATCH: Final = "import eventlet; eventlet.monkey_patch()"
 NATIVE: Final = "epolls" if sys.platform == "linux" else "kqueue"
@@ -43,10 +45,23 @@ def _registered() -> Mapping[Hashable, str]:
     return {**listeners, **timers}
 
 
+def _hub_of_thread_ends() -> None:
+    """Stop the thread's hub: a suspended one is never freed, and an asyncio loop in no case."""
+    hub: Any = getattr(_threadlocal, "hub", None)
+    if hub is not None:
+        hub.abort(wait=True)
+    if hasattr(hub, "loop"):
+        for listener in list(hub.listeners["read"].values()):
+            hub.remove(listener)
+        _wakers.pop(hub, None)
+        hub.loop.close()
+
+
 description: Final = Description(
     modes=MODES,
     sockets="eventlet.green.socket",
     in_hub=_in_hub,
     timeout=eventlet.Timeout,
     registered=_registered,
+    hub_of_thread_ends=_hub_of_thread_ends,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,22 +11,31 @@ from posix import read, write  # eventlet.monkey_patch() replaces os.read and os
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from eventlet.hubs import get_hub
+from eventlet.hubs import _threadlocal
 
+from greenpg.threads import pristine
+
+_ident = pristine("_thread").get_ident
 _wakers: Final[WeakKeyDictionary[Any, Waker]] = WeakKeyDictionary()
 
 
 class Waker:
     """One pipe of a hub; what other threads queue runs when the hub sees it readable."""
 
-    __slots__ = ("_calls", "_listener", "_pipe")
+    __slots__ = ("_calls", "_pipe", "_thread")
 
     def __init__(self, hub: Any) -> None:
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[0], False)
         os.set_blocking(self._pipe[1], False)
-        self._listener = hub.add("read", self._pipe[0], self._run, _ignore, None)
+        self._thread = _ident()
+        listener = hub.add("read", self._pipe[0], self._run, _ignore, None)
+        listener.greenlet = hub.greenlet  # else it keeps a finished task alive
+
+    def is_heard(self) -> bool:
+        """Tell whether the hub's thread lives."""
+        return self._thread in sys._current_frames()
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         """Run `fn` soon in the hub; a full pipe has woken it already."""
@@ -63,11 +73,13 @@ def waker(hub: Any) -> Waker:
 
 
 def call_in_hub(hub: Any, fn: Callable[..., object], *args: Any) -> None:
-    """Run `fn` now if this is the hub's thread, else soon in its hub; then the hub runs it."""
-    if get_hub() is hub:
+    """Run `fn` now if this is the hub's thread or that has ended, else soon in the hub."""
+    mine = getattr(_threadlocal, "hub", None)  # get_hub() would make one
+    other = None if mine is hub else _wakers.get(hub)
+    if other is None or not other.is_heard():
         fn(*args)
     else:
-        waker(hub).call(fn, *args)
+        other.call(fn, *args)
 
 
 def _leave_parents_pipes() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from posix import close  # gevent.monkey's os.close() leaves the descriptor to the loop
 from typing import Any, Final
 
 import gevent
@@ -101,7 +104,7 @@ class Waiter:
         self._fd = self._source = -1
         if io is None:
             return
-        if hub is get_hub_if_exists() or hub.loop is None:
+        if hub is get_hub_if_exists() or not _runs(hub):
             _dispose(io, fd)
         else:
             hub.loop.run_callback_threadsafe(_dispose, io, fd)
@@ -111,13 +114,19 @@ _TIMED_OUT: Final = 4
 
 
 def _dispose(io: Any, fd: int) -> None:
-    io.close()
-    os.close(fd)
+    with suppress(ValueError):  # the loop was destroyed, and the watcher with it
+        io.close()
+    close(fd)
+
+
+def _runs(hub: Any) -> bool:
+    """Tell whether the hub of another thread will ever run a callback."""
+    return hub.loop is not None and hub.thread_ident in sys._current_frames()
 
 
 def _timer(hub: Any, seconds: float, callback: Callable[..., None], *args: object) -> Any:
     timer = hub.loop.timer(max(seconds, 0))
-    timer.start(callback, *args)
+    timer.start(callback, *args, update=True)  # the loop's time stood still while we computed
     return timer
 
 

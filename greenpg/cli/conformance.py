@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from greenpg.conformance._describe import Mode
 
 JOBS: Final = 2
-WIDTH: Final = 132
+WIDTH: Final = 140
 SIGNS: Final = {
     "pass": "[green]pass[/]",
     "fail": "[bold red]FAIL[/]",

@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,7 @@ import greenpg
 
 from ._heartbeat import Heartbeat, heartbeat
 from ._jobs import Job, NativeJob
+from ._leaks import descriptors
 from ._observer import Observer
 from ._proxy import Proxy
 from ._tests import Skip
@@ -31,6 +32,9 @@ __all__ = ["Context", "Surroundings"]
 
 SECONDS: Final = 10.0
 TICK: Final = 0.002
+IDLE_SHARE: Final = 0.005
+IDLE_WINDOW: Final = 0.2
+IDLE_WINDOWS: Final = 5
 
 
 class Surroundings:
@@ -45,6 +49,7 @@ class Surroundings:
         self.application = name
         self.dsn = make_dsn(dsn, application_name=name)
         self.observer = Observer(make_dsn(dsn, application_name=f"{name}-observer"))
+        self.idle_cpu = 0.0  # what a window costs while nothing of ours is there
         self._proxy: Proxy | None = None
 
     def proxy(self) -> Proxy:
@@ -152,6 +157,34 @@ class Context:
         while not holds():
             assert time.monotonic() < end, f"not within {seconds:g} s: {what or holds}"
             self.backend.sleep(TICK)
+
+    def idle_cpu(self, seconds: float = IDLE_WINDOW) -> float:
+        """Return the CPU seconds that the process spends while this task sleeps."""
+        before = time.process_time()
+        self.backend.sleep(seconds)
+        return time.process_time() - before
+
+    def stays_idle(self) -> None:
+        """Fail if nobody does anything and yet an idle second costs more than 5 ms of CPU.
+
+        What spins does so in each of several windows; noise does not.
+        """
+        limit = self.around.idle_cpu + IDLE_SHARE * IDLE_WINDOW
+        costs: list[float] = []
+        while not costs or costs[-1] > limit:
+            costs.append(self.idle_cpu())
+            told = ", ".join(f"{cost * 1000:.1f}" for cost in costs)
+            assert len(costs) < IDLE_WINDOWS, f"ms of CPU in idle windows: {told}"
+
+    # What there is
+
+    def registered(self) -> Mapping[Hashable, str]:
+        """Return what is registered with the event loop."""
+        return self.description.registered()
+
+    def descriptors(self) -> Mapping[Hashable, str]:
+        """Return the open descriptors of this process."""
+        return descriptors()
 
     # Other processes and libraries
 

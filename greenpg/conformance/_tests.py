@@ -10,7 +10,8 @@ from typing import Any, Final, TypeVar
 __all__ = ["MODULES", "Skip", "Test", "discover", "each", "limit", "needs", "raises"]
 
 MODULES: Final = (
-    "seam", "sharing", "inside", "watcher", "hub", "os_threads", "forks", "interrupts", "startup",
+    "seam", "tasks", "sharing", "inside", "watcher", "hub", "os_threads", "forks", "interrupts",
+    "startup",
 )  # fmt: skip
 SECONDS: Final = 15.0
 _F = TypeVar("_F", bound=Callable[..., None])
