@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from posix import close  # a monkey-patch may have replaced that of os
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -31,7 +32,7 @@ def _cut_off() -> None:
         dead = _dead_socket()
         for conn in connections:
             _replace(conn, dead)
-        os.close(dead)
+        close(dead)
 
 
 def _dead_socket() -> int:

@@ -15,7 +15,7 @@ from psycopg2._psycopg import connection as c_connection
 from ._libpq import libpq
 from ._ops import Steps, can_cancel_stepwise, cancel, end_copy
 from ._state import CANCEL_TIMEOUT, State
-from .backend import READ, WRITE, Backend
+from .backend import READ, WRITE, Backend, Event
 
 __all__ = [
     "Shield",
@@ -219,9 +219,7 @@ def _settle(conn: Any, state: State) -> None:
 def _put_right(conn: Any, state: State) -> BaseException | None:
     pending = state.pending
     if state.cancels and state.quiet is not None:
-        shield = Shield(state.backend, pending, state.cancel_timeout)
-        shield.wait(state.quiet.wait)
-        pending = shield.verdict
+        pending = state.pending = _await_cancels(conn, state, state.quiet)
     if state.barred:
         state.barred = False
         if not conn.closed:
@@ -238,6 +236,17 @@ def _put_right(conn: Any, state: State) -> BaseException | None:
         undone = state.undoing and status == ext.TRANSACTION_STATUS_INTRANS
         state.doomed = not undone and status != ext.TRANSACTION_STATUS_IDLE
     return pending
+
+
+def _await_cancels(conn: Any, state: State, quiet: Event) -> BaseException | None:
+    """Wait for other tasks' cancel requests: one that came late would hit the next query."""
+    shield = Shield(state.backend, state.pending, state.cancel_timeout)
+    try:
+        shield.wait(quiet.wait)
+    except Unrepaired:
+        c_connection.close(conn)
+        return shield.verdict or closed()
+    return shield.verdict
 
 
 def _after_interrupt(conn: Any, state: State) -> None:

@@ -89,8 +89,9 @@ class State:
         "turns",
         "undoing",
         "until",
-        "wait", "waiting",
+        "wait",
         "waiter",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, backend: Backend) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
@@ -12,12 +13,20 @@ from psycopg2._psycopg import connection as c_connection
 from . import _repair
 from ._attempt import Attempt, attempts
 from ._libpq import PGRES_COPY_BOTH, PGRES_COPY_IN, PGRES_COPY_OUT
-from ._ops import Steps, copy_status
+from ._ops import copy_status
 from ._state import IN_HUB, State
 from .backend import READ, WRITE, Backend, Waiter, current
 from .errors import DeadlineExceeded
 
-__all__ = ["install", "wait", "wait_callback"]
+__all__ = [
+    "SLICE",
+    "Turns",
+    "install",
+    "set_wait_callback",
+    "settle_descriptor",
+    "wait",
+    "wait_callback",
+]
 
 POLL_OK: Final = ext.POLL_OK
 POLL_READ: Final = ext.POLL_READ
@@ -28,10 +37,31 @@ _poll = c_connection.poll
 _transaction_status = c_connection.get_transaction_status
 
 
+_installed = False
+
+
 def install() -> None:
-    """Make `wait_callback` the process's, unless the program has set another."""
-    if ext.get_wait_callback() is None:
-        ext.set_wait_callback(wait_callback)
+    """Make `wait_callback` the process's; one that the program sets after that stays.
+
+    Not so one of the chosen library's own, such as some monkey-patching brings: it would
+    lose what the backend adds.
+    """
+    global _installed
+    callback = ext.get_wait_callback()
+    owner = str(getattr(callback, "__module__", "")).partition(".")[0]
+    if not _installed or callback is None or owner == current().name:
+        set_wait_callback(wait_callback)
+
+
+def set_wait_callback(callback: Callable[[Any], object] | None) -> None:
+    """Let `callback(conn)` drive every wait of the process, as psycopg2's own function does.
+
+    It calls `conn.poll()` until that returns POLL_OK, waiting for `conn.fileno()` in between;
+    what it raises closes the connection. None puts greenpg's callback back.
+    """
+    global _installed
+    _installed = True
+    ext.set_wait_callback(wait_callback if callback is None else callback)
 
 
 def wait_callback(conn: Any) -> None:
@@ -67,7 +97,7 @@ def _wait(conn: Any, state: State) -> None:
                 _bounded(state, READ if want == POLL_READ else READ | WRITE)
             polling = True
     except BaseException as exc:
-        if polling and isinstance(exc, Exception):
+        if polling and isinstance(exc, Error):  # libpq's own; anything else is an interrupt
             state.waiter.close()
             raise
         _repair.interrupted(conn, state, exc)
@@ -85,23 +115,31 @@ def _transfer(conn: Any, state: State) -> bool:
     if job is None:
         state.refusal, state.chores = _refusal(status), True
     else:
-        _run_steps(state, job.steps(conn.pgconn_ptr, state.fd, status))
+        turns = Turns(state)
+        for _, events in job.steps(conn.pgconn_ptr, state.fd, status):
+            turns.take(events)
     if job is None or (job.error is not None and status == PGRES_COPY_OUT):
         _repair.stop_command(conn, state)
     return False
 
 
-def _run_steps(state: State, steps: Steps) -> None:
-    slice_end = monotonic() + SLICE
-    for _, events in steps:
+class Turns:
+    """Waits for steps, and gives other tasks their turn where a step need not wait."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._slice_end = monotonic() + SLICE
+
+    def take(self, events: int) -> None:
+        """Wait for the events; without any, pause if the time slice is over."""
         if events:
-            _bounded(state, events)
-        elif monotonic() < slice_end:
-            continue
+            _bounded(self._state, events)
+        elif monotonic() < self._slice_end:
+            return
         else:
-            _check(state)
-            state.backend.pause()
-        slice_end = monotonic() + SLICE
+            _check(self._state)
+            self._state.backend.pause()
+        self._slice_end = monotonic() + SLICE
 
 
 def _refusal(status: int) -> ProgrammingError:
@@ -135,12 +173,17 @@ def _wait_specially(conn: Any, state: State) -> None:
         if conn.status not in CONNECTED:
             _connect(conn, state.backend)
             return
-        state.fd = conn.fileno()
-        state.live = True
+        settle_descriptor(conn, state)
     if state.inside:
         _wait(conn, state)
     else:
         _wait_unguarded(conn, state)
+
+
+def settle_descriptor(conn: Any, state: State) -> None:
+    """Note the descriptor, which does not change any more once connected."""
+    state.fd = conn.fileno()
+    state.live = True
 
 
 def _connect(conn: Any, backend: Backend) -> None:
@@ -238,6 +281,8 @@ def wait(conn: Any, timeout: float | None = None) -> None:
             c_connection.close(conn)
             state.waiter.close()
         state.relinquish()
+        if state is not getattr(conn, "_state", None):
+            state.waiter.close()
 
 
 def _wait_outside(conn: Any, state: State, events: int, timeout: float | None) -> int:

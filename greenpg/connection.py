@@ -220,7 +220,7 @@ class Connection(c_connection):
                 with self.cursor() as cur:
                     cur.execute("SELECT 1")
             try:
-                xids: list[Any] = c_connection.tpc_recover(self)
+                xids: list[Any] = self._run(c_connection.tpc_recover, patient=False)
             finally:
                 if began:
                     self.rollback()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.machinery import BuiltinImporter, PathFinder
 from importlib.util import module_from_spec
-from posix import read, write  # a monkey-patch may have replaced those of os
+from posix import close, read, write  # a monkey-patch may have replaced those of os
 from types import ModuleType
 from typing import Any, Final
 
@@ -88,7 +88,7 @@ class Waiter:
         self._poll, self._fd = None, -1
         for fd in pipe:
             if fd >= 0:
-                os.close(fd)
+                close(fd)
 
 
 def _subset(flags: int, events: int) -> int:
