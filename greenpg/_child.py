@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any, TypeAlias
 
 Reply: TypeAlias = dict[str, Any]
 
@@ -23,14 +23,26 @@ class Child:
     One task at a time may give orders.
     """
 
-    def __init__(self, module: str, *arguments: str) -> None:
-        """Start it; it prints one reply of its own accord, kept in `greeting`."""
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        prefix: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        stderr: IO[bytes] | None = None,
+    ) -> None:
+        """Start it, under the command `prefix` if given.
+
+        It prints one reply of its own accord, kept in `greeting`.
+        """
         self._name = module
         self._owner = os.getpid()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [*prefix, sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=env,
             start_new_session=True,
         )
         try:

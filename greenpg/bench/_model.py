@@ -42,7 +42,7 @@ CALLS = (
     Metric("recv", "recv", "{:.2f}"),
     Metric("poll", "poll", "{:.2f}"),
     Metric("other", "other calls", "{:.2f}"),
-    Metric("unshared", "calls but polls", "{:.2f}"),
+    Metric("calls", "calls but polls", "{:.2f}"),
 )
 
 
@@ -73,28 +73,30 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a child is asked to measure; `size` counts the workload's own units."""
+    """What a child is asked to measure."""
 
     contender: Contender
     dsn: str
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
     """A measurement, who takes part in it, and what is asked of them.
 
-    `measure` runs in the child, after its host is set up. `quick` is the size for a short look.
-    With CALLS among the metrics, the children also run once under strace.
+    `prepare` runs in the child, after its host is set up, and returns the lap to be measured
+    again and again; a lap does `units` of work. The contenders of one group take turns lap by
+    lap, so all are connected at a time: those that are compared belong together. With CALLS
+    among the metrics, they also run once under strace.
     """
 
     name: str
     title: str
-    contenders: tuple[Contender, ...]
+    groups: tuple[tuple[Contender, ...], ...]
     metrics: tuple[Metric, ...]
     targets: tuple[Target, ...]
-    measure: Callable[[Job], Mapping[str, float]]
-    size: int
+    prepare: Callable[[Job], Callable[[], Mapping[str, float]]]
+    units: int
+    rounds: int
     quick: int
 
     @property

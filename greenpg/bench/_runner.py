@@ -1,30 +1,29 @@
-"""Runs contenders in child processes, round by round."""
+"""Lets contenders take turns, lap by lap."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ._drivers import needs
-from ._hosts import HOSTS, LOOP_VARIABLES
+from ._player import ContenderFailedError
 from ._stats import values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
-    from ._model import Contender, Job, Sample, Workload
+    from ._model import Contender, Sample
 
-LIMIT = 120.0
+    class Laps(Protocol):
+        """Something that can be measured again and again."""
 
+        def lap(self) -> Sample: ...
 
-class ContenderFailedError(Exception):
-    """A child did not answer; the text is what it said last."""
+    Start = Callable[[Contender], AbstractContextManager[Laps]]
 
 
 @dataclass(slots=True)
@@ -40,76 +39,59 @@ class Record:
     error: str = ""
     commonest: str = ""
 
+    @property
+    def fit(self) -> bool:
+        """Whether it is installed and has not failed."""
+        return not self.missing and not self.error
+
     def median(self, key: str) -> float | None:
         """The median of a metric, None if it was never measured."""
         found = values(self.samples, key)
         return median(found) if found else None
 
 
-def missing(contender: Contender) -> tuple[str, ...]:
-    """The modules this contender lacks here."""
-    return tuple(module for module in needs(contender) if find_spec(module) is None)
+def record(contender: Contender) -> Record:
+    """A record that knows which modules the contender lacks here."""
+    lacking = (module for module in needs(contender) if find_spec(module) is None)
+    return Record(contender, missing=tuple(lacking))
 
 
-def measure(workload: str, job: Job, prefix: Sequence[str] = ()) -> Sample:
-    """Run one job in a child, under `prefix` if given.
-
-    Raises ContenderFailedError with what the child said; one that hangs is ended after LIMIT.
-    """
-    order = {"workload": workload, "limit": LIMIT, **asdict(job)}
-    order["contender"] = [job.contender.driver, job.contender.host, job.contender.variant]
-    try:
-        done = subprocess.run(
-            [*prefix, sys.executable, "-m", f"{__package__}._child"],
-            input=json.dumps(order),
-            env=_environment(job.contender),
-            capture_output=True,
-            text=True,
-            timeout=LIMIT + 10,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ContenderFailedError(f"no answer in {LIMIT:g} s") from None
-    return _answer(done)
-
-
-def _environment(contender: Contender) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if key not in LOOP_VARIABLES}
-    return {**kept, **HOSTS[contender.host].env}
-
-
-def _answer(done: subprocess.CompletedProcess[str]) -> Sample:
-    if done.returncode:
-        raise ContenderFailedError(done.stderr.strip() or f"exit code {done.returncode}")
-    sample: Sample = json.loads(done.stdout.splitlines()[-1])
-    return sample
-
-
-def play(
-    records: Sequence[Record], rounds: int, sample: Callable[[Contender], Sample]
-) -> Iterator[tuple[int, Contender]]:
-    """Fill the records in interleaved rounds; yields round and contender before each measurement.
+def play(group: Sequence[Record], rounds: int, start: Start) -> Iterator[int]:
+    """Fill the records of a group; yields the number of each round before it.
 
     Every second round runs backwards, so that a machine that slows down favours nobody.
     A contender that failed takes no part in later rounds.
     """
-    for turn in range(rounds):
-        for record in records if turn % 2 == 0 else reversed(records):
-            if record.missing or record.error:
-                record.samples.append(None)
-                continue
-            yield turn, record.contender
-            _take(record, sample)
+    with ExitStack() as stack:
+        players = [_Seat(one, stack, start) for one in group]
+        for turn in range(rounds):
+            yield turn
+            for player in players if turn % 2 == 0 else reversed(players):
+                player.play()
 
 
-def _take(record: Record, sample: Callable[[Contender], Sample]) -> None:
-    try:
-        record.samples.append(sample(record.contender))
-    except ContenderFailedError as error:
-        record.error = str(error)
-        record.samples.append(None)
+class _Seat:
+    """A contender's record beside its process, if it has one."""
+
+    def __init__(self, record: Record, stack: ExitStack, start: Start) -> None:
+        self._record = record
+        self._laps: Laps | None = None
+        if record.fit:
+            try:
+                self._laps = stack.enter_context(start(record.contender))
+            except ContenderFailedError as error:
+                record.error = str(error)
+
+    def play(self) -> None:
+        sample = None
+        if self._laps is not None and self._record.fit:
+            try:
+                sample = self._laps.lap()
+            except ContenderFailedError as error:
+                self._record.error = str(error)
+        self._record.samples.append(sample)
 
 
-def entrants(workload: Workload) -> list[Record]:
-    """A record for each contender of the workload, with what it lacks here."""
-    return [Record(one, missing=missing(one)) for one in workload.contenders]
+def by_name(records: Iterable[Record]) -> dict[str, list[Sample | None]]:
+    """The samples of each contender."""
+    return {one.contender.name: one.samples for one in records}

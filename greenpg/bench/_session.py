@@ -7,8 +7,9 @@ from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
 from . import _syscalls
-from ._model import Contender, Job, Sample
-from ._runner import ContenderFailedError, Record, entrants, measure, play
+from ._model import Job
+from ._player import ContenderFailedError, Player
+from ._runner import Record, by_name, play, record
 from ._stats import Verdict, judge
 
 if TYPE_CHECKING:
@@ -22,13 +23,13 @@ class Plan:
     """How much to measure, and whom: contenders whose name matches the pattern `only`."""
 
     dsn: str
-    rounds: int
+    rounds: int | None = None
     quick: bool = False
     only: str = "*"
 
-    def job(self, workload: Workload, contender: Contender) -> Job:
-        """The job of one contender in one round."""
-        return Job(contender, self.dsn, workload.quick if self.quick else workload.size)
+    def rounds_of(self, workload: Workload) -> int:
+        """The number of rounds asked for, or the workload's own."""
+        return self.rounds or (workload.quick if self.quick else workload.rounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Result:
     workload: Workload
     records: Sequence[Record]
     verdicts: Sequence[Verdict]
+    rounds: int
     notes: Sequence[str]
 
     @property
@@ -52,6 +54,7 @@ class Result:
         keys = [metric.key for metric in self.workload.metrics]
         return {
             "title": self.workload.title,
+            "rounds": self.rounds,
             "contenders": {one.contender.name: _record_json(one, keys) for one in self.records},
             "targets": [_verdict_json(one) for one in self.verdicts],
             "notes": list(self.notes),
@@ -60,18 +63,18 @@ class Result:
 
 def run(workload: Workload, plan: Plan, tell: Callable[[str], None]) -> Result:
     """Measure a workload; `tell` hears what comes next."""
-    records = [one for one in entrants(workload) if fnmatch(one.contender.name, plan.only)]
-
-    def sample(contender: Contender) -> Sample:
-        return measure(workload.name, plan.job(workload, contender))
-
-    for turn, contender in play(records, plan.rounds, sample):
-        tell(f"{workload.name}: round {turn + 1} of {plan.rounds}: {contender.name}")
+    groups = [
+        [record(one) for one in group if fnmatch(one.name, plan.only)] for group in workload.groups
+    ]
+    rounds = plan.rounds_of(workload)
+    for number, group in enumerate(groups, 1):
+        for turn in play(group, rounds, lambda one: Player(workload.name, Job(one, plan.dsn))):
+            tell(f"{workload.name}: group {number} of {len(groups)}, round {turn + 1} of {rounds}")
+    records = [one for group in groups for one in group]
     notes = _count_calls(workload, plan, records, tell) if workload.counts_calls else []
-    samples = {one.contender.name: one.samples for one in records}
+    samples = by_name(records)
     asked = [target for target in workload.targets if target.contender in samples]
-    verdicts = [judge(target, samples) for target in asked]
-    return Result(workload, records, verdicts, notes)
+    return Result(workload, records, [judge(target, samples) for target in asked], rounds, notes)
 
 
 def _count_calls(
@@ -79,16 +82,15 @@ def _count_calls(
 ) -> list[str]:
     if not _syscalls.available():
         return ["strace not installed: no system calls counted"]
-    for record in records:
-        if record.missing or record.error:
+    for one in records:
+        if not one.fit:
             continue
-        tell(f"{workload.name}: counting the system calls of {record.contender.name}")
-        job = Job(record.contender, plan.dsn, workload.quick)
+        tell(f"{workload.name}: counting the system calls of {one.contender.name}")
         try:
-            calls, record.commonest = _syscalls.count(workload.name, job)
+            calls, one.commonest = _syscalls.count(workload, Job(one.contender, plan.dsn))
         except ContenderFailedError as error:
             return [f"strace: {str(error).splitlines()[-1]}"]
-        record.samples.append(calls)
+        one.samples.append(calls)
     return []
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._runner import measure
+from ._player import Player
 
 if TYPE_CHECKING:
-    from ._model import Job, Sample
+    from ._model import Job, Sample, Workload
 
-SMALL = 10
+LAPS = 3
 GROUPS = {
     "send": ("sendto", "sendmsg", "write", "writev"),
     "recv": ("recvfrom", "recvmsg", "read", "readv"),
@@ -27,29 +26,31 @@ def available() -> bool:
     return shutil.which("strace") is not None
 
 
-def count(workload: str, job: Job) -> tuple[Sample, str]:
-    """Calls per unit, by group, and the commonest of the others.
+def count(workload: Workload, job: Job) -> tuple[Sample, str]:
+    """Calls per unit of work, by group, and the commonest of the others.
 
-    A small run is taken off: start-up, connecting and warming up. `unshared` is all but the polls,
-    which one call makes for all connections.
+    A run without a lap is taken off: start-up, connecting and warming up. `calls` is all but
+    the polls, which one call makes for all connections.
     """
-    calls = _traced(workload, job)
-    calls.subtract(_traced(workload, replace(job, size=job.size // SMALL)))
-    units = job.size - job.size // SMALL
+    counts = _traced(workload.name, job, LAPS)
+    counts.subtract(_traced(workload.name, job, 0))
+    units = workload.units * LAPS
     sample = {
-        group: max(0, sum(calls[name] for name in names)) / units for group, names in GROUPS.items()
+        group: max(0, sum(counts[one] for one in names)) / units for group, names in GROUPS.items()
     }
     grouped = {name for names in GROUPS.values() for name in names}
-    others = Counter({name: count for name, count in calls.items() if name not in grouped})
-    sample["other"] = max(0.0, others.total() / units)
-    sample["unshared"] = sample["send"] + sample["recv"] + sample["other"]
+    others = Counter({name: count for name, count in counts.items() if name not in grouped})
+    sample["other"] = max(0, sum(others.values())) / units
+    sample["calls"] = sample["send"] + sample["recv"] + sample["other"]
     return sample, max(others, key=lambda name: others[name], default="")
 
 
-def _traced(workload: str, job: Job) -> Counter[str]:
+def _traced(workload: str, job: Job, laps: int) -> Counter[str]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "calls"
-        measure(workload, job, ("strace", "-f", "-c", "-o", str(report)))
+        with Player(workload, job, ("strace", "-f", "-c", "-o", str(report))) as player:
+            for _ in range(laps):
+                player.lap()
         return parse(report.read_text())
 
 

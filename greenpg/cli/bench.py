@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from greenpg.bench._runner import Record
     from greenpg.bench._stats import Verdict
 
-WIDTH = 120
-ROUNDS, QUICK_ROUNDS = 7, 3
+WIDTH = 130
 NOTABLE = 0.1
 DISTRIBUTIONS = (
     "greenpg",
@@ -53,7 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--only", default="*", metavar="PATTERN", help="contenders, such as '*/gevent*'"
     )
-    parser.add_argument("--rounds", type=int, help=f"default {ROUNDS}, with --quick {QUICK_ROUNDS}")
+    parser.add_argument("--rounds", type=int, help="default: each workload its own")
     parser.add_argument("--quick", action="store_true", help="a short look; the figures waver more")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write all samples and verdicts there"
@@ -69,9 +68,7 @@ def run(args: argparse.Namespace) -> int:
         console.width = WIDTH
     with nullcontext(args.dsn) if args.dsn else server_dsn() as dsn:
         console.print(", ".join(" ".join(pair) for pair in _versions().items()), style="dim")
-        plan = Plan(
-            dsn, args.rounds or (QUICK_ROUNDS if args.quick else ROUNDS), args.quick, args.only
-        )
+        plan = Plan(dsn, args.rounds, args.quick, args.only)
         results = [_show(console, name, plan) for name in args.workload or NAMES]
     if args.json:
         args.json.write_text(json.dumps(_report(results, plan), indent=1) + "\n")
@@ -81,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 def _show(console: Console, name: str, plan: Plan) -> Result:
     with console.status(name) as status:
         result = run_workload(find(name), plan, status.update)
-    console.print(_figures(result, plan))
+    console.print(_figures(result))
     console.print(_targets(result))
     for note in result.notes:
         console.print(note, markup=False)
@@ -92,9 +89,9 @@ def _show(console: Console, name: str, plan: Plan) -> Result:
     return result
 
 
-def _figures(result: Result, plan: Plan) -> Table:
+def _figures(result: Result) -> Table:
     workload = result.workload
-    title = f"{workload.title}: medians of {plan.rounds} rounds"
+    title = f"{workload.title}: medians of {result.rounds} rounds"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("contender", no_wrap=True)
     for metric in workload.metrics:
@@ -123,7 +120,7 @@ def _cell(record: Record, metric: Metric) -> str:
 def _targets(result: Result) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("target for", "metric", "asked", "measured", "rounds", ""):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, no_wrap=heading != "asked")
     for verdict in result.verdicts:
         target = verdict.target
         table.add_row(target.contender, target.metric, str(target), *_judgement(verdict))
@@ -143,7 +140,6 @@ def _report(results: list[Result], plan: Plan) -> dict[str, object]:
     return {
         "machine": platform.platform(),
         "versions": _versions(),
-        "rounds": plan.rounds,
         "quick": plan.quick,
         "workloads": {result.workload.name: result.as_json() for result in results},
     }

@@ -6,7 +6,8 @@ from greenpg.bench import _syscalls
 from greenpg.bench._drivers import DRIVERS
 from greenpg.bench._hosts import HOSTS
 from greenpg.bench._model import Contender, Sample, Target
-from greenpg.bench._runner import ContenderFailedError, Record, play
+from greenpg.bench._player import ContenderFailedError
+from greenpg.bench._runner import Record, by_name, play
 from greenpg.bench._stats import judge
 from greenpg.bench.workloads import NAMES, find
 
@@ -60,35 +61,72 @@ def test_what_nobody_measured_has_no_verdict():
     assert verdict.met is None
 
 
+class Laps:
+    """A contender's process that answers at once, or breaks down in lap `last`."""
+
+    def __init__(self, contender, log, last=99):
+        self.name = contender.name
+        self.log = log
+        self.last = last
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        self.log.append(f"end {self.name}")
+
+    def lap(self):
+        if not self.last:
+            raise ContenderFailedError("no such thing")
+        self.last -= 1
+        self.log.append(self.name)
+        return {"cpu": 1.0}
+
+
 def test_every_second_round_runs_backwards():
-    records = [Record(Contender("psycopg2", host)) for host in ("a", "b")]
+    log: list[str] = []
+    group = [Record(Contender("psycopg2", host)) for host in ("a", "b")]
 
-    order = [one.host for _, one in play(records, 2, lambda contender: {})]
+    for _ in play(group, 2, lambda one: Laps(one, log)):
+        pass
 
-    assert order == ["a", "b", "b", "a"]
+    assert log[:4] == ["psycopg2/a", "psycopg2/b", "psycopg2/b", "psycopg2/a"]
+    assert sorted(log[4:]) == ["end psycopg2/a", "end psycopg2/b"]
 
 
 def test_one_that_fails_is_left_out_from_then_on():
     broken, sound = Record(Contender("greenpg", "a")), Record(Contender("greenpg", "b"))
 
-    def sample(contender):
-        if contender is broken.contender:
-            raise ContenderFailedError("no such thing")
-        return {"cpu": 1.0}
-
-    list(play([broken, sound], 3, sample))
+    for _ in play([broken, sound], 3, lambda one: Laps(one, [], 1 if one.host == "a" else 99)):
+        pass
 
     assert broken.error == "no such thing"
-    assert broken.samples == [None] * 3
+    assert broken.samples == [{"cpu": 1.0}, None, None]
     assert sound.samples == [{"cpu": 1.0}] * 3
 
 
-def test_one_not_installed_is_never_run():
+def test_one_that_cannot_start_is_an_error_of_its_own():
+    records = [Record(Contender("greenpg", host)) for host in ("a", "b")]
+
+    def start(contender):
+        if contender.host == "a":
+            raise ContenderFailedError("too many connections")
+        return Laps(contender, [])
+
+    for _ in play(records, 1, start):
+        pass
+
+    assert records[0].error == "too many connections"
+    assert by_name(records) == {"greenpg/a": [None], "greenpg/b": [{"cpu": 1.0}]}
+
+
+def test_one_not_installed_is_never_started():
     record = Record(Contender("asyncpg", "uvloop"), missing=("asyncpg",))
 
-    turns = list(play([record], 2, lambda contender: pytest.fail("it ran")))
+    for _ in play([record], 2, lambda one: pytest.fail("it ran")):
+        pass
 
-    assert turns == []
+    assert record.samples == [None, None]
 
 
 def test_the_table_of_strace_is_read():
@@ -102,9 +140,14 @@ def test_a_workload_is_consistent(name):
     workload = find(name)
 
     keys = {metric.key for metric in workload.metrics}
-    names = {contender.name for contender in workload.contenders}
+    groups = [{contender.name for contender in group} for group in workload.groups]
+    contenders = [contender for group in workload.groups for contender in group]
 
     assert workload.name == name
-    assert all(one.driver in DRIVERS and one.host in HOSTS for one in workload.contenders)
-    assert all({target.contender, target.peer} <= names | {None} for target in workload.targets)
+    assert len({contender.name for contender in contenders}) == len(contenders)
+    assert all(one.driver in DRIVERS and one.host in HOSTS for one in contenders)
+    assert all(
+        any({target.contender, target.peer or target.contender} <= group for group in groups)
+        for target in workload.targets
+    )
     assert all(target.metric in keys for target in workload.targets)

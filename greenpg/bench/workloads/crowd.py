@@ -10,13 +10,14 @@ from greenpg.bench._meter import meter, resident
 from greenpg.bench._model import Contender, Job, Metric, Target, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from greenpg.bench._drivers import Connection
     from greenpg.bench._hosts import Crew, Queue
 
 CONNECTIONS = 20
 MANY, FEW = "10000", "100"
+UNITS = 100_000
 LOOPS = ("gevent", "eventlet")
 
 
@@ -45,24 +46,31 @@ def _line_up(tasks: Crew, queue: Queue, count: int, times: int) -> None:
         tasks.sleep(0)
 
 
-def _measure(job: Job) -> Mapping[str, float]:
+def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
     connect = connector(job.contender)
     connections = [connect(job.dsn) for _ in range(CONNECTIONS)]
     count = int(job.contender.variant)
     tasks = crew(HOSTS[job.contender.host], count)
-    queue = tasks.queue()
-    before = resident()
-    _line_up(tasks, queue, count, job.size // count)
-    waiting = resident() - before
-    with meter() as reading:
-        for connection in connections:
-            queue.put(connection)
-        tasks.finish()
-    return {
-        "rate": job.size / reading.wall,
-        "cpu": reading.cpu / job.size * 1e6,
-        "memory": waiting / count / 1024,
-    }
+
+    memory: dict[str, float] = {}
+
+    def measure() -> Mapping[str, float]:
+        queue = tasks.queue()
+        before = resident()
+        _line_up(tasks, queue, count, UNITS // count)
+        # Later laps find memory that the first one has made the process ask for.
+        memory.setdefault("memory", (resident() - before) / count / 1024)
+        with meter() as reading:
+            for connection in connections:
+                queue.put(connection)
+            tasks.finish()
+        return {
+            "rate": UNITS / reading.wall,
+            "cpu": reading.cpu / UNITS * 1e6,
+            **memory,
+        }
+
+    return measure
 
 
 def _target(host: str) -> Target:
@@ -73,14 +81,17 @@ def _target(host: str) -> Target:
 WORKLOAD = Workload(
     name="crowd",
     title=f"{MANY} and {FEW} green threads over {CONNECTIONS} connections in a queue",
-    contenders=tuple(Contender("greenpg", host, tasks) for host in LOOPS for tasks in (FEW, MANY)),
+    groups=tuple(
+        tuple(Contender("greenpg", host, tasks) for tasks in (MANY, FEW)) for host in LOOPS
+    ),
     metrics=(
         Metric("rate", "queries/s", "{:,.0f}"),
         Metric("cpu", "client CPU, us/query"),
         Metric("memory", "KiB per waiting thread"),
     ),
     targets=tuple(_target(host) for host in LOOPS),
-    measure=_measure,
-    size=30_000,
-    quick=20_000,
+    prepare=_prepare,
+    units=UNITS,
+    rounds=5,
+    quick=2,
 )

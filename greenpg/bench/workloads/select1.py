@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from importlib import import_module
-from statistics import median
 from typing import TYPE_CHECKING
 
 from psycopg2.extensions import parse_dsn
 
 from greenpg.bench._drivers import connector
 from greenpg.bench._hosts import HOSTS, crew
-from greenpg.bench._meter import Reading, meter
+from greenpg.bench._meter import meter
 from greenpg.bench._model import CALLS, Contender, Job, Metric, Target, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable, Mapping
     from typing import Protocol
 
     from greenpg.bench._drivers import Cursor
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TASKS = 32
 WARM_UP = 20
-LAPS = 5
+UNITS = TASKS * 100
 ASYNCPG_NAMES = {name: name for name in ("host", "port", "user", "password")} | {
     "dbname": "database"
 }
@@ -41,7 +41,7 @@ def _ask(cursor: Cursor, times: int) -> None:
         cursor.fetchone()
 
 
-def _blocking(job: Job) -> list[Reading]:
+def _blocking(job: Job) -> Callable[[int], None]:
     connect = connector(job.contender)
     connections = [connect(job.dsn) for _ in range(TASKS)]
     cursors = [connection.cursor() for connection in connections]
@@ -52,15 +52,7 @@ def _blocking(job: Job) -> list[Reading]:
             tasks.start(_ask, cursor, times)
         tasks.finish()
 
-    lap(WARM_UP)
-    readings = []
-    for _ in range(LAPS):
-        with meter() as reading:
-            lap(job.size // TASKS // LAPS)
-        readings.append(reading)
-    for connection in connections:
-        connection.close()
-    return readings
+    return lap
 
 
 async def _ask_async(connection: AsyncConnection, times: int) -> None:
@@ -68,34 +60,29 @@ async def _ask_async(connection: AsyncConnection, times: int) -> None:
         await connection.fetchval("select 1")
 
 
-async def _async(job: Job) -> list[Reading]:
+def _async(job: Job) -> Callable[[int], None]:
     parsed = parse_dsn(job.dsn)
     options = {ours: parsed[libpqs] for libpqs, ours in ASYNCPG_NAMES.items() if libpqs in parsed}
     connect = import_module("asyncpg").connect
-    connections = [await connect(**options) for _ in range(TASKS)]
-    await asyncio.gather(*(_ask_async(one, WARM_UP) for one in connections))
-    readings = []
-    for _ in range(LAPS):
+    loop: AbstractEventLoop = import_module("uvloop").new_event_loop()
+    connections = [loop.run_until_complete(connect(**options)) for _ in range(TASKS)]
+
+    async def together(times: int) -> None:
+        await asyncio.gather(*(_ask_async(one, times) for one in connections))
+
+    return lambda times: loop.run_until_complete(together(times))
+
+
+def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+    lap = (_async if job.contender.driver == "asyncpg" else _blocking)(job)
+    lap(WARM_UP)
+
+    def measure() -> Mapping[str, float]:
         with meter() as reading:
-            await asyncio.gather(
-                *(_ask_async(one, job.size // TASKS // LAPS) for one in connections)
-            )
-        readings.append(reading)
-    for connection in connections:
-        await connection.close()
-    return readings
+            lap(UNITS // TASKS)
+        return {"cpu": reading.cpu / UNITS * 1e6, "rate": UNITS / reading.wall}
 
-
-def _measure(job: Job) -> Mapping[str, float]:
-    if job.contender.driver == "asyncpg":
-        readings: list[Reading] = import_module("uvloop").run(_async(job))
-    else:
-        readings = _blocking(job)
-    queries = job.size // TASKS // LAPS * TASKS
-    return {
-        "cpu": median(reading.cpu for reading in readings) / queries * 1e6,
-        "rate": queries / median(reading.wall for reading in readings),
-    }
+    return measure
 
 
 def _against(peer: str, limit: float, aim: float | None, *, host: str) -> Target:
@@ -104,19 +91,21 @@ def _against(peer: str, limit: float, aim: float | None, *, host: str) -> Target
 
 def _calls(host: str) -> Target:
     # One send and one recv; the rest is room for what loops and allocators do now and then.
-    return Target(f"greenpg/{host}", "unshared", 2.1)
+    return Target(f"greenpg/{host}", "calls", 2.1)
 
 
 WORKLOAD = Workload(
     name="select1",
     title=f"select 1 over {TASKS} connections, one task each",
-    contenders=(
-        # Those that are compared stand side by side: the machine changes least between them.
-        Contender("psycopg2", "threads"),
-        Contender("greenpg", "threads"),
-        Contender("psycopg", "gevent"),
-        Contender("asyncpg", "uvloop"),
-        *(Contender(driver, host) for host in LOOPS for driver in ("greenpg", "psycogreen")),
+    groups=(
+        (Contender("greenpg", "threads"), Contender("psycopg2", "threads")),
+        (
+            Contender("greenpg", "gevent"),
+            Contender("psycogreen", "gevent"),
+            Contender("asyncpg", "uvloop"),
+            Contender("psycopg", "gevent"),
+        ),
+        *((Contender("greenpg", host), Contender("psycogreen", host)) for host in LOOPS[1:]),
     ),
     metrics=(
         Metric("cpu", "client CPU, us/query"),
@@ -132,7 +121,8 @@ WORKLOAD = Workload(
         _against("psycopg/gevent", 0.40, None, host="gevent"),
         *(_calls(host) for host in LOOPS),
     ),
-    measure=_measure,
-    size=16_000,
-    quick=4_800,
+    prepare=_prepare,
+    units=UNITS,
+    rounds=40,
+    quick=10,
 )

@@ -1,0 +1,85 @@
+"""A contender at work: the child process in which it is prepared once and measured lap by lap."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from greenpg._child import Child, ChildError
+
+from ._hosts import HOSTS, LOOP_VARIABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from ._model import Contender, Job, Sample
+
+
+class ContenderFailedError(Exception):
+    """A contender broke down; the text is what its process said, the cause on the last line."""
+
+
+class Player:
+    """Runs laps of a job in a child process; a context manager, which ends the child.
+
+    Between laps the child sleeps. What goes wrong there is raised as ContenderFailedError.
+    """
+
+    def __init__(self, workload: str, job: Job, prefix: Sequence[str] = ()) -> None:
+        """Start the child, under the command `prefix` if given, and let it connect."""
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+        self._child: Child | None = None
+        try:
+            self._child = Child(
+                f"{__package__}._worker",
+                prefix=prefix,
+                env=_environment(job.contender),
+                stderr=self._stderr,
+            )
+            self._ask("prepare", workload=workload, **asdict(job))
+        except ChildError as err:
+            failure = self._failure(err)
+            self.close()
+            raise failure from None
+
+    def lap(self) -> Sample:
+        """Measure once."""
+        return self._ask("lap")
+
+    def close(self) -> None:
+        """End the child; any number of times."""
+        if self._child is not None:
+            self._child.close()
+        self._stderr.close()
+
+    def __enter__(self) -> Player:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _ask(self, order: str, **details: object) -> Sample:
+        assert self._child is not None
+        try:
+            return self._child.ask(order, **details)
+        except ChildError as err:
+            raise self._failure(err) from None
+
+    def _failure(self, err: ChildError) -> ContenderFailedError:
+        self._stderr.seek(0)
+        return ContenderFailedError(
+            self._stderr.read().decode(errors="replace").strip() or str(err)
+        )
+
+
+def _environment(contender: Contender) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if key not in LOOP_VARIABLES}
+    return {**kept, **HOSTS[contender.host].env}
