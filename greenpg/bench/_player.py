@@ -33,17 +33,11 @@ class Player:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         self._child: Child | None = None
         try:
-            self._child = Child(
-                f"{__package__}._worker",
-                prefix=prefix,
-                env=_environment(job.contender),
-                stderr=self._stderr,
-            )
+            self._child = self._start(job, prefix)
             self._ask("prepare", workload=workload, **asdict(job))
-        except ChildError as err:
-            failure = self._failure(err)
+        except BaseException:
             self.close()
-            raise failure from None
+            raise
 
     def lap(self) -> Sample:
         """Measure once."""
@@ -65,6 +59,13 @@ class Player:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _start(self, job: Job, prefix: Sequence[str]) -> Child:
+        module, env = f"{__package__}._worker", _environment(job.contender)
+        try:
+            return Child(module, prefix=prefix, env=env, stderr=self._stderr)
+        except ChildError as err:
+            raise self._failure(err) from None
 
     def _ask(self, order: str, **details: object) -> Sample:
         assert self._child is not None
