@@ -10,11 +10,11 @@ from .layers import Module, modules
 LAYERS = (
     ("_early", "_child", "errorcodes", "errors", "backend", "sql", "tz"),
     ("_copyfmt", "_libpq", "_replmsg"),
-    ("_ops",),
+    ("_ops", "_pipe", "_results"),
     ("_state", "sync", "threads"),
     ("_attempt", "_cancel", "_forks", "_repair"),
     ("_wait",),
-    ("copy", "lobject", "pipeline"),
+    ("_fetch", "_many", "_plain", "_raw", "copy", "lobject", "pipeline"),
     ("cursor", "connection"),
     ("_connect", "_hosts", "extensions", "extras", "notify", "patch", "replication"),
     ("pool",),
