@@ -1,1 +1,423 @@
-"""To come."""
+"""Tasks that share a connection: any two operations, the lock and its order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg2
+from psycopg2 import extensions as ext
+
+import greenpg
+from greenpg import ConnectionLock, DeadlineExceeded
+from greenpg.patch import patcher
+
+from ._operations import OPERATIONS, Stage
+from ._tests import each, limit, needs, raises
+
+if TYPE_CHECKING:
+    from ._context import Context
+
+SHORT: Final = 0.03
+SLOW: Final = "select pg_sleep(0.1)"
+PREPARED: Final = """
+    select gid from pg_prepared_xacts
+    where database = current_database() and gid like %s
+"""
+
+
+@limit(60)
+@each(*OPERATIONS)
+def test_any_two_operations(ctx: Context, case: str) -> None:
+    conn = ctx.connect()
+    try:
+        for other in OPERATIONS:
+            for began in (True, False):
+                ctx.note(f"{case} and {other}, {'inside' if began else 'outside'} a transaction")
+                conn = ctx.connect() if conn.closed else conn
+                _run_pair(ctx, conn, case, other, began)
+    finally:
+        _forget_prepared(ctx)
+
+
+def _run_pair(ctx: Context, conn: Any, one: str, other: str, began: bool) -> None:
+    stage = Stage.prepared(conn, began)
+
+    jobs = [ctx.spawn(OPERATIONS[name], stage) for name in (one, other)]
+
+    for job in jobs:
+        job.join()
+        if job.error is not None and not isinstance(job.error, psycopg2.Error):
+            raise job.error
+    if "close" not in (one, other):
+        assert not conn.closed
+        assert _works(conn)
+
+
+def _works(conn: Any) -> bool:
+    with suppress(psycopg2.Error):
+        conn.tpc_rollback()  # of a transaction that the other task left there
+    conn.reset()
+    conn.autocommit = False
+    with conn.cursor() as cur:
+        cur.execute("select 42")
+        return bool(cur.fetchall() == [(42,)])
+
+
+def _forget_prepared(ctx: Context) -> None:
+    for (gid,) in ctx.server.ask(PREPARED, "%"):
+        ctx.server.ask("rollback prepared %s", gid)
+
+
+@limit(60)
+def test_storm_of_operations(ctx: Context) -> None:
+    calm = [OPERATIONS[name] for name in OPERATIONS if name != "close"]
+    conn = ctx.connect()
+
+    def work() -> None:
+        for _ in range(30):
+            with suppress(psycopg2.Error):
+                ctx.random.choice(calm)(stage)
+
+    stage = Stage.prepared(conn, began=True)
+    jobs = [ctx.spawn(work) for _ in range(8)]
+    for job in jobs:
+        job.result(40)
+    _forget_prepared(ctx)
+
+    assert _works(conn)
+
+
+def test_operations_of_a_transaction_stay_in_order(ctx: Context) -> None:
+    conn, order = ctx.connect(), list[str]()
+
+    def ask(name: str) -> None:
+        with conn.cursor() as cur:
+            cur.execute("select %s", (name,))
+            order.append(cur.fetchone()[0])
+
+    slow = ctx.spawn(lambda: conn.cursor().execute(SLOW))
+    ctx.busy(conn)
+    jobs = []
+    for name in "abcde":
+        jobs.append(ctx.spawn(ask, name))
+        ctx.backend.sleep(0.002)
+    for job in (slow, *jobs):
+        job.result()
+
+    assert order == list("abcde")
+
+
+def test_holder_does_not_overtake_those_who_wait(ctx: Context) -> None:
+    conn, order = ctx.connect(), list[str]()
+
+    def once() -> None:
+        conn.cursor().execute("select 1")
+        order.append("waiter")
+
+    def often() -> None:
+        conn.cursor().execute(SLOW)
+        conn.cursor().execute("select 1")
+        order.append("holder")
+
+    holder = ctx.spawn(often)
+    ctx.busy(conn)
+    waiter = ctx.spawn(once)
+    waiter.result()
+    holder.result()
+
+    assert order == ["waiter", "holder"]
+
+
+def test_shared_connection_holds_nobody_else_up(ctx: Context) -> None:
+    conn = ctx.connect()
+
+    with ctx.heartbeat() as pulse:
+        jobs = [ctx.spawn(lambda: conn.cursor().execute(SLOW)) for _ in range(3)]
+        for job in jobs:
+            job.result()
+
+    assert pulse.beats > 10
+
+
+# Exclusive use
+
+
+def test_exclusive_spans_operations(ctx: Context) -> None:
+    conn, order = ctx.connect(), list[str]()
+
+    def intrude() -> None:
+        conn.cursor().execute("select 1")
+        order.append("intruder")
+
+    with conn.exclusive():
+        conn.cursor().execute("select 1")
+        intruder = ctx.spawn(intrude)
+        ctx.backend.sleep(SHORT)
+        conn.cursor().execute("select 1")
+        conn.commit()
+        order.append("holder")
+    intruder.result()
+
+    assert order == ["holder", "intruder"]
+
+
+def test_exclusive_is_reentrant(ctx: Context) -> None:
+    conn = ctx.connect()
+    lock = ConnectionLock(conn)
+
+    with conn.exclusive(), conn.exclusive(), lock:
+        with lock:
+            conn.cursor().execute("select 1")
+        intruder = ctx.spawn(conn.commit)
+        ctx.backend.sleep(SHORT)
+        waited = not intruder.ended
+        held = lock.locked()
+
+    intruder.result()
+    assert waited
+    assert held
+    assert not lock.locked()
+
+
+def test_exclusive_ends_with_an_error(ctx: Context) -> None:
+    conn = ctx.connect()
+
+    with raises(ZeroDivisionError), conn.exclusive():
+        raise ZeroDivisionError
+
+    ctx.spawn(conn.commit).result()
+    with raises(RuntimeError):
+        ConnectionLock(conn).release()
+
+
+def test_only_the_holder_releases(ctx: Context) -> None:
+    conn = ctx.connect()
+
+    with conn.exclusive():
+        thief = ctx.spawn(ConnectionLock(conn).release)
+
+        with raises(RuntimeError):
+            thief.result()
+        assert ConnectionLock(conn).locked()
+
+
+def test_waiting_for_the_lock_times_out(ctx: Context) -> None:
+    conn = ctx.connect()
+
+    def impatient() -> None:
+        ConnectionLock(conn).acquire(timeout=SHORT)
+
+    with conn.exclusive(), raises(DeadlineExceeded):
+        ctx.spawn(impatient).result()
+
+    ctx.spawn(conn.commit).result()
+
+
+def test_deadline_counts_the_wait_for_the_lock(ctx: Context) -> None:
+    conn = ctx.connect()
+
+    def impatient() -> None:
+        with conn.deadline(SHORT):
+            conn.cursor().execute("select 1")
+
+    with conn.exclusive(), raises(DeadlineExceeded):
+        ctx.spawn(impatient).result()
+
+    ctx.spawn(conn.commit).result()
+
+
+def test_lock_is_for_connections_of_greenpg(ctx: Context) -> None:
+    with raises(TypeError, words="greenpg.connect"):
+        ConnectionLock(object())
+
+
+@needs("kill")
+@each("kill", "timeout")
+def test_waiter_that_gives_up_leaves_no_hole(ctx: Context, case: str) -> None:
+    conn = ctx.connect()
+    with conn.exclusive():
+        quitter = ctx.spawn(_limited(ctx, conn.commit) if case == "timeout" else conn.commit)
+        patient = ctx.spawn(conn.commit)
+        ctx.backend.sleep(SHORT)
+        if case == "kill":
+            quitter.kill()
+        quitter.join()
+        assert quitter.error is not None
+        assert not patient.ended
+
+    patient.result()
+    assert not ConnectionLock(conn).locked()
+
+
+def _limited(ctx: Context, fn: Callable[[], object]) -> Callable[[], object]:
+    def limited() -> None:
+        with ctx.timeout(SHORT):
+            fn()
+
+    return limited
+
+
+@needs("kill")
+def test_waiter_killed_as_its_turn_comes_passes_it_on(ctx: Context) -> None:
+    conn = ctx.connect()
+    for _ in range(20):
+        lock = ConnectionLock(conn)
+        lock.acquire()
+        first, second = ctx.spawn(conn.commit), ctx.spawn(conn.commit)
+        ctx.backend.sleep(0.002)
+
+        lock.release()
+        first.kill()
+
+        first.join()
+        second.result()
+    assert not lock.locked()
+
+
+@needs("kill")
+def test_killed_holder_lets_go(ctx: Context) -> None:
+    conn = ctx.connect()
+
+    def hold() -> None:
+        with conn.exclusive():
+            ctx.backend.sleep(10)
+
+    holder = ctx.spawn(hold)
+    ctx.backend.sleep(SHORT)
+    waiter = ctx.spawn(conn.commit)
+
+    holder.kill()
+
+    waiter.result()
+
+
+@needs("kill")
+@limit(30)
+def test_storm_of_kills_leaves_the_lock_free(ctx: Context) -> None:
+    conn, inside = ctx.connect(autocommit=True), list[int]()
+
+    def use() -> None:
+        with conn.exclusive():
+            inside.append(1)
+            assert len(inside) == 1, "two tasks hold the lock"
+            try:
+                ctx.backend.sleep(ctx.random.random() * 0.002)
+            finally:
+                inside.pop()
+
+    for _ in range(30):
+        jobs = [ctx.spawn(use) for _ in range(12)]
+        for _ in range(8):
+            ctx.backend.sleep(ctx.random.random() * 0.002)
+            ctx.random.choice(jobs).kill()
+        for job in jobs:
+            job.join()
+            assert job.error is None or isinstance(job.error, ctx.backend.exits), job.error
+
+    assert not ConnectionLock(conn).locked()
+    conn.cursor().execute("select 1")
+
+
+# Closing
+
+
+def test_close_by_another_task_ends_a_query(ctx: Context) -> None:
+    conn = ctx.connect()
+    pid = conn.info.backend_pid
+    query = ctx.spawn(lambda: conn.cursor().execute("select pg_sleep(10)"))
+    ctx.busy(conn)
+
+    conn.close()
+
+    assert isinstance(query.join(2).error, (greenpg.InterfaceError, greenpg.OperationalError))
+    ctx.wait_until(lambda: not ctx.server.exists(pid), "the session has ended")
+
+
+def test_close_meets_those_who_wait_for_their_turn(ctx: Context) -> None:
+    conn = ctx.connect()
+    jobs = [ctx.spawn(lambda: conn.cursor().execute("select pg_sleep(10)")) for _ in range(4)]
+    ctx.busy(conn)
+    ctx.backend.sleep(SHORT)
+
+    conn.close()
+
+    for job in jobs:
+        assert isinstance(job.join(2).error, (greenpg.InterfaceError, greenpg.OperationalError))
+
+
+def test_close_while_another_task_holds_the_lock(ctx: Context) -> None:
+    conn = ctx.connect()
+
+    with conn.exclusive():
+        ctx.spawn(conn.close).result()
+
+        with raises(greenpg.InterfaceError):
+            conn.cursor().execute("select 1")
+
+    assert conn.closed
+
+
+def test_close_by_several_tasks_at_once(ctx: Context) -> None:
+    conn = ctx.connect()
+    query = ctx.spawn(lambda: conn.cursor().execute("select pg_sleep(10)"))
+    ctx.busy(conn)
+
+    jobs = [ctx.spawn(conn.close) for _ in range(3)]
+
+    for job in jobs:
+        job.result(3)
+    assert query.join().error is not None
+    assert conn.closed
+
+
+# Cursors that psycopg2's names make
+
+
+def test_cursor_of_greenpg_extensions_waits_its_turn(ctx: Context) -> None:
+    conn = ctx.connect()
+    cur = greenpg.extensions.cursor(conn)
+
+    _check_turns(ctx, conn, cur)
+
+
+def test_cursor_of_psycopg2_waits_its_turn_once_patched(ctx: Context) -> None:
+    patch, unpatch = patcher(ctx.backend)
+    patch()
+    try:
+        conn = psycopg2.connect(ctx.dsn)
+        cur = ext.cursor(conn)
+        _check_turns(ctx, conn, cur)
+        assert isinstance(conn, greenpg.Connection)
+        assert isinstance(cur, ext.cursor)
+        conn.close()
+    finally:
+        unpatch()
+        greenpg.use(ctx.backend)
+    plain = psycopg2.connect(ctx.dsn)
+    assert not isinstance(plain, greenpg.Connection)
+    plain.close()
+
+
+def _check_turns(ctx: Context, conn: Any, cur: Any) -> None:
+    slow = ctx.spawn(lambda: conn.cursor().execute(SLOW))
+    ctx.busy(conn)
+    with ctx.heartbeat():
+        cur.execute("select 1")
+    assert cur.fetchall() == [(1,)]
+    slow.result()
+
+
+def test_rows_for_executemany_may_come_from_the_same_connection(ctx: Context) -> None:
+    conn = ctx.connect()
+    named = conn.cursor("source")
+    named.itersize = 2
+    named.execute("select generate_series(1, 7)")
+    target = conn.cursor()
+    target.execute("create temporary table copies (n int)")
+
+    target.executemany("insert into copies values (%s)", named)
+
+    target.execute("select count(*), sum(n) from copies")
+    assert target.fetchall() == [(7, 28)]
