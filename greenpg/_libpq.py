@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from ctypes import POINTER, c_char_p, c_int, c_void_p
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from ctypes import POINTER, PYFUNCTYPE, c_char_p, c_int, c_void_p
+from functools import cache
+from typing import Any, Final, TypeAlias
 
 import psycopg2._psycopg
 from psycopg2 import extensions as ext
@@ -14,7 +15,11 @@ from .errors import FeatureUnavailable
 
 __all__ = ["Libpq", "libpq"]
 
+PGRES_COMMAND_OK: Final = 1
+PGRES_TUPLES_OK: Final = 2
 PGRES_FATAL_ERROR: Final = 7
+PGRES_PIPELINE_SYNC: Final = 10
+PGRES_PIPELINE_ABORTED: Final = 11
 PGRES_COPY_OUT: Final = 3
 PGRES_COPY_IN: Final = 4
 PGRES_COPY_BOTH: Final = 8
@@ -22,6 +27,8 @@ POLLING_FAILED: Final = 0
 POLLING_READING: Final = 1
 POLLING_WRITING: Final = 2
 POLLING_OK: Final = 3
+
+Parameter: TypeAlias = tuple[int, bytes]  # a type's oid and a binary value
 
 _P, _I, _S = c_void_p, c_int, c_char_p
 
@@ -48,6 +55,7 @@ _SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "PQgetResult": (_P, (_P,)),
     "PQclear": (None, (_P,)),
     "PQresultStatus": (_I, (_P,)),
+    "PQgetlength": (_I, (_P, _I, _I)),
     "PQerrorMessage": (_S, (_P,)),
     "PQgetCancel": (_P, (_P,)),
     "PQfreeCancel": (None, (_P,)),
@@ -56,6 +64,22 @@ _SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "PQputCopyEnd": (_I, (_P, _S)),
     "PQgetCopyData": (_I, (_P, POINTER(_P), _I)),
     "PQgetlineAsync": (_I, (_P, _P, _I)),
+    "PQsendQueryParams": (_I, (_P, _S, _I, _P, _P, _P, _P, _I)),
+    "PQsendPrepare": (_I, (_P, _S, _S, _I, _P)),
+    "PQsendQueryPrepared": (_I, (_P, _S, _I, _P, _P, _P, _I)),
+    "PQpipelineSync": (_I, (_P,)),
+    "PQsendFlushRequest": (_I, (_P,)),
+    "PQresultErrorMessage": (_S, (_P,)),
+    "PQresultErrorField": (_S, (_P, _I)),
+    "PQcmdTuples": (_S, (_P,)),
+    "PQcmdStatus": (_S, (_P,)),
+    "PQntuples": (_I, (_P,)),
+    "PQnfields": (_I, (_P,)),
+    "PQfname": (_S, (_P, _I)),
+    "PQftype": (ctypes.c_uint, (_P, _I)),
+    "PQfsize": (_I, (_P, _I)),
+    "PQgetisnull": (_I, (_P, _I, _I)),
+    "PQgetvalue": (_S, (_P, _I, _I)),
     "PQenterPipelineMode": (_I, (_P,)),
     "PQexitPipelineMode": (_I, (_P,)),
     "PQcancelCreate": (_P, (_P,)),
@@ -105,6 +129,12 @@ class Libpq:
         setattr(self, name, function)
         return function
 
+    @cache
+    def prototype(self, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+        """Return a function with another signature than its attribute's."""
+        function: Callable[..., Any] = PYFUNCTYPE(result, *arguments)((name, self._dll))
+        return function
+
     def cancel_blocking(self, key: int) -> str | None:
         """Send the cancel request of PQgetCancel's `key`; libpq's error text, or None.
 
@@ -130,6 +160,16 @@ class Libpq:
 libpq: Final = Libpq()
 
 
+def texts(values: list[bytes | None]) -> Any:
+    """Return a C array of strings for a statement's parameters."""
+    return (c_char_p * len(values))(*values)
+
+
+def oids(types: tuple[int, ...]) -> Any:
+    """Return a C array of type oids; 0 lets the server choose."""
+    return (ctypes.c_uint * len(types))(*types)
+
+
 class CopyBuffer:
     """Gathers the data of a COPY that libpq has received, many rows at a time."""
 
@@ -150,6 +190,26 @@ class CopyBuffer:
                 return bytes(self._view[:position]), count < 0
             position += count
         return bytes(self._view[:position]), False
+
+
+def send_query(pgconn: int, sql: bytes, parameters: Sequence[Parameter]) -> bool:
+    """Send a statement with binary parameters, asking for binary results; False if refused."""
+    count = len(parameters)
+    integers, texts = c_int * count, c_char_p * count
+    types, values = zip(*parameters, strict=True)
+    lengths = integers(*map(len, values))
+    formats = integers(*[1] * count)
+    return bool(
+        libpq.PQsendQueryParams(
+            pgconn, sql, count, integers(*types), texts(*values), lengths, formats, 1
+        )
+    )
+
+
+def single_value(result: int) -> bytes:
+    """Return the one value of a result of one row and one column."""
+    address = libpq.prototype("PQgetvalue", _P, _P, _I, _I)
+    return ctypes.string_at(address(result, 0, 0), libpq.PQgetlength(result, 0, 0))
 
 
 def skip_copy_data(pgconn: int) -> int:

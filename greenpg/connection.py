@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from psycopg2 import ProgrammingError
 from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
+from psycopg2._psycopg import lobject as c_lobject
 
 from . import _cancel, _forks
 from ._attempt import backend_of_next
 from ._repair import closed, leave
 from ._state import State
+from ._wait import wait_callback
 from .cursor import Cursor, derived_class, green_cursor_class
+from .lobject import Lobject
+from .pipeline import Pipeline
 from .sync import ConnectionLock, Deadline
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ __all__ = ["Connection", "green_connection_class"]
 
 _T = TypeVar("_T")
 _cursor = c_connection.cursor
+_lobject = c_connection.lobject
 _c_notifies: Final[Any] = c_connection.notifies
 _CALLS_AT_A_STRETCH: Final = 100
 _c_factory: Final[Any] = c_connection.cursor_factory
@@ -111,6 +116,33 @@ class Connection(c_connection):
         if isinstance(factory, type):
             factory = green_cursor_class(factory)
         return _cursor(self, name, factory, withhold, scrollable)
+
+    def lobject(
+        self,
+        oid: int = 0,
+        mode: str | None = "",
+        new_oid: int = 0,
+        new_file: str | None = None,
+        lobject_factory: Callable[..., Any] | None = None,
+    ) -> Any:
+        """Open a large object, or create one; a factory gets the green class under it as cursors do.
+
+        psycopg2's manual, "Access to PostgreSQL large objects". It is valid until the end of the
+        transaction, and can also be used as a context manager and as a raw file.
+        """
+        file = () if new_file is None else (new_file,)
+        if self.closed or self.async_ or ext.get_wait_callback() is not wait_callback:
+            plain = lobject_factory or c_lobject
+            return _lobject(self, oid, mode, new_oid, *file, lobject_factory=plain)
+        if self.status == ext.STATUS_PREPARED:
+            raise ProgrammingError("lobject cannot be used with a prepared two-phase transaction")
+        factory = lobject_factory or Lobject
+        if isinstance(factory, type) and issubclass(factory, c_lobject):
+            factory = green_lobject_class(factory)
+        made = factory(self, oid, mode, new_oid, *file)
+        if not isinstance(made, c_lobject):
+            raise TypeError("lobject factory must be subclass of psycopg2.extensions.lobject")
+        return made
 
     def commit(self) -> None:
         """Commit the transaction; interrupted, it may have been committed or not."""
@@ -256,6 +288,10 @@ class Connection(c_connection):
             f"closed: {self.closed}>"
         )
 
+    def pipeline(self) -> Pipeline:
+        """Queue statements in a with block and read their results when wanted; see `Pipeline`."""
+        return Pipeline(self)
+
     def exclusive(self) -> ConnectionLock:
         """Keep the connection for this task through a with block; re-entrant."""
         return ConnectionLock(self)
@@ -274,3 +310,10 @@ def green_connection_class(base: type) -> type:
     if issubclass(base, Connection):
         return base
     return Connection if base is c_connection else derived_class(base, Connection)
+
+
+def green_lobject_class(base: type) -> type:
+    """Return the user's large object class with `Lobject` under it, above psycopg2's C class."""
+    if issubclass(base, Lobject):
+        return base
+    return Lobject if base is c_lobject else derived_class(base, Lobject)

@@ -13,8 +13,10 @@ from psycopg2.extensions import get_wait_callback
 
 from . import copy
 from ._fetch import SLICE_ROWS, fetch_on, stream
+from ._many import execute_many, may_pipeline
 from ._repair import leave
 from ._wait import wait_callback
+from .sync import ConnectionLock
 
 if TYPE_CHECKING:
     from ._state import Job
@@ -24,6 +26,7 @@ __all__ = ["Cursor", "NamedCursor", "derived_class", "green_cursor_class"]
 _T = TypeVar("_T")
 _execute = c_cursor.execute
 _fetchmany: Callable[..., list[Any]] = c_cursor.fetchmany
+_c_rowcount: Final[Any] = c_cursor.rowcount
 _NAMED_ROWS: Final = 5000
 
 
@@ -34,6 +37,7 @@ class Cursor(c_cursor):
     """
 
     connection: Any
+    _touched: tuple[bytes | None, int] = (None, 0)  # executemany's last query, and its count
     _fetching = False  # a task is half-way through a large result
 
     def __init__(self, conn: Any, name: Any = None, *args: Any, **kwargs: Any) -> None:
@@ -63,8 +67,26 @@ class Cursor(c_cursor):
 
     def executemany(self, query: Any, vars_list: Any) -> None:
         """Run a statement for each set of variables, which may come from the same connection."""
-        rows = _outside(self.connection, vars_list)
-        self._run(c_cursor.executemany, query, rows, leaving=rows.close)
+        conn = self.connection
+        if not hasattr(conn, "_state") or not may_pipeline(self, query):
+            self._many(query, vars_list)
+            return
+        with ConnectionLock(conn):
+            touched = execute_many(self, query, iter(vars_list), partial(self._many, query))
+        self._touched = (self.query, touched)
+
+    def _many(self, query: Any, rows: Iterable[Any]) -> None:
+        outside = _outside(self.connection, rows)
+        self._run(c_cursor.executemany, query, outside, leaving=outside.close)
+
+    @property
+    def rowcount(self) -> int:
+        """The number of rows that the last statement touched or returned; -1 if unknown."""
+        query, touched = self._touched
+        if query is not None and query is self.query:
+            return touched
+        count: int = _c_rowcount.__get__(self)
+        return count
 
     def copy_from(
         self,

@@ -1,6 +1,6 @@
 """psycopg2's error classes and greenpg's own, each also the fitting DB-API class."""
 
-from psycopg2 import InterfaceError, NotSupportedError
+from psycopg2 import InterfaceError, NotSupportedError, OperationalError
 from psycopg2.errors import *  # noqa: F403  the classes are made by psycopg2's C code
 from psycopg2.errors import QueryCanceled, lookup
 
@@ -10,6 +10,7 @@ __all__ = [
     "DeadlineExceeded",
     "FeatureUnavailable",
     "NotGreenWarning",
+    "PipelineAborted",
     "lookup",
 ]
 
@@ -24,6 +25,10 @@ class DeadlineExceeded(QueryCanceled):
     The query was cancelled on the server and the connection can be used on:
     at once under autocommit, after a rollback inside a transaction.
     """
+
+
+class PipelineAborted(OperationalError):
+    """A statement of a pipeline was not run because one before it had failed."""
 
 
 class FeatureUnavailable(NotSupportedError):

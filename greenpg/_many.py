@@ -1,0 +1,169 @@
+"""executemany in pipeline mode, with psycopg2's results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from psycopg2 import extensions as ext
+from psycopg2._psycopg import cursor as c_cursor
+
+from . import _results
+from ._libpq import PGRES_COMMAND_OK, PGRES_TUPLES_OK, oids, texts
+from ._pipe import Pipe, has_pipelines
+from ._plain import PlainInsert
+from ._raw import pgconn_of, run
+
+if TYPE_CHECKING:
+    from ._ops import Steps
+
+__all__ = ["execute_many", "may_pipeline"]
+
+PART: Final = 5000  # rows that are kept in memory, in case psycopg2 has to run them itself
+WORTH_IT: Final = 4
+_DML: Final = re.compile(r"\s*(?:insert|update|delete|merge)\b[^;]*\Z", re.I)
+_c_rowcount: Final[Any] = c_cursor.rowcount
+OneByOne = Callable[[list[Any]], None]
+
+
+def may_pipeline(cur: Any, query: Any) -> bool:
+    """Tell whether the statement is one that means the same in a pipeline."""
+    if not isinstance(query, str) or not _DML.match(query):
+        return False
+    return has_pipelines() and not cur.connection.async_ and cur.name is None
+
+
+class _Tally:
+    """Counts the rows that the statements touch, until one fails."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.failed = False
+
+    def take(self, result: int, status: int) -> None:
+        if status in (PGRES_COMMAND_OK, PGRES_TUPLES_OK):
+            self.rows += max(_results.rowcount(result), 0)
+        else:
+            self.failed = True
+
+
+class _Silent(_Tally):
+    """Answers to preparations and savepoints; an error shows in the statements that follow."""
+
+    def take(self, result: int, status: int) -> None:
+        pass
+
+
+def execute_many(cur: Any, query: str, rows: Iterator[Any], one_by_one: OneByOne) -> int:
+    """Run the statement for all rows and return how many rows it touched.
+
+    The first row and each part's last are psycopg2's: it begins the transaction, and the cursor
+    is left as it would be. A part that fails is undone and run by psycopg2, row by row, so that
+    the error, and under autocommit the rows before it, are what they would have been.
+    """
+    plain = PlainInsert.of(cur.connection, query)
+    touched, size = 0, 1
+    while True:
+        part, failure = _gather(rows, size)
+        more = len(part) == size
+        if len(part) >= WORTH_IT:
+            touched += _run_part(cur, query, part[:-1], plain, one_by_one)
+            part = part[-1:]
+        if part or size == 1:
+            one_by_one(part)
+            touched += _rowcount(cur)
+        if failure is not None:
+            raise failure
+        if not more:
+            return touched
+        size = PART
+
+
+def _gather(rows: Iterator[Any], size: int) -> tuple[list[Any], BaseException | None]:
+    part: list[Any] = []
+    try:
+        for row in rows:
+            part.append(row)
+            if len(part) == size:
+                break
+    except BaseException as err:
+        return part, err
+    return part, None
+
+
+def _run_part(
+    cur: Any, query: str, part: list[Any], plain: PlainInsert | None, one_by_one: OneByOne
+) -> int:
+    conn = cur.connection
+    pipe = Pipe(*pgconn_of(conn))
+    tally = _Tally()
+    nested = conn.info.transaction_status == ext.TRANSACTION_STATUS_INTRANS
+    run(conn, _steps(cur, query, part, plain, pipe, tally, nested), pipe.abandon)
+    if not tally.failed:
+        return tally.rows
+    if nested:
+        with conn.cursor() as other:
+            other.execute("ROLLBACK TO SAVEPOINT greenpg_many; RELEASE SAVEPOINT greenpg_many")
+    one_by_one(part)
+    return _rowcount(cur)
+
+
+def _rowcount(cur: Any) -> int:
+    """Return what psycopg2 counted, 0 where it does not know."""
+    count: int = _c_rowcount.__get__(cur)
+    return max(count, 0)
+
+
+def _steps(
+    cur: Any,
+    query: str,
+    part: list[Any],
+    plain: PlainInsert | None,
+    pipe: Pipe,
+    tally: _Tally,
+    nested: bool,
+) -> Steps:
+    silent = _Silent()
+    pipe.enter()
+    if plain is not None:
+        plain.forget()
+    if nested:
+        pipe.send(silent, b"SAVEPOINT greenpg_many")
+    for row in part:
+        if not _send(cur, query, row, plain, pipe, tally):
+            tally.failed = True
+        if tally.failed:
+            break
+        yield from pipe.turn()
+    if nested and not tally.failed:
+        pipe.send(silent, b"RELEASE SAVEPOINT greenpg_many")
+    yield from pipe.sync() if not tally.failed else _abort(pipe)
+    yield from pipe.finish()
+    pipe.leave()
+
+
+def _abort(pipe: Pipe) -> Steps:
+    """End the group with an error, so that what was sent of it under autocommit is undone."""
+    pipe.send(_Silent(), b"ROLLBACK TO SAVEPOINT greenpg_no_such_savepoint")
+    yield from pipe.sync()
+
+
+def _send(
+    cur: Any, query: str, row: Any, plain: PlainInsert | None, pipe: Pipe, tally: _Tally
+) -> bool:
+    """Queue one row; False if psycopg2 cannot write it, for which it has an error of its own."""
+    encoded = plain.encoded(row) if plain is not None else None
+    if plain is None or encoded is None:
+        if plain is not None:
+            plain.forget()
+        try:
+            sql = c_cursor.mogrify(cur, query, row)
+        except Exception:
+            return False
+        pipe.send(tally, sql)
+        return True
+    if not plain.fits(encoded):
+        pipe.prepare(_Silent(), plain.sql, oids(plain.adopt(encoded)))
+    pipe.send_prepared(tally, texts([text for _, text in encoded]))
+    return True

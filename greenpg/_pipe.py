@@ -1,0 +1,147 @@
+"""libpq's pipeline mode as steps: many commands are sent before the first is answered."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final, Protocol
+
+from psycopg2 import OperationalError
+
+from ._libpq import PGRES_PIPELINE_SYNC, libpq
+from ._ops import Steps, flush
+from .backend import READ, WRITE
+
+__all__ = ["Answer", "Pipe", "has_pipelines"]
+
+EVERY: Final = 256  # commands between two looks at what the server has answered
+
+
+def has_pipelines() -> bool:
+    """Tell whether libpq has pipeline mode (PostgreSQL 14 and later)."""
+    return libpq.has("PQenterPipelineMode", "PQpipelineSync", "PQsendFlushRequest")
+
+
+class Answer(Protocol):
+    """What becomes of one command's result."""
+
+    def take(self, result: int, status: int) -> None:
+        """Read a result; it is freed afterwards."""
+        ...
+
+
+class Pipe:
+    """The commands that were sent and not answered; None among them is a Sync."""
+
+    def __init__(self, pgconn: int, fd: int) -> None:
+        self._pgconn = pgconn
+        self._fd = fd
+        self._waiting: deque[Answer | None] = deque()
+        self._answered = False
+        self.sent = 0
+
+    def enter(self) -> None:
+        """Switch libpq to pipeline mode."""
+        self._check(libpq.PQenterPipelineMode(self._pgconn))
+
+    def leave(self) -> None:
+        """Switch back; everything has been answered."""
+        self._check(libpq.PQexitPipelineMode(self._pgconn))
+
+    def send(self, answer: Answer, sql: bytes) -> None:
+        """Queue a statement without parameters."""
+        sent = libpq.PQsendQueryParams(self._pgconn, sql, 0, None, None, None, None, 0)
+        self._sent(answer, sent)
+
+    def prepare(self, answer: Answer, sql: bytes, types: Any) -> None:
+        """Queue the preparation of the unnamed statement."""
+        self._sent(answer, libpq.PQsendPrepare(self._pgconn, b"", sql, len(types), types))
+
+    def send_prepared(self, answer: Answer, values: Any) -> None:
+        """Queue an execution of the unnamed statement with text values."""
+        count = len(values)
+        sent = libpq.PQsendQueryPrepared(self._pgconn, b"", count, values, None, None, 0)
+        self._sent(answer, sent)
+
+    def _sent(self, answer: Answer, ok: int) -> None:
+        self._check(ok)
+        self._waiting.append(answer)
+        self.sent += 1
+
+    def _check(self, ok: int) -> None:
+        if not ok:
+            text = libpq.PQerrorMessage(self._pgconn) or b"pipeline mode failed"
+            raise OperationalError(text.decode(errors="replace"))
+
+    def turn(self) -> Steps:
+        """Every some hundred commands: take answers, send on, and let other tasks run."""
+        if self.sent % EVERY == 0:
+            yield from self.pump()
+            yield self._fd, 0
+
+    def pump(self) -> Steps:
+        """Send all that is queued, taking answers meanwhile."""
+        while True:
+            self._receive()
+            unsent = libpq.PQflush(self._pgconn)
+            if unsent != 1:
+                return
+            yield self._fd, READ | WRITE
+
+    def sync(self) -> Steps:
+        """End a group of commands: an error in it goes no further."""
+        self._check(libpq.PQpipelineSync(self._pgconn))
+        self._waiting.append(None)
+        yield from self.pump()
+
+    def finish(self) -> Steps:
+        """Wait until all has been answered."""
+        yield from self._await(0)
+
+    def until(self, answer: Answer) -> Steps:
+        """Wait until the server has answered this command."""
+        if answer in self._waiting:
+            self._check(libpq.PQsendFlushRequest(self._pgconn))
+            after = len(self._waiting) - self._waiting.index(answer) - 1
+            yield from self._await(after)
+
+    def _await(self, left: int) -> Steps:
+        yield from flush(self._pgconn, self._fd)
+        self._absorb()
+        while len(self._waiting) > left:
+            yield self._fd, READ
+            self._receive()
+
+    def abandon(self) -> Steps:
+        """After a cancel: take all answers, synchronise, and leave pipeline mode."""
+        if not self._waiting or self._waiting[-1] is not None:
+            yield from self.sync()
+        yield from self.finish()
+        self.leave()
+
+    def _receive(self) -> None:
+        self._check(libpq.PQconsumeInput(self._pgconn))
+        self._absorb()
+
+    def _absorb(self) -> None:
+        """Take the answers that have arrived."""
+        pgconn, waiting = self._pgconn, self._waiting
+        while waiting and not libpq.PQisBusy(pgconn):
+            result = libpq.PQgetResult(pgconn)
+            if result:
+                self._take(result)
+            elif self._answered:  # each command's results end with a null
+                self._answered = False
+                waiting.popleft()
+
+    def _take(self, result: int) -> None:
+        try:
+            status = libpq.PQresultStatus(result)
+            if status == PGRES_PIPELINE_SYNC:
+                self._waiting.popleft()
+                return
+            self._answered = True
+            answer = self._waiting[0]
+            if answer is not None:
+                answer.take(result, status)
+        finally:
+            libpq.PQclear(result)

@@ -1,0 +1,137 @@
+"""Values whose text form means the same as the literal that psycopg2 would write."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from types import NoneType
+from typing import Any, Final, TypeAlias
+
+from psycopg2 import _psycopg
+from psycopg2 import extensions as ext
+
+__all__ = ["PlainInsert"]
+
+Encoded: TypeAlias = "tuple[int, bytes | None]"  # the literal's type, and its text
+
+BOOL, BYTEA, INT8, INT4, FLOAT8, NUMERIC = 16, 17, 20, 23, 701, 1700
+DATE, TIMESTAMP, TIMESTAMPTZ = 1082, 1114, 1184
+UNKNOWN: Final = 0
+NULL: Final = -1  # fits any type
+_WIDER: Final = {(INT8, INT4), (NUMERIC, INT4), (NUMERIC, INT8)}
+
+_INSERT: Final = re.compile(
+    r"\s*insert\s+into\s+[^%();]+(?:\([^%();]*\)\s*)?values\s*\(\s*"
+    r"(?P<items>%(?:\(\w+\))?s(?:\s*,\s*%(?:\(\w+\))?s)*)\s*\)\s*(?:on\s+conflict\s+do\s+nothing\s*)?\Z",
+    re.I,
+)
+_ITEM: Final = re.compile(r"%(?:\((\w+)\))?s")
+
+
+def _integer(value: int) -> Encoded:
+    kind = INT4 if -(2**31) <= value < 2**31 else INT8 if -(2**63) <= value < 2**63 else NUMERIC
+    return kind, b"%d" % value
+
+
+def _float(value: float) -> Encoded:
+    return (NUMERIC if math.isfinite(value) else FLOAT8), repr(value).encode()
+
+
+def _decimal(value: Decimal) -> Encoded | None:
+    return (NUMERIC, str(value).encode()) if value.is_finite() else None
+
+
+def _moment(value: datetime) -> Encoded:
+    return (TIMESTAMP if value.tzinfo is None else TIMESTAMPTZ), value.isoformat().encode()
+
+
+_ENCODERS: Final[dict[type, tuple[Any, Callable[[Any], Encoded | None]]]] = {
+    int: (ext.Int, _integer),
+    float: (ext.Float, _float),
+    bool: (ext.Boolean, lambda value: (BOOL, b"t" if value else b"f")),
+    bytes: (ext.Binary, lambda value: (BYTEA, b"\\x" + value.hex().encode())),
+    date: (ext.DateFromPy, lambda value: (DATE, value.isoformat().encode())),
+    datetime: (ext.TimestampFromPy, _moment),
+    Decimal: (_psycopg.Decimal, _decimal),
+    NoneType: (ext.NoneAdapter, lambda _: (NULL, None)),
+}
+
+
+class PlainInsert:
+    """An INSERT of one row whose values are all placeholders, as a statement with $1, $2...
+
+    There the server takes a typed value as it takes the same literal. A value with another
+    adapter than psycopg2's own has no plain form.
+    """
+
+    def __init__(self, sql: bytes, keys: list[str] | None, width: int, encoding: str) -> None:
+        self.sql = sql
+        self.types: tuple[int, ...] = ()
+        self._keys = keys
+        self._width = width
+        self._encoding = encoding
+        self._encoders = {
+            kind: encode
+            for kind, (adapter, encode) in _ENCODERS.items()
+            if ext.adapters.get((kind, ext.ISQLQuote)) is adapter
+        }
+        if ext.adapters.get((str, ext.ISQLQuote)) is ext.QuotedString:
+            self._encoders[str] = self._text
+
+    @classmethod
+    def of(cls, conn: Any, query: str) -> PlainInsert | None:
+        """Return the statement if it is of the plain form."""
+        found = _INSERT.match(query)
+        if found is None:
+            return None
+        names = [item[1] for item in _ITEM.finditer(found["items"])]
+        if None in names and any(names):
+            return None
+        marks = ", ".join(f"${n}" for n in range(1, len(names) + 1))
+        sql = query[: found.start("items")] + marks + query[found.end("items") :]
+        encoding = ext.encodings[conn.encoding]
+        return cls(sql.encode(encoding), names if any(names) else None, len(names), encoding)
+
+    def _text(self, value: str) -> Encoded | None:
+        return None if "\0" in value else (UNKNOWN, value.encode(self._encoding))
+
+    def encoded(self, row: Any) -> list[Encoded] | None:
+        """Return the row's values, or None if psycopg2 has to write them."""
+        if self._keys is not None:
+            if not isinstance(row, Mapping):
+                return None
+            row = [row[key] for key in self._keys]
+        elif type(row) not in (tuple, list):
+            return None
+        if len(row) != self._width:
+            return None
+        made = []
+        encoders = self._encoders
+        for value in row:
+            encode = encoders.get(type(value))
+            one = encode(value) if encode is not None else None
+            if one is None:
+                return None
+            made.append(one)
+        return made
+
+    def fits(self, row: list[Encoded]) -> bool:
+        """Tell whether the types last prepared serve this row."""
+        if len(self.types) != self._width:
+            return False
+        for kind, (own, _) in zip(self.types, row, strict=True):
+            if own != kind and own != NULL and (kind, own) not in _WIDER:
+                return False
+        return True
+
+    def adopt(self, row: list[Encoded]) -> tuple[int, ...]:
+        """Choose this row's types for the next preparation."""
+        self.types = tuple(UNKNOWN if kind == NULL else kind for kind, _ in row)
+        return self.types
+
+    def forget(self) -> None:
+        """Note that the unnamed statement is another one."""
+        self.types = ()

@@ -1,0 +1,110 @@
+"""libpq's results as psycopg2 would show them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from psycopg2 import DatabaseError, Error
+from psycopg2 import extensions as ext
+
+from ._libpq import libpq
+from .errors import lookup
+
+__all__ = ["columns", "error_of", "rowcount", "rows", "statusmessage"]
+
+_FIELDS: Final = {
+    "severity": "S", "severity_nonlocalized": "V", "sqlstate": "C", "message_primary": "M",
+    "message_detail": "D", "message_hint": "H", "statement_position": "P",
+    "internal_position": "p", "internal_query": "q", "context": "W", "schema_name": "s",
+    "table_name": "t", "column_name": "c", "datatype_name": "d", "constraint_name": "n",
+    "source_file": "F", "source_line": "L", "source_function": "R",
+}  # fmt: skip
+
+
+class Diagnostics:
+    """The fields of a server's error; psycopg2's `extensions.Diagnostics`."""
+
+    def __init__(self, fields: dict[str, str | None]) -> None:
+        self.__dict__.update(fields)
+
+
+def error_of(result: int, encoding: str) -> Error:
+    """Return the exception for a result, of the class that psycopg2 raises."""
+    fields = {name: _field(result, code, encoding) for name, code in _FIELDS.items()}
+    message = (libpq.PQresultErrorMessage(result) or b"").decode(encoding, "replace")
+    code = fields["sqlstate"]
+    try:
+        base = lookup(code) if code else DatabaseError
+    except KeyError:
+        base = DatabaseError
+    text = message[8:] if message[:8] in ("ERROR:  ", "FATAL:  ", "PANIC:  ") else message
+    error: Any = _with_diag(base)(text)
+    error.__setstate__({"pgerror": message, "pgcode": code})
+    error.diag = Diagnostics(fields)
+    found: Error = error
+    return found
+
+
+def _field(result: int, code: str, encoding: str) -> str | None:
+    value: bytes | None = libpq.PQresultErrorField(result, ord(code))
+    return None if value is None else value.decode(encoding, "replace")
+
+
+_classes: Final[dict[type, type]] = {}
+
+
+def _with_diag(base: type) -> type:
+    """Return a subclass whose `diag` can be set: psycopg2's reads its own C result."""
+    if base not in _classes:
+        content = {"diag": None, "__module__": base.__module__, "__reduce__": _reduce}
+        _classes[base] = type(base.__name__, (base,), content)
+    return _classes[base]
+
+
+def _reduce(error: Any) -> Any:
+    return type(error).__bases__[0], error.args, {"pgerror": error.pgerror, "pgcode": error.pgcode}
+
+
+def rowcount(result: int) -> int:
+    """Return the number of rows a command touched or returned, -1 if it does not say."""
+    text: bytes = libpq.PQcmdTuples(result)
+    return int(text) if text else -1
+
+
+def statusmessage(result: int) -> str:
+    """Return the command's tag."""
+    tag: bytes = libpq.PQcmdStatus(result)
+    return tag.decode()
+
+
+def columns(result: int, encoding: str) -> tuple[Any, ...] | None:
+    """Return PEP 249's description; None for a result without columns."""
+    made = tuple(
+        ext.Column(
+            name=libpq.PQfname(result, index).decode(encoding, "replace"),
+            type_code=libpq.PQftype(result, index),
+            internal_size=libpq.PQfsize(result, index),
+        )
+        for index in range(libpq.PQnfields(result))
+    )
+    return made or None
+
+
+def rows(result: int, cur: Any) -> list[tuple[Any, ...]]:
+    """Return the rows, each value cast as on psycopg2's cursor `cur`."""
+    casts = [_cast(cur, libpq.PQftype(result, i)) for i in range(libpq.PQnfields(result))]
+    value, missing = libpq.PQgetvalue, libpq.PQgetisnull
+    return [
+        tuple(
+            cast(None if missing(result, row, i) else value(result, row, i), cur)
+            for i, cast in enumerate(casts)
+        )
+        for row in range(libpq.PQntuples(result))
+    ]
+
+
+def _cast(cur: Any, oid: int) -> Any:
+    for registry in (cur.string_types, cur.connection.string_types, ext.string_types):
+        if registry is not None and oid in registry:
+            return registry[oid]
+    return ext.UNICODE

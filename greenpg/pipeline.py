@@ -1,0 +1,188 @@
+"""Pipeline mode: statements are queued, and their results read when they are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+from psycopg2 import Error, ProgrammingError
+from psycopg2 import extensions as ext
+from psycopg2._psycopg import cursor as c_cursor
+
+from . import _results
+from ._libpq import PGRES_COMMAND_OK, PGRES_PIPELINE_ABORTED, PGRES_TUPLES_OK
+from ._pipe import Pipe, has_pipelines
+from ._raw import drive, pgconn_of
+from ._repair import leave
+from .errors import FeatureUnavailable, PipelineAborted
+
+__all__ = ["Pipeline", "PipelineResult"]
+
+
+class PipelineResult:
+    """The result of one queued statement; what reads it first waits for the server's answer.
+
+    It raises the statement's error, or PipelineAborted if an earlier statement since the last
+    `sync()` failed, each time it is read.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._rows: list[tuple[Any, ...]] | None = None
+        self._position = 0
+        self._answered = False
+        self._rowcount = -1
+        self._description: tuple[Any, ...] | None = None
+        self._statusmessage = ""
+        self.error: Error | None = None
+        self.seen = False
+
+    def take(self, result: int, status: int) -> None:
+        """Read libpq's result."""
+        cur = self._pipeline.cursor
+        encoding = ext.encodings[cur.connection.encoding]
+        self._answered = True
+        if status == PGRES_PIPELINE_ABORTED:
+            self.error = PipelineAborted("an earlier statement of the pipeline failed")
+        elif status in (PGRES_COMMAND_OK, PGRES_TUPLES_OK):
+            self._rowcount = _results.rowcount(result)
+            self._statusmessage = _results.statusmessage(result)
+            if status == PGRES_TUPLES_OK:
+                self._description = _results.columns(result, encoding)
+                self._rows = _results.rows(result, cur)
+        else:
+            self.error = _results.error_of(result, encoding)
+
+    def _wait(self) -> None:
+        if not self._answered:
+            self._pipeline.await_result(self)
+        self.seen = True
+        if self.error is not None:
+            raise self.error
+
+    @property
+    def rowcount(self) -> int:
+        """The number of rows touched or returned."""
+        self._wait()
+        return self._rowcount
+
+    @property
+    def statusmessage(self) -> str:
+        """The command's tag, such as INSERT 0 1."""
+        self._wait()
+        return self._statusmessage
+
+    @property
+    def description(self) -> tuple[Any, ...] | None:
+        """PEP 249's description; None for a statement without rows."""
+        self._wait()
+        return self._description
+
+    def _result(self) -> list[tuple[Any, ...]]:
+        self._wait()
+        if self._rows is None:
+            raise ProgrammingError("no results to fetch")
+        return self._rows
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """Return the next row, None after the last."""
+        found = self.fetchmany(1)
+        return found[0] if found else None
+
+    def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
+        """Return up to `size` rows."""
+        found = self._result()[self._position : self._position + size]
+        self._position += len(found)
+        return found
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """Return all rows that are left."""
+        return self.fetchmany(len(self._result()))
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        while (row := self.fetchone()) is not None:
+            yield row
+
+
+class Pipeline:
+    """Queues statements on a connection that is this task's alone until the block ends.
+
+    libpq's manual, "Pipeline Mode". An error aborts what follows it up to the next `sync()`;
+    outside a transaction (autocommit) the statements between two syncs are one transaction.
+    The block's end waits for all answers and raises the first error that nobody has read.
+    """
+
+    def __init__(self, conn: Any) -> None:
+        self._conn = conn
+        self.cursor: Any = None
+        self._pipe: Pipe | None = None
+        self._results: list[PipelineResult] = []
+
+    def __enter__(self) -> Pipeline:
+        if not has_pipelines():
+            raise FeatureUnavailable(
+                f"libpq {ext.libpq_version()} has no pipeline mode; use libpq 14 or newer"
+            )
+        conn = self._conn
+        self.cursor = conn.cursor()
+        if not conn.autocommit and conn.status == ext.STATUS_READY:
+            with conn.cursor() as cur:
+                cur.execute("SELECT")  # psycopg2 begins the transaction
+        pgconn, fd = pgconn_of(conn)
+        conn._state.enter()
+        try:
+            self._pipe = Pipe(pgconn, fd)
+            self._pipe.enter()
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    def _leave(self) -> None:
+        self._pipe = None
+        self._conn._state.inside = False
+        leave(self._conn, self._conn._state)
+
+    def _open(self) -> Pipe:
+        if self._pipe is None:
+            raise ProgrammingError("the pipeline is not open")
+        return self._pipe
+
+    def execute(self, query: Any, vars: Any = None) -> PipelineResult:
+        """Queue one statement; its errors show where the result is read."""
+        pipe, result = self._open(), PipelineResult(self)
+        pipe.send(result, c_cursor.mogrify(self.cursor, query, vars))
+        self._results.append(result)
+        self._drive(pipe.turn())
+        return result
+
+    def sync(self) -> None:
+        """End a group: what failed before it does not abort what follows."""
+        self._drive(self._open().sync())
+
+    def await_result(self, result: PipelineResult) -> None:
+        """Send what is queued and wait for this result."""
+        self._drive(self._open().until(result))
+
+    def _drive(self, steps: Any) -> None:
+        """Take the steps; an interrupt ends the pipeline with all that was queued."""
+        pipe, state = self._open(), self._conn._state
+        drive(self._conn, steps, pipe.abandon)
+        if state.pending is not None or self._conn.closed:
+            self._leave()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._pipe is None:
+            return
+        self._drive(self._pipe.abandon())
+        if self._pipe is not None:
+            self._leave()
+        unread = [result.error for result in self._results if result.error and not result.seen]
+        if exc is None and unread:
+            raise unread[0]
