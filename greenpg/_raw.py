@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from psycopg2 import Error
 from psycopg2._psycopg import connection as c_connection
 
-from ._repair import Shield, Unrepaired, cancel_query, closed, leave
+from ._repair import AGAIN, Shield, Unrepaired, cancel_query, closed, leave
 from ._wait import Turns, settle_descriptor
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def _stop(conn: Any, state: State, exc: BaseException, rest: Callable[[], Steps]
         cancel_query(conn, shield)
         for fd, events in rest():
             if events:
-                shield.wait(partial(state.wait, fd, events))
+                while not shield.wait(partial(state.wait, fd, events), AGAIN):
+                    cancel_query(conn, shield)
     except (Unrepaired, Error):
         _close(conn, state)
     state.pending, state.chores = shield.verdict, True

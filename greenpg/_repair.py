@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 CLOSE_TIMEOUT: Final = 1.0
+AGAIN: Final = 0.25  # seconds until a cancel request is repeated: it may have overtaken its query
 log = logging.getLogger("greenpg")
 _poll = c_connection.poll
 _transaction_status = c_connection.get_transaction_status
@@ -52,15 +54,21 @@ class Shield:
         self.verdict = first
         self._end = monotonic() + seconds
 
-    def wait(self, once: Callable[[float], Any]) -> None:
-        """Call `once(seconds left)` until it returns something true; Unrepaired at the end."""
+    def wait(self, once: Callable[[float], Any], pause: float = inf) -> bool:
+        """Call `once(seconds left)` until it returns something true; Unrepaired at the end.
+
+        False if nothing came of it for `pause` seconds.
+        """
+        until = min(self._end, monotonic() + pause)
         while True:
-            left = self._end - monotonic()
+            left = until - monotonic()
+            if left <= 0 and until < self._end:
+                return False
             if left <= 0:
                 raise Unrepaired
             try:
                 if once(left):
-                    return
+                    return True
             except BaseException as exc:
                 self._note(exc)
 
@@ -94,9 +102,10 @@ def interrupted(conn: Any, state: State, exc: BaseException) -> None:
     """
     shield = Shield(state.backend, exc, CLOSE_TIMEOUT if state.closing else state.cancel_timeout)
     try:
-        if not state.patient:
-            cancel_query(conn, shield)
-        _drain(conn, state.fd, state.wait, shield)
+        if state.patient:
+            _drain(conn, state.fd, state.wait, shield)
+        else:
+            _stop(conn, state.fd, state.wait, shield)
     except (Unrepaired, Error):
         state.waiter.close()
         state.pending = None
@@ -112,8 +121,7 @@ def stopped(conn: Any, backend: Backend, waiter: Any, exc: BaseException) -> Bas
     """Cancel and drain a connection that psycopg2 will close; return what to raise."""
     shield = Shield(backend, exc, CANCEL_TIMEOUT)
     try:
-        cancel_query(conn, shield)
-        _drain(conn, conn.fileno(), waiter.wait, shield)
+        _stop(conn, conn.fileno(), waiter.wait, shield)
     except (Unrepaired, Error):
         log.warning("a query could not be cancelled before its connection was closed")
     return shield.verdict or exc
@@ -155,14 +163,30 @@ def _cancel_in_thread(conn: Any, shield: Shield) -> None:
         raise OperationalError(f"cancel request not delivered: {outcome}")
 
 
-def _drain(conn: Any, fd: int, wait: Callable[..., int], shield: Shield) -> None:
-    """Take all that is left of the running command, so that psycopg2 adopts its result."""
+def _stop(conn: Any, fd: int, wait: Callable[..., int], shield: Shield) -> None:
+    """Cancel the running command and await its end.
+
+    The server ignores a request that comes before the query, which travels apart from it.
+    """
+    cancel_query(conn, shield)
+    while not _drain(conn, fd, wait, shield, AGAIN):
+        cancel_query(conn, shield)
+
+
+def _drain(
+    conn: Any, fd: int, wait: Callable[..., int], shield: Shield, pause: float = inf
+) -> bool:
+    """Take all that is left of the running command, so that psycopg2 adopts its result.
+
+    False after `pause` seconds without a word from the server.
+    """
     while True:
         while (want := _poll(conn)) != ext.POLL_OK:
             events = READ if want == ext.POLL_READ else READ | WRITE
-            shield.wait(partial(wait, fd, events))
+            if not shield.wait(partial(wait, fd, events), pause):
+                return False
         if _transaction_status(conn) != ext.TRANSACTION_STATUS_ACTIVE:
-            return
+            return True
         for copy_fd, events in end_copy(conn.pgconn_ptr, fd):
             shield.wait(partial(wait, copy_fd, events))
 
@@ -174,8 +198,7 @@ def stop_command(conn: Any, state: State) -> None:
     """
     shield = Shield(state.backend, None, state.cancel_timeout)
     try:
-        cancel_query(conn, shield)
-        _drain(conn, state.fd, state.wait, shield)
+        _stop(conn, state.fd, state.wait, shield)
     except (Unrepaired, Error) as err:
         state.waiter.close()
         lost = OperationalError(f"the command could not be cancelled: {err}")
