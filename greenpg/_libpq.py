@@ -129,12 +129,6 @@ class Libpq:
         setattr(self, name, function)
         return function
 
-    @cache
-    def prototype(self, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
-        """Return a function with another signature than its attribute's."""
-        function: Callable[..., Any] = PYFUNCTYPE(result, *arguments)((name, self._dll))
-        return function
-
     def cancel_blocking(self, key: int) -> str | None:
         """Send the cancel request of PQgetCancel's `key`; libpq's error text, or None.
 
@@ -208,8 +202,13 @@ def send_query(pgconn: int, sql: bytes, parameters: Sequence[Parameter]) -> bool
 
 def single_value(result: int) -> bytes:
     """Return the one value of a result of one row and one column."""
-    address = libpq.prototype("PQgetvalue", _P, _P, _I, _I)
-    return ctypes.string_at(address(result, 0, 0), libpq.PQgetlength(result, 0, 0))
+    return ctypes.string_at(_value_address()(result, 0, 0), libpq.PQgetlength(result, 0, 0))
+
+
+@cache
+def _value_address() -> Callable[..., int]:
+    """Return PQgetvalue with its pointer: as a string it would end at the first zero byte."""
+    return PYFUNCTYPE(_P, _P, _I, _I)(("PQgetvalue", libpq._dll))
 
 
 def skip_copy_data(pgconn: int) -> int:

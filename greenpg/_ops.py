@@ -6,7 +6,7 @@ the runner may let other tasks run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from psycopg2 import OperationalError
@@ -14,19 +14,23 @@ from psycopg2 import OperationalError
 from ._libpq import (
     PGRES_COPY_IN,
     PGRES_COPY_OUT,
+    PGRES_TUPLES_OK,
     POLLING_FAILED,
     POLLING_OK,
     POLLING_READING,
     POLLING_WRITING,
     CopyBuffer,
+    Parameter,
     libpq,
+    send_query,
+    single_value,
     skip_copy_data,
 )
 from .backend import READ, WRITE
 
 __all__ = [
-    "Steps", "can_cancel_stepwise", "cancel", "copy_in", "copy_out", "copy_status", "end_copy",
-    "flush",
+    "Steps", "call", "can_cancel_stepwise", "cancel", "copy_in", "copy_out", "copy_status",
+    "end_call", "end_copy", "flush",
 ]  # fmt: skip
 
 BLOCK: Final = 65536
@@ -68,6 +72,47 @@ def flush(pgconn: int, fd: int) -> Steps:
     while libpq.PQflush(pgconn) == 1:
         yield fd, READ | WRITE
         libpq.PQconsumeInput(pgconn)
+
+
+def call(
+    pgconn: int, fd: int, sql: bytes, parameters: Sequence[Parameter]
+) -> Generator[tuple[int, int], None, tuple[bytes, bytes | None]]:
+    """Run a statement that gives one value, in binary; returns the value and the server's error.
+
+    Raises OperationalError if the connection is lost.
+    """
+    if not send_query(pgconn, sql, parameters):
+        raise _lost(pgconn)
+    yield from flush(pgconn, fd)
+    value, error = b"", None
+    while result := (yield from _next_result(pgconn, fd)):
+        if libpq.PQresultStatus(result) == PGRES_TUPLES_OK:
+            value = single_value(result)
+        else:
+            error = error or libpq.PQresultErrorMessage(result)
+        libpq.PQclear(result)
+    return value, error
+
+
+def end_call(pgconn: int, fd: int) -> Steps:
+    """Bring a `call` that was left half-way to its end; OperationalError as there."""
+    yield from flush(pgconn, fd)
+    while result := (yield from _next_result(pgconn, fd)):
+        libpq.PQclear(result)
+
+
+def _next_result(pgconn: int, fd: int) -> Generator[tuple[int, int], None, int | None]:
+    while libpq.PQisBusy(pgconn):
+        yield fd, READ
+        if not libpq.PQconsumeInput(pgconn):
+            raise _lost(pgconn)
+    found: int | None = libpq.PQgetResult(pgconn)
+    return found
+
+
+def _lost(pgconn: int) -> OperationalError:
+    text = libpq.PQerrorMessage(pgconn) or b""
+    return OperationalError(text.decode(errors="replace"))
 
 
 def copy_status(pgconn: int) -> int:

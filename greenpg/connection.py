@@ -28,7 +28,7 @@ __all__ = ["Connection", "green_connection_class"]
 
 _T = TypeVar("_T")
 _cursor = c_connection.cursor
-_lobject = c_connection.lobject
+_lobject: Any = c_connection.lobject
 _c_notifies: Final[Any] = c_connection.notifies
 _CALLS_AT_A_STRETCH: Final = 100
 _c_factory: Final[Any] = c_connection.cursor_factory
@@ -125,17 +125,14 @@ class Connection(c_connection):
         new_file: str | None = None,
         lobject_factory: Callable[..., Any] | None = None,
     ) -> Any:
-        """Open a large object, or create one; a factory gets the green class under it as cursors do.
+        """Open a large object, or create one; psycopg2's semantics.
 
-        psycopg2's manual, "Access to PostgreSQL large objects". It is valid until the end of the
-        transaction, and can also be used as a context manager and as a raw file.
+        It is valid until the end of the transaction. A factory that is a class gets the green
+        class under it.
         """
         file = () if new_file is None else (new_file,)
         if self.closed or self.async_ or ext.get_wait_callback() is not wait_callback:
-            plain = lobject_factory or c_lobject
-            return _lobject(self, oid, mode, new_oid, *file, lobject_factory=plain)
-        if self.status == ext.STATUS_PREPARED:
-            raise ProgrammingError("lobject cannot be used with a prepared two-phase transaction")
+            return _lobject(self, oid, mode, new_oid, new_file, lobject_factory or c_lobject)
         factory = lobject_factory or Lobject
         if isinstance(factory, type) and issubclass(factory, c_lobject):
             factory = green_lobject_class(factory)

@@ -8,9 +8,11 @@ from psycopg2.extensions import *  # noqa: F403  psycopg2's names
 from ._wait import set_wait_callback as _set_wait_callback
 from .connection import Connection
 from .cursor import Cursor
+from .lobject import Lobject
 
 connection = Connection  # type: ignore[misc]  # in place of psycopg2's
 cursor = Cursor  # type: ignore[misc]
+lobject = Lobject  # type: ignore[misc]
 __all__ = [name for name in dir(_ext) if not name.startswith("_")]
 
 

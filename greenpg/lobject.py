@@ -1,0 +1,369 @@
+"""Large objects: psycopg2's, with every wait green."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from operator import index
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
+
+from psycopg2 import Error, InterfaceError, OperationalError, ProgrammingError
+from psycopg2 import extensions as ext
+from psycopg2._psycopg import connection as c_connection
+from psycopg2._psycopg import cursor as c_cursor
+from psycopg2._psycopg import lobject as c_lobject
+
+from ._ops import call, end_call
+from ._raw import drive, pgconn_of
+from ._repair import closed
+
+if TYPE_CHECKING:
+    from ._libpq import Parameter
+
+__all__ = ["Lobject"]
+
+_T = TypeVar("_T")
+PIECE: Final = 262144  # bytes a call; what is longer takes several
+_MODE: Final = re.compile("(rw|r|w|n|)(t|b|)")
+_READ, _WRITE = 0x40000, 0x20000
+_FLAGS: Final = {"n": 0, "r": _READ, "w": _WRITE, "rw": _READ | _WRITE}
+_execute: Any = c_cursor.execute
+
+
+class Lobject(c_lobject):
+    """psycopg2's large object; also a context manager that closes it, and a raw file for `io`.
+
+    It lives no longer than the transaction in which it was opened, whose end closes it.
+    """
+
+    # C's own __init__ would open it blockingly: its fields stay empty, and these stand for them
+    _conn: Any = None
+    _fd = -1
+    _oid = 0
+    _mode: str | None = None
+    _text = True
+    _mark: Any = None
+
+    def __init__(
+        self,
+        conn: Any,
+        oid: int = 0,
+        mode: str | None = "",
+        new_oid: int = 0,
+        new_file: str | None = None,
+    ) -> None:
+        """Open a large object, or create one if `oid` is 0; see `Connection.lobject`."""
+        if not isinstance(conn, c_connection) or not hasattr(conn, "_state"):
+            raise TypeError(f"argument 1 must be a greenpg connection, not {type(conn).__name__}")
+        if conn.autocommit:
+            raise _no_transaction()
+        parsed = _MODE.fullmatch(mode or "")
+        if parsed is None:
+            raise ValueError(f"bad mode for lobject: '{mode}'")
+        access = parsed[1] or "r" if oid else "w"
+        self._text = parsed[2] != "b"
+        self._mark = c_cursor(conn, "lobject")
+        self._conn: Any = conn
+        self._begun(self._open, _oid(oid), access, _oid(new_oid), new_file)
+        self._mode = access if access == "n" else access + ("t" if self._text else "b")
+
+    def _open(self, conn: Any, oid: int, access: str, new_oid: int, new_file: str | None) -> None:
+        if oid:
+            self._oid = oid
+            if access != "n":
+                (self._fd,) = _select(conn, _LO_OPEN, oid, _FLAGS[access])
+        elif new_file is not None:
+            with _file(new_file, "read from") as file:
+                self._create(conn, _LO_CREAT)
+                self._import(conn, file)
+        elif new_oid:
+            self._create(conn, _LO_CREATE, new_oid)
+        else:
+            self._create(conn, _LO_CREAT)
+
+    def _create(self, conn: Any, function: str, *args: int) -> None:
+        self._oid, self._fd = _select(conn, function, _WRITE, *args)
+
+    def _import(self, conn: Any, file: BinaryIO) -> None:
+        while piece := file.read(PIECE):
+            self._write(conn, piece)
+        self._seek(conn, 0, os.SEEK_SET)
+
+    @property
+    def oid(self) -> int:
+        """The number of the large object in the database."""
+        return self._oid
+
+    @property
+    def mode(self) -> Any:
+        """How it was opened: 'r', 'w' or 'rw' with 't' or 'b', or 'n'."""
+        return self._mode
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or its connection."""
+        return self._conn is None or self._fd < 0 or self._conn.closed != 0
+
+    def read(self, size: int = -1) -> Any:
+        """Return up to `size` bytes, or all that is left; str in text mode.
+
+        There UnicodeDecodeError is raised if the bytes end within a character.
+        """
+        data = self._opened(self._read, index(size))
+        return data.decode(_encoding(self._conn)) if self._text else data
+
+    def _read(self, conn: Any, size: int) -> bytes:
+        pieces: list[bytes] = []
+        left = size
+        while True:
+            wanted = PIECE if left < 0 else min(left, PIECE)
+            pieces.append(_call(conn, _LOREAD, _int4(self._fd), _int4(wanted)))
+            left -= wanted if left > 0 else 0
+            if not left or len(pieces[-1]) < wanted:
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def readinto(self, buffer: Any) -> int:
+        """Read bytes into a buffer and return their number."""
+        view = memoryview(buffer).cast("B")
+        data = self._opened(self._read, len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def write(self, data: Any) -> int:
+        """Write str, in the connection's encoding, or bytes; return the number of bytes."""
+        return self._opened(self._write, data)
+
+    def _write(self, conn: Any, data: Any) -> int:
+        source = _as_bytes(conn, data)
+        written = 0
+        for start in range(0, max(len(source), 1), PIECE):
+            piece = bytes(source[start : start + PIECE])  # no copy of bytes of one piece
+            written += _number(_call(conn, _LOWRITE, _int4(self._fd), (_BYTEA, piece)))
+        return written
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a position, beyond 2 GB too, and return it; `whence` as for files."""
+        return self._opened(self._seek, index(offset), index(whence))
+
+    def _seek(self, conn: Any, offset: int, whence: int) -> int:
+        return _number(_call(conn, _LO_LSEEK, _int4(self._fd), _int8(offset), _int4(whence)))
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._opened(self._tell)
+
+    def _tell(self, conn: Any) -> int:
+        return _number(_call(conn, _LO_TELL, _int4(self._fd)))
+
+    def truncate(self, len: int = 0) -> None:
+        """Cut to a size, or extend to it with zero bytes; the position stays."""
+        self._opened(self._truncate, index(len))
+
+    def _truncate(self, conn: Any, size: int) -> None:
+        _call(conn, _LO_TRUNCATE, _int4(self._fd), _int8(size))
+
+    def close(self) -> None:
+        """Close it; any number of times, and after the end of its transaction too."""
+        if self.closed or self._conn.autocommit:
+            return
+        if self._conn._state.doomed:  # nothing but a rollback may follow, and that closes it
+            self._fd = -1
+        else:
+            self._begun(self._close)
+
+    def _close(self, conn: Any) -> None:
+        if self._fd >= 0 and self._is_valid():
+            fd, self._fd = self._fd, -1
+            _call(conn, _LO_CLOSE, _int4(fd))
+
+    def unlink(self) -> None:
+        """Close it and remove the large object from the database; a closed one too."""
+        self._begun(self._unlink)
+
+    def _unlink(self, conn: Any) -> None:
+        if not conn.autocommit:
+            self._close(conn)
+        _select(conn, _LO_UNLINK, self._oid)
+
+    def export(self, filename: str) -> None:
+        """Write the whole large object to a file of this machine; a closed one too."""
+        if self._conn is not None and self._conn.autocommit:
+            raise _no_transaction()
+        self._begun(self._export, filename)
+
+    def _export(self, conn: Any, filename: str) -> None:
+        source = Lobject.__new__(Lobject)
+        (source._fd,) = _select(conn, _LO_OPEN, self._oid, _READ)
+        with _file(filename, "write to") as file:
+            while piece := source._read(conn, PIECE):
+                file.write(piece)
+        _call(conn, _LO_CLOSE, _int4(source._fd))
+
+    def readable(self) -> bool:
+        """Tell whether it was opened for reading; the server lets writers read as well."""
+        return self._mode not in (None, "n")
+
+    def writable(self) -> bool:
+        """Tell whether it was opened for writing."""
+        return "w" in (self._mode or "")
+
+    def seekable(self) -> bool:
+        """Tell that it has positions."""
+        return True
+
+    def flush(self) -> None:
+        """Do nothing: writes go to the server at once."""
+
+    def __enter__(self) -> Lobject:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with suppress(*() if exc is None else (Error,)):  # never in place of the block's own
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<lobject object at {id(self):#x}; closed: {self.closed:d}>"
+
+    def _begun(self, method: Callable[..., _T], *args: Any) -> _T:
+        """Run a method under the connection's lock, all its calls as one operation."""
+        if self._conn is None:
+            raise _already_closed()
+        result: _T = self._conn._run(method, *args, patient=False)
+        return result
+
+    def _opened(self, method: Callable[..., _T], *args: Any) -> _T:
+        """Run a method that needs this to be open."""
+        result: _T = self._begun(self._if_open, method, *args)
+        return result
+
+    def _if_open(self, conn: Any, method: Callable[..., Any], *args: Any) -> Any:
+        if self.closed:
+            raise _already_closed()
+        if conn.autocommit:
+            raise _no_transaction()
+        if not self._is_valid():
+            raise ProgrammingError("lobject isn't valid anymore")
+        return method(conn, *args)
+
+    def _is_valid(self) -> bool:
+        """Tell by psycopg2's own count whether the transaction goes on in which this was opened.
+
+        C looks at the count first when a named cursor executes, and only then at the statement.
+        """
+        try:
+            _execute(self._mark, 1)
+        except TypeError:
+            return True
+        except Error:
+            return False
+        raise AssertionError("psycopg2 took a number for a statement")
+
+
+_BYTEA: Final = 17
+_LO_CREAT: Final = "SELECT o, pg_catalog.lo_open(o, %s) FROM pg_catalog.lo_creat(-1) o"
+_LO_CREATE: Final = "SELECT o, pg_catalog.lo_open(o, %s) FROM pg_catalog.lo_create(%s::oid) o"
+_LO_OPEN: Final = "SELECT pg_catalog.lo_open(%s::oid, %s)"
+_LO_UNLINK: Final = "SELECT pg_catalog.lo_unlink(%s::oid)"
+_LOREAD: Final = b"SELECT pg_catalog.loread($1, $2)"
+_LOWRITE: Final = b"SELECT pg_catalog.lowrite($1, $2)"
+_LO_LSEEK: Final = b"SELECT pg_catalog.lo_lseek64($1, $2, $3)"
+_LO_TELL: Final = b"SELECT pg_catalog.lo_tell64($1)"
+_LO_TRUNCATE: Final = b"SELECT pg_catalog.lo_truncate64($1, $2)"
+_LO_CLOSE: Final = b"SELECT pg_catalog.lo_close($1)"
+
+
+def _integer(text: Any, cur: Any) -> int:
+    return int(text)
+
+
+_NUMBER: Final = ext.new_type((20, 23, 26), "LARGE OBJECT NUMBER", _integer)
+
+
+def _select(conn: Any, statement: str, *args: int) -> tuple[int, ...]:
+    """Run a statement by psycopg2, which begins a transaction where there is none."""
+    if conn.closed:
+        raise closed()
+    if conn.status == ext.STATUS_PREPARED:
+        raise ProgrammingError("lobject cannot be used with a prepared two-phase transaction")
+    cur = c_cursor(conn)
+    ext.register_type(_NUMBER, cur)
+    try:
+        _execute(cur, statement, args)
+    except Error as err:
+        raise err if err.pgerror is None else OperationalError(err.pgerror) from err
+    if conn._state.pending is not None:  # interrupted: nothing may follow
+        raise conn._state.pending
+    return c_cursor.fetchone(cur) or ()
+
+
+def _call(conn: Any, statement: bytes, *parameters: Parameter) -> bytes:
+    """Run a statement past psycopg2, with binary data both ways."""
+    pgconn, fd = pgconn_of(conn)
+    answer = drive(conn, call(pgconn, fd, statement, parameters), partial(end_call, pgconn, fd))
+    if answer is None:
+        raise conn._state.pending
+    value, error = answer
+    if error is not None:
+        raise OperationalError(error.decode(_encoding(conn), "replace"))
+    return value
+
+
+def _number(value: bytes) -> int:
+    return int.from_bytes(value, "big", signed=True)
+
+
+def _int4(number: int) -> Parameter:
+    return 23, number.to_bytes(4, "big", signed=True)
+
+
+def _int8(number: int) -> Parameter:
+    return 20, number.to_bytes(8, "big", signed=True)
+
+
+def _oid(number: int) -> int:
+    return index(number) & 0xFFFFFFFF  # as C's unsigned int
+
+
+def _encoding(conn: Any) -> str:
+    return ext.encodings[conn.encoding]
+
+
+def _as_bytes(conn: Any, data: Any) -> bytes | memoryview:
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, str):
+        return data.encode(_encoding(conn))
+    try:
+        return memoryview(data).cast("B")
+    except TypeError:
+        kind = type(data).__name__
+        raise TypeError(f"lobject.write requires a string; got {kind} instead") from None
+
+
+@contextmanager
+def _file(name: str, verb: str) -> Iterator[BinaryIO]:
+    """Open a file for its `verb`, "read from" or "write to", with libpq's texts for what fails."""
+    fault = "open"
+    try:
+        with open(name, "rb" if verb == "read from" else "wb") as file:
+            fault = verb
+            yield file
+    except OSError as err:
+        raise OperationalError(f'could not {fault} file "{name}": {err.strerror}\n') from err
+
+
+def _already_closed() -> InterfaceError:
+    return InterfaceError("lobject already closed")
+
+
+def _no_transaction() -> ProgrammingError:
+    return ProgrammingError("can't use a lobject outside of transactions")
