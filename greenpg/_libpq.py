@@ -118,12 +118,17 @@ class Libpq:
         """Tell whether this libpq has all these functions."""
         return self._dll is not None and all(hasattr(self._dll, name) for name in names)
 
+    def need(self, *names: str) -> None:
+        """Raise FeatureUnavailable unless this libpq has all these functions."""
+        for name in names:
+            if not self.has(name):
+                reason = self._reason or f"libpq {ext.libpq_version()} has no {name}"
+                raise FeatureUnavailable(f"{reason}; install psycopg2-binary or a newer libpq")
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name not in _SIGNATURES:
             raise AttributeError(name)
-        if not self.has(name):
-            reason = self._reason or f"libpq {ext.libpq_version()} has no {name}"
-            raise FeatureUnavailable(f"{reason}; install psycopg2-binary or a newer libpq")
+        self.need(name)
         function: Callable[..., Any] = getattr(self._dll, name)
         function.restype, function.argtypes = _SIGNATURES[name]  # type: ignore[attr-defined]  # ctypes
         setattr(self, name, function)

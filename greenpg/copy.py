@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from psycopg2 import extensions as ext
 
-from ._libpq import PGRES_COPY_IN
+from ._libpq import PGRES_COPY_IN, libpq
 from ._ops import BLOCK, Steps, copy_in, copy_out, end_copy_in
 
 __all__ = ["FileTransfer", "command"]
@@ -24,6 +24,7 @@ class FileTransfer:
     """
 
     def __init__(self, conn: Any, file: Any, size: int) -> None:
+        libpq.need("PQputCopyData", "PQputCopyEnd", "PQgetlineAsync")
         self._file = file
         self._size = size
         self._encoding = ext.encodings[conn.encoding]

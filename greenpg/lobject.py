@@ -17,6 +17,7 @@ from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import cursor as c_cursor
 from psycopg2._psycopg import lobject as c_lobject
 
+from ._libpq import libpq
 from ._ops import call, end_call
 from ._raw import drive, pgconn_of
 from ._repair import closed
@@ -59,6 +60,7 @@ class Lobject(c_lobject):
         """Open a large object, or create one if `oid` is 0; see `Connection.lobject`."""
         if not isinstance(conn, c_connection) or not hasattr(conn, "_state"):
             raise TypeError(f"argument 1 must be a greenpg connection, not {type(conn).__name__}")
+        libpq.need("PQsendQueryParams", "PQgetvalue", "PQgetlength")
         if conn.autocommit:
             raise _no_transaction()
         parsed = _MODE.fullmatch(mode or "")
