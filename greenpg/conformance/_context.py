@@ -78,6 +78,7 @@ class Context:
         self.backend = around.backend
         self.description = around.description
         self.dsn = around.dsn
+        self.name = around.application  # no other process has it: for channels and the like
         self.server = around.observer
         self.random = random.Random(seed)
         self.note = note

@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any, Final
 
 from psycopg2 import extensions as ext
+from psycopg2.extensions import parse_dsn
 
 import greenpg
 
@@ -94,8 +95,8 @@ def _tpc_commit(stage: Stage) -> None:
     stage.conn.tpc_commit()
 
 
-def _xid(conn: Any) -> Any:
-    return conn.xid(1, f"greenpg-conformance-{next(_numbers)}", "branch")
+def _xid(conn: Any) -> str:
+    return f"{parse_dsn(conn.dsn)['application_name']}_{next(_numbers)}"
 
 
 def _named(stage: Stage) -> None:

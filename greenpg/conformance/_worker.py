@@ -59,7 +59,7 @@ class Worker:
         backend, description = find(self._orders["backend"])
         greenpg.use(backend)
         mode = Mode(**self._orders["mode"])
-        name = f"greenpg-conformance-{os.getpid()}"
+        name = f"greenpg_conformance_{os.getpid()}"
         self._around = Surroundings(backend, description, mode, self._orders["dsn"], name)
         self._warm_up()
         for test in _chosen(self._orders["tests"]):
@@ -78,7 +78,7 @@ class Worker:
             event.wait(5)
             for job in [ctx.spawn(backend.in_thread, plain.sleep, 0.02) for _ in range(JOBS)]:
                 job.result()
-            ctx.connect().cursor().execute("select 1")
+            ctx.connect(ctx.proxy().dsn).cursor().execute("select 1")
             self._around.idle_cpu = min(ctx.idle_cpu() for _ in range(2))
         gc.collect()
         gc.freeze()  # the baseline need not be searched after each test

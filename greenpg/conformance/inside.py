@@ -1,1 +1,322 @@
-"""To come."""
+"""Code that runs in the middle of an operation and touches the connection it is called from."""
+
+from __future__ import annotations
+
+import gc
+import signal
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from io import TextIOBase
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg2
+from psycopg2 import extensions as ext
+
+import greenpg
+from greenpg.backend import READ, WRITE
+
+from ._tests import each
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ._context import Context
+
+TOUCHES: Final[dict[str, Callable[[Any], object]]] = {
+    "execute": lambda conn: conn.cursor().execute("select 1"),
+    "executemany": lambda conn: conn.cursor().executemany("select %s", [(1,)]),
+    "callproc": lambda conn: conn.cursor().callproc("version"),
+    "commit": lambda conn: conn.commit(),
+    "rollback": lambda conn: conn.rollback(),
+    "reset": lambda conn: conn.reset(),
+    "close": lambda conn: conn.close(),
+    "set_client_encoding": lambda conn: conn.set_client_encoding("LATIN1"),
+    "set_session": lambda conn: conn.set_session(readonly=True),
+    "tpc_begin": lambda conn: conn.tpc_begin("greenpg"),
+    "tpc_recover": lambda conn: conn.tpc_recover(),
+    "named cursor": lambda conn: conn.cursor("inside").execute("select 1"),
+    "extensions.cursor": lambda conn: greenpg.extensions.cursor(conn).execute("select 1"),
+    "exclusive": lambda conn: _exclusively(conn),
+}
+
+
+def _exclusively(conn: Any) -> None:
+    with conn.exclusive():
+        conn.cursor().execute("select 1")
+
+
+class Touch:
+    """Touches a connection and keeps what that raised."""
+
+    def __init__(self, conn: Any, way: str) -> None:
+        self.errors: list[BaseException] = []
+        self.calls = 0
+        self._conn = conn
+        self._touch = TOUCHES[way]
+
+    def __call__(self, *_: object) -> None:
+        self.calls += 1
+        try:
+            self._touch(self._conn)
+        except Exception as error:
+            self.errors.append(error)
+
+    def check_refused(self) -> None:
+        """Fail unless each touch met ProgrammingError."""
+        kinds = {type(error) for error in self.errors}
+        assert self.calls, "it was never called"
+        assert len(self.errors) == self.calls, "one got through"
+        assert kinds == {greenpg.ProgrammingError}, self.errors
+
+
+class Quoted:
+    """A parameter whose quoting, inside `execute`, calls a function."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+
+    def __conform__(self, _: object) -> Quoted:
+        return self
+
+    def getquoted(self) -> bytes:
+        self._call()
+        return b"7"
+
+
+class Litter:
+    """Garbage in a cycle that calls a function when it is collected."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+        self._cycle = self
+
+    def __del__(self) -> None:
+        self._call()
+
+
+@each(*TOUCHES)
+def test_quoting_that_touches_the_connection(ctx: Context, case: str) -> None:
+    conn = ctx.connect()
+    touch, cur = Touch(conn, case), conn.cursor()
+
+    cur.execute("select %s", (Quoted(touch),))
+
+    assert cur.fetchall() == [(7,)]
+    touch.check_refused()
+    conn.commit()
+
+
+@each(*TOUCHES)
+def test_finalizer_that_touches_the_connection(ctx: Context, case: str) -> None:
+    conn = ctx.connect()
+    touch, cur = Touch(conn, case), conn.cursor()
+
+    def collect() -> None:
+        Litter(touch)
+        gc.collect()
+
+    cur.execute("select %s", (Quoted(collect),))
+
+    assert cur.fetchall() == [(7,)]
+    touch.check_refused()
+    conn.commit()
+
+
+def test_finalizers_at_any_moment(ctx: Context) -> None:
+    conn, other = ctx.connect(), ctx.connect(autocommit=True)
+    touched, ran = Touch(conn, "execute"), Touch(other, "execute")
+    cur = conn.cursor()
+
+    with _eager_collector():
+        for number in range(100):
+            Litter(touched)
+            Litter(ran)
+            cur.execute("select %s", (number,))
+            assert cur.fetchall() == [(number,)]
+
+    assert touched.calls
+    assert ran.calls
+    assert {type(error) for error in touched.errors + ran.errors} <= {greenpg.ProgrammingError}
+    conn.commit()
+    other.cursor().execute("select 1")
+
+
+@contextmanager
+def _eager_collector() -> Iterator[None]:
+    usual = gc.get_threshold()
+    gc.set_threshold(2)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+
+
+@each(*TOUCHES)
+def test_wait_callback_that_touches_its_connection(ctx: Context, case: str) -> None:
+    conn = ctx.connect()
+    touch, cur = Touch(conn, case), conn.cursor()
+
+    def callback(waiting: Any) -> None:
+        touch()
+        _wait(ctx, waiting)
+
+    greenpg.set_wait_callback(callback)
+    try:
+        cur.execute("select 7")
+    finally:
+        greenpg.set_wait_callback(None)
+
+    assert cur.fetchall() == [(7,)]
+    touch.check_refused()
+    conn.commit()
+
+
+def _wait(ctx: Context, conn: Any) -> None:
+    waiter = ctx.backend.waiter()
+    try:
+        while (want := conn.poll()) != ext.POLL_OK:
+            waiter.wait(conn.fileno(), READ if want == ext.POLL_READ else WRITE, None)
+    finally:
+        waiter.close()
+
+
+@each("execute", "commit", "callproc", "set_client_encoding")
+def test_signal_handler_that_touches_the_connection(ctx: Context, case: str) -> None:
+    conn = ctx.connect()
+    touch, cur = Touch(conn, case), conn.cursor()
+
+    with _alarm(touch):
+        cur.execute("select 7 from pg_sleep(0.4)")
+
+    assert cur.fetchall() == [(7,)]
+    touch.check_refused()
+    conn.commit()
+
+
+@each("close", "rollback", "reset")
+def test_signal_handler_that_ends_the_connection(ctx: Context, case: str) -> None:
+    conn = ctx.connect()
+    touch = Touch(conn, case)
+    began = monotonic()
+
+    with _alarm(touch), suppress(psycopg2.Error):
+        conn.cursor().execute("select 7 from pg_sleep(1)")
+
+    assert monotonic() - began < 3
+    assert touch.calls
+    assert all(isinstance(error, psycopg2.Error) for error in touch.errors)
+    if not conn.closed:
+        conn.rollback()
+        conn.cursor().execute("select 1")
+
+
+@contextmanager
+def _alarm(handler: Callable[..., object]) -> Iterator[None]:
+    usual = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+
+
+class Collector:
+    """Takes a connection's notifications, and touches the connection for each."""
+
+    def __init__(self, touch: Touch) -> None:
+        self.payloads: list[str] = []
+        self._touch = touch
+
+    def append(self, note: Any) -> None:
+        self.payloads.append(note.payload)
+        self._touch()
+
+
+@each(*TOUCHES)
+def test_collector_of_notifications_that_touches_the_connection(ctx: Context, case: str) -> None:
+    conn = ctx.connect(autocommit=True)
+    conn.cursor().execute(f"listen {ctx.name}")
+    touch = Touch(conn, case)
+    conn.notifies = collector = Collector(touch)
+
+    conn.cursor().execute(f"notify {ctx.name}, 'seven'")
+
+    assert collector.payloads == ["seven"]
+    assert touch.calls == 1
+    assert all(isinstance(error, psycopg2.Error) for error in touch.errors), touch.errors
+    if not conn.closed:
+        conn.rollback()
+        conn.cursor().execute("select 1")
+
+
+def test_collector_that_fails_loses_nothing(ctx: Context) -> None:
+    conn = ctx.connect(autocommit=True)
+    conn.cursor().execute(f"listen {ctx.name}")
+
+    class Clumsy(Collector):
+        def append(self, note: Any) -> None:
+            super().append(note)
+            raise ValueError("this traceback belongs in the log")
+
+    conn.notifies = collector = Clumsy(Touch(conn, "commit"))
+    for number in range(3):
+        conn.cursor().execute("select pg_notify(%s, %s)", (ctx.name, str(number)))
+
+    assert collector.payloads == ["0", "1", "2"]
+
+
+@each(*TOUCHES)
+def test_typecaster_that_touches_the_connection(ctx: Context, case: str) -> None:
+    conn = ctx.connect()
+    touch = Touch(conn, case)
+
+    def cast(value: Any, _: object) -> Any:
+        touch()
+        return value
+
+    cur = conn.cursor("cast")
+    ext.register_type(ext.new_type((25,), "TOUCHING", cast), cur)
+    cur.execute("select 'seven'::text")
+    with suppress(psycopg2.Error):
+        assert cur.fetchone() == ("seven",)
+
+    assert touch.calls == 1
+    assert all(isinstance(error, psycopg2.Error) for error in touch.errors), touch.errors
+    if not conn.closed:
+        conn.rollback()
+        conn.cursor().execute("select 1")
+
+
+class File(TextIOBase):
+    """A file for COPY that touches the connection at each call."""
+
+    def __init__(self, touch: Touch) -> None:
+        self._touch = touch
+        self._lines = ["7\n", ""]
+        self.written = ""
+
+    def read(self, _: int | None = -1, /) -> str:
+        self._touch()
+        return self._lines.pop(0)
+
+    def write(self, data: str, /) -> int:
+        self._touch()
+        self.written += data
+        return len(data)
+
+
+@each(*TOUCHES)
+def test_file_in_copy_that_touches_the_connection(ctx: Context, case: str) -> None:
+    conn = ctx.connect()
+    touch, cur = Touch(conn, case), conn.cursor()
+    file = File(touch)
+    cur.execute("create temporary table numbers (n int)")
+
+    cur.copy_expert("copy numbers from stdin", file)
+    cur.copy_expert("copy numbers to stdout", file)
+
+    assert file.written == "7\n"
+    touch.check_refused()
+    conn.commit()

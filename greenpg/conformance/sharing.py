@@ -66,7 +66,7 @@ def _works(conn: Any) -> bool:
 
 
 def _forget_prepared(ctx: Context) -> None:
-    for (gid,) in ctx.server.ask(PREPARED, "%"):
+    for (gid,) in ctx.server.ask(PREPARED, f"{ctx.name}%"):
         ctx.server.ask("rollback prepared %s", gid)
 
 
