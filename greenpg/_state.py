@@ -138,7 +138,7 @@ class State:
         """
         if not self.can_wait():
             raise ProgrammingError(IN_HUB)
-        me = self.current()
+        me, thread = self.current(), _ident()
         if self.held.setdefault(0, me) != me:
             self._queue(me, self._until(me, patient))
         elif self.inside:
@@ -146,12 +146,12 @@ class State:
                 "the connection is inside another operation of the same task (called by a "
                 "finalizer, a signal handler, a wait callback or a file in COPY)"
             )
-        self.inside = True
         self.patient = patient
-        self.thread = _ident()
+        self.thread = thread
         self.until = None
         if self.special:
             self._admit(me, patient, statement)
+        self.inside = True  # last: Ctrl-C can land only where something was called
         return me
 
     def _until(self, me: Hashable, patient: bool) -> float | None:
@@ -172,7 +172,6 @@ class State:
                 "an operation of this transaction was interrupted; roll back before going on"
             )
         if refusal is not None:
-            self.inside = False
             if not self.depth:
                 self.release()
             raise refusal
@@ -182,8 +181,8 @@ class State:
         if self.held.setdefault(0, me) != me:
             deadline = None if timeout is None else monotonic() + timeout
             self._queue(me, _nearer(deadline, self.deadlines.get(me)), first)
-        self.depth += 1
         self.thread = _ident()
+        self.depth += 1  # last: Ctrl-C can land only where something was called
 
     def relinquish(self) -> None:
         """Undo one `acquire`; the last one passes the lock on."""

@@ -56,7 +56,10 @@ class ConnectionLock:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.release()
+        state = self._state
+        state.depth -= 1  # first: Ctrl-C in what follows leaves a lock that others take over
+        if not state.depth and not state.inside:
+            state.release()
 
 
 class Deadline:

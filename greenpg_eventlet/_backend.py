@@ -71,7 +71,10 @@ class Waiter:
         self._hub, self._source = hub, fd
 
     def _listen(self, event: int, callback: Callable[[int], None]) -> Any:
-        listener = self._hub.add(_KINDS[event], self._fd, callback, self._throw, self._forget)
+        kind = _KINDS[event]
+        listener = self._hub.listeners[kind].get(self._fd)  # ours, if Ctrl-C broke off the last
+        if listener is None:
+            listener = self._hub.add(kind, self._fd, callback, self._throw, self._forget)
         listener.greenlet = self._hub.greenlet  # else it keeps a finished task alive
         return listener
 

@@ -66,18 +66,24 @@ class Waiter:
     def _watch(self, hub: Any, fd: int) -> None:
         self.close()
         self._fd = os.dup(fd)
-        self._hub, self._source, self._events = hub, fd, READ
         self._io = hub.loop.io(self._fd, READ)
+        self._hub, self._source, self._events = hub, fd, READ
 
     def _readable(self, task: Any) -> None:
-        self._io.stop()  # else it fires again and again while the task is busy elsewhere
-        self._ready = READ
-        task.switch()
+        # A second call finds the task busy elsewhere, and the loop would call without end. To
+        # stop at the first would lose the wake-up if Ctrl-C comes before the switch.
+        if self._ready:
+            self._io.stop()
+        else:
+            self._ready = READ
+            task.switch()
 
     def _fired(self, flags: int, task: Any) -> None:
-        self._io.stop()
-        self._ready = flags & self._events or self._events  # an error makes all ready
-        task.switch()
+        if self._ready:
+            self._io.stop()
+        else:
+            self._ready = flags & self._events or self._events  # an error makes all ready
+            task.switch()
 
     def _expired(self, task: Any) -> None:
         if self._task is task:
@@ -103,8 +109,9 @@ class Waiter:
         self._io = self._hub = None
         self._fd = self._source = -1
         if io is None:
-            return
-        if hub is get_hub_if_exists() or not _runs(hub):
+            if fd >= 0:
+                close(fd)
+        elif hub is get_hub_if_exists() or not _runs(hub):
             _dispose(io, fd)
         else:
             hub.loop.run_callback_threadsafe(_dispose, io, fd)
