@@ -48,7 +48,7 @@ def _registered() -> Mapping[Hashable, str]:
 def _hub_of_thread_ends() -> None:
     """Stop the thread's hub: a suspended one is never freed, and an asyncio loop in no case."""
     hub: Any = getattr(_threadlocal, "hub", None)
-    if hub is not None:
+    if hub is not None and hub.running:
         hub.abort(wait=True)
     if hasattr(hub, "loop"):
         for listener in list(hub.listeners["read"].values()):

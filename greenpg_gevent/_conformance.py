@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from posix import fork
 from typing import Any, Final
 
 import gevent
@@ -34,7 +35,7 @@ def _registered() -> Mapping[Hashable, str]:
     return {
         str(state.handle): f"{state.type.decode()} of {state.watcher!r}"
         for state in states
-        if state.active and not state.closing
+        if state.active and state.ref and not state.closing  # gevent's own have no ref
     }
 
 
@@ -43,7 +44,8 @@ def _hub_of_thread_ends() -> None:
 
 
 def _fork() -> int:
-    pid: int = gevent.fork()
+    """Fork below any patch where gevent survives that: libuv needs gevent's own way."""
+    pid: int = gevent.fork() if "libuv" in type(get_hub().loop).__module__ else fork()
     return pid
 
 

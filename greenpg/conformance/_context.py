@@ -50,24 +50,24 @@ class Surroundings:
         self.dsn = make_dsn(dsn, application_name=name)
         self.observer = Observer(make_dsn(dsn, application_name=f"{name}-observer"))
         self.idle_cpu = 0.0  # what a window costs while nothing of ours is there
-        self._proxy: Proxy | None = None
+        self._proxies: dict[bool, Proxy] = {}
 
-    def proxy(self) -> Proxy:
-        """Return the process's proxy, started on first need."""
-        if self._proxy is None:
-            self._proxy = Proxy(self.dsn)
-        return self._proxy
+    def proxy(self, tls: bool) -> Proxy:
+        """Return the process's proxy, one for plain and one for TLS, started on first need."""
+        if tls not in self._proxies:
+            self._proxies[tls] = Proxy(self.dsn, tls=tls)
+        return self._proxies[tls]
 
     def refresh(self) -> None:
-        """Let the proxy pass everything again."""
-        if self._proxy is not None:
-            self._proxy.flow()
+        """Let the proxies pass everything again."""
+        for proxy in self._proxies.values():
+            proxy.flow()
 
     def close(self) -> None:
         """Close what the process holds."""
         self.observer.close()
-        if self._proxy is not None:
-            self._proxy.close()
+        for proxy in self._proxies.values():
+            proxy.close()
 
 
 class Context:
@@ -90,15 +90,16 @@ class Context:
     def connect(self, dsn: str | None = None, **options: Any) -> Any:
         """Return a connection of greenpg's; `autocommit=True` sets that too."""
         autocommit = options.pop("autocommit", False)
-        conn = greenpg.connect(dsn or self.dsn, backend=self.backend, **options)
+        options.setdefault("backend", self.backend)
+        conn = greenpg.connect(dsn or self.dsn, **options)
         self._connections.append(conn)
         if autocommit:
             conn.autocommit = True
         return conn
 
-    def proxy(self) -> Proxy:
+    def proxy(self, *, tls: bool = False) -> Proxy:
         """Return a proxy before the server, which passes everything until told otherwise."""
-        return self.around.proxy()
+        return self.around.proxy(tls)
 
     def busy(self, conn: Any) -> None:
         """Wait until the server runs a statement of this connection."""

@@ -47,7 +47,8 @@ class Description:
     library's own sockets. `in_hub(fn)` has the event loop's own task call `fn` soon, and
     `timeout(seconds)` is the library's own timeout, which raises in a with block. `registered`
     tells what is registered with the event loop, `hub_of_thread_ends` is called at the end of an
-    OS thread that has used the library, `fork` is its own way to fork.
+    OS thread that has used the library, `fork` the plainest
+    way to fork that the library survives.
     """
 
     modes: tuple[Mode, ...] = (Mode("plain"),)

@@ -61,6 +61,7 @@ def stacks() -> str:
     for thing in gc.get_objects() if kind else ():
         if isinstance(thing, kind) and not thing.dead and thing.gr_frame is not None:
             frames[f"greenlet {thing!r}"] = thing.gr_frame
-    return "\n".join(
-        f"{who}:\n{''.join(traceback.format_stack(frame))}" for who, frame in frames.items()
-    )
+    same: dict[str, list[str]] = {}
+    for who, frame in frames.items():
+        same.setdefault("".join(traceback.format_stack(frame)), []).append(who)
+    return "\n".join(f"{', '.join(who)}:\n{stack}" for stack, who in same.items())

@@ -78,7 +78,8 @@ class Worker:
             event.wait(5)
             for job in [ctx.spawn(backend.in_thread, plain.sleep, 0.02) for _ in range(JOBS)]:
                 job.result()
-            ctx.connect(ctx.proxy().dsn).cursor().execute("select 1")
+            for tls in (False, True):
+                ctx.connect(ctx.proxy(tls=tls).dsn).cursor().execute("select 1")
             self._around.idle_cpu = min(ctx.idle_cpu() for _ in range(2))
         gc.collect()
         gc.freeze()  # the baseline need not be searched after each test

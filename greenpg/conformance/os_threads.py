@@ -1,1 +1,137 @@
-"""To come."""
+"""Connections and OS threads: one at a time on a green backend, any number on threads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import greenpg
+from greenpg.threads import pristine
+
+from ._tests import needs, raises
+
+if TYPE_CHECKING:
+    from ._context import Context
+
+SLOW: Final = 0.2
+_ident = pristine("_thread").get_ident
+
+
+def _asked(conn: Any, number: int, seconds: float = 0) -> int:
+    with conn.cursor() as cur:
+        cur.execute("select %s, pg_sleep(%s)", (number, seconds))
+        return int(cur.fetchone()[0])
+
+
+def test_connection_moves_between_operations(ctx: Context) -> None:
+    conn = ctx.connect()
+    for number in range(5):
+        assert _asked(conn, number) == number
+
+        assert ctx.native(_asked, conn, 100 + number).result() == 100 + number
+
+    conn.commit()
+    ctx.stays_idle()
+
+
+def test_transaction_moves_with_its_connection(ctx: Context) -> None:
+    conn = ctx.connect()
+    conn.cursor().execute("create temporary table moved on commit drop as select 1 as n")
+
+    ctx.native(lambda: conn.cursor().execute("insert into moved values (2)")).result()
+
+    with conn.cursor() as cur:
+        cur.execute("select sum(n) from moved")
+        assert cur.fetchall() == [(3,)]
+
+
+def test_connection_made_in_a_thread_can_be_used_here(ctx: Context) -> None:
+    conn = ctx.native(ctx.connect).result()
+
+    assert _asked(conn, 7) == 7
+
+
+@needs("hub")
+def test_two_threads_at_once_are_refused(ctx: Context) -> None:
+    conn = ctx.connect()
+    query = ctx.spawn(_asked, conn, 7, SLOW)
+    ctx.busy(conn)
+    intruder = ctx.native(lambda: (_ident(), _refused(conn)))
+
+    other, error = intruder.result()
+
+    assert str(other) in error
+    assert str(_ident()) in error
+    assert query.result() == 7
+
+
+def _refused(conn: Any) -> str:
+    with raises(greenpg.ProgrammingError) as witness:
+        _asked(conn, 8)
+    return str(witness.error)
+
+
+def test_thread_waits_for_an_exclusive_block(ctx: Context) -> None:
+    conn, order = ctx.connect(), list[str]()
+
+    def intrude() -> None:
+        conn.cursor().execute("select 1")
+        order.append("thread")
+
+    with conn.exclusive():
+        thread = ctx.native(intrude)
+        ctx.backend.sleep(0.05)
+        order.append("holder")
+    thread.result()
+
+    assert order == ["holder", "thread"]
+
+
+def test_close_by_another_thread_ends_a_query(ctx: Context) -> None:
+    conn = ctx.connect()
+    query = ctx.spawn(_asked, conn, 7, 10)
+    ctx.busy(conn)
+
+    thread = ctx.native(conn.close).join()
+
+    assert thread.error is None or isinstance(thread.error, greenpg.ProgrammingError)
+    assert isinstance(query.join(3).error, (greenpg.InterfaceError, greenpg.OperationalError))
+    assert conn.closed
+
+
+def test_cancel_by_another_thread(ctx: Context) -> None:
+    conn = ctx.connect(autocommit=True)
+    query = ctx.spawn(_asked, conn, 7, 10)
+    ctx.busy(conn)
+
+    ctx.native(conn.cancel).result()
+
+    with raises(greenpg.errors.QueryCanceled):
+        query.result(3)
+    assert _asked(conn, 8) == 8
+
+
+def test_threads_with_connections_of_their_own(ctx: Context) -> None:
+    def work(base: int) -> None:
+        conn = greenpg.connect(ctx.dsn, backend=ctx.backend)
+        for number in range(base, base + 20):
+            assert _asked(conn, number, 0.002) == number
+        conn.close()
+
+    with ctx.heartbeat():
+        jobs = [ctx.native(work, 1000 * number) for number in range(3)]
+        jobs += [ctx.spawn(work, 1000 * number) for number in range(3)]
+        for job in jobs:
+            job.result()
+
+
+def test_plainly_blocking_connection_in_threads(ctx: Context) -> None:
+    conn = ctx.connect(backend="threads")
+
+    def work(base: int) -> None:
+        for number in range(base, base + 20):
+            assert _asked(conn, number) == number
+
+    with ctx.heartbeat():
+        jobs = [ctx.native(work, 1000 * number) for number in range(4)]
+        for job in jobs:
+            job.result()
