@@ -74,12 +74,17 @@ def threads() -> dict[Hashable, str]:
 
 
 def tasks() -> dict[Hashable, str]:
-    """Greenlets that have not ended, of whatever green library; a thread's main one apart."""
-    if "greenlet" not in sys.modules:
+    """Greenlets of this OS thread that have not ended, of whatever green library.
+
+    Those of other threads are left out: a library's thread pool keeps a worker in each.
+    """
+    library = sys.modules.get("greenlet")
+    if library is None:
         return {}
-    kind = sys.modules["greenlet"].greenlet
-    found = (thing for thing in gc.get_objects() if isinstance(thing, kind))
-    return {weakref.ref(task): f"task {task!r}" for task in found if task.parent and not task.dead}
+    main = _main_of(library.getcurrent())
+    found = (thing for thing in gc.get_objects() if isinstance(thing, library.greenlet))
+    ours = (task for task in found if task is not main and _main_of(task) is main)
+    return {weakref.ref(task): f"task {task!r}" for task in ours if not task.dead}
 
 
 class Sessions:
@@ -131,6 +136,12 @@ def _settle(conn: Any) -> None:
                 raise psycopg2.OperationalError(f"no answer in {ANSWER_SECONDS:g} s")
     finally:
         waiter.close()
+
+
+def _main_of(task: Any) -> Any:
+    while task.parent is not None:
+        task = task.parent
+    return task
 
 
 def _target(fd: int) -> str:
