@@ -1,0 +1,101 @@
+"""The records of the pool: slots, waiters, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Final
+
+__all__ = [
+    "CHECKING",
+    "CLEANING",
+    "CLOSING",
+    "CONNECTING",
+    "GONE",
+    "IDLE",
+    "LENT",
+    "Limits",
+    "Slot",
+    "Waiter",
+]
+
+CONNECTING: Final = "connecting"  # the pool's own task opens its connection
+IDLE: Final = "idle"
+LENT: Final = "lent"
+CHECKING: Final = "checking"
+CLEANING: Final = "cleaning"
+CLOSING: Final = "closing"
+GONE: Final = "gone"
+
+
+class Slot:
+    """The right to one session on the server, from before its connect until after its close.
+
+    `conn` is empty while a connection is lent: if its holder loses it, `ref` tells.
+    """
+
+    __slots__ = (
+        "conn", "done", "expires", "holder", "key", "peek", "phase", "ref", "since", "stack",
+        "stale", "uses", "warned",
+    )  # fmt: skip
+
+    def __init__(self, now: float) -> None:
+        self.phase = CONNECTING
+        self.since = now  # when it came into this phase
+        self.expires = inf
+        self.uses = 0
+        self.stale = False  # to be checked before it is lent
+        self.warned = False
+        self.key = 0
+        self.conn: Any = None
+        self.ref: Any = None
+        self.peek: Callable[[int], Any] = list
+        self.holder: tuple[Any, int] | None = None  # a code object and an offset into it
+        self.stack: str | None = None
+        self.done: Any = None  # what to set when the connection has been cleaned
+
+    def __repr__(self) -> str:
+        return f"<Slot {self.phase} since {self.since:.3f}, {self.uses} uses>"
+
+
+class Waiter:
+    """A task that waits: for a slot, or for the pool to come into some state."""
+
+    __slots__ = ("error", "event", "slot")
+
+    def __init__(self, event: Any) -> None:
+        self.event = event
+        self.slot: Slot | None = None
+        self.error: Exception | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Limits:
+    """What the user asks of a pool; ValueError for what cannot be."""
+
+    min_size: int = 4
+    max_size: int = 4
+    max_waiting: int = 0
+    max_lifetime: float = 3600.0
+    max_idle: float = 600.0
+    max_uses: float = inf
+    reconnect_timeout: float = 300.0
+    num_workers: int = 3
+    warn_held: float = inf
+    always_check: bool = False
+
+    def __post_init__(self) -> None:
+        self.resize(self.min_size, self.max_size)
+        if self.num_workers < 1:
+            raise ValueError("num_workers must be at least 1")
+        if self.max_uses < 1:
+            raise ValueError("max_uses must be at least 1")
+
+    def resize(self, min_size: int, max_size: int) -> None:
+        """Take new sizes, if they make sense."""
+        if min_size < 0:
+            raise ValueError("min_size cannot be negative")
+        if max_size < max(min_size, 1):
+            raise ValueError("max_size must be at least 1 and not below min_size")
+        self.min_size, self.max_size = min_size, max_size

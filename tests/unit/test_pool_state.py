@@ -1,0 +1,269 @@
+"""Random walks of the pool's state machine, with every invariant checked after every step."""
+
+from __future__ import annotations
+
+import random
+from math import inf
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from greenpg.pool._slots import (
+    CHECKING,
+    CLEANING,
+    CLOSING,
+    CONNECTING,
+    IDLE,
+    LENT,
+    Limits,
+    Waiter,
+)
+from greenpg.pool._state import FRESH, LONGEST_DELAY, PoolState
+
+WORK = {"connect": CONNECTING, "inspect": CHECKING, "clean": CLEANING, "close": CLOSING}
+picks = st.randoms(use_true_random=False)
+
+
+class Pool(RuleBasedStateMachine):
+    """Plays users, server and clock against the state; effects are carried out later, if at all."""
+
+    @initialize(
+        max_size=st.integers(1, 5),
+        min_size=st.integers(0, 3),
+        workers=st.integers(1, 3),
+        max_uses=st.sampled_from([1, 3, inf]),
+        max_waiting=st.sampled_from([0, 0, 3]),
+        always=st.booleans(),
+    )
+    def start(self, max_size, min_size, workers, max_uses, max_waiting, always):
+        self.now = 100.0
+        self.keys = 0
+        self.waiters: list[Waiter] = []  # who waits, in the order in which they must be served
+        self.served: list[Waiter] = []  # who has been given a slot and not yet come for it
+        self.held = []  # what users have
+        self.tasks = []  # what the pool's tasks are at
+        self.allowed = max_size  # how many slots there may be
+        self.errors = 0
+        limits = Limits(
+            min_size=min(min_size, max_size),
+            max_size=max_size,
+            max_lifetime=50.0,
+            max_idle=20.0,
+            reconnect_timeout=5.0,
+            warn_held=7.0,
+            num_workers=workers,
+            max_uses=max_uses,
+            max_waiting=max_waiting,
+            always_check=always,
+        )
+        self.state = PoolState(limits, random.Random(0).random)
+        self.state.begin(self.now)
+        self.perform()
+
+    def perform(self):
+        while self.state.effects:
+            name, thing = self.state.effects.popleft()
+            if name in WORK:
+                assert thing.phase == WORK[name]
+                self.tasks.append((name, thing))
+            elif name in ("serve", "fail"):
+                self.answer(name, thing)
+            elif name == "warn":
+                assert self.now - thing.since >= 7.0
+
+    def answer(self, name, waiter):
+        assert waiter is self.waiters.pop(0), "served out of turn"
+        if name == "serve":
+            assert waiter.slot.phase is LENT
+            self.served.append(waiter)
+        else:
+            assert waiter.error is not None
+
+    def take_task(self, pick, *names):
+        mine = [task for task in self.tasks if task[0] in names]
+        task = pick.choice(mine)
+        self.tasks.remove(task)
+        return task[1]
+
+    def has(self, *names):
+        return any(name in names for name, _ in self.tasks)
+
+    # Users
+
+    @precondition(lambda self: not self.state.ended)
+    @rule()
+    def request(self):
+        slot = self.state.take(self.now)
+        if slot is not None:
+            assert not self.waiters, "a newcomer overtook those who wait"
+            self.held.append(slot)
+            return
+        waiter = Waiter(None)
+        idle_now = [slot for slot in self.state.idle if self.now - slot.since <= FRESH]
+        assert self.waiters or not idle_now
+        self.waiters.append(waiter)
+        if not self.state.queue(waiter, self.now):
+            self.waiters.remove(waiter)
+        self.perform()
+
+    @precondition(lambda self: self.held and not self.waiters)
+    @rule()
+    def find_the_taken_one_suspicious(self):
+        slot = self.held.pop()
+        waiter = Waiter(None)
+        self.waiters.insert(0, waiter)
+        self.state.suspect(slot, waiter, self.now)
+        self.perform()
+
+    @precondition(lambda self: self.served)
+    @rule(pick=picks)
+    def wake_up(self, pick):
+        waiter = pick.choice(self.served)
+        self.served.remove(waiter)
+        self.held.append(waiter.slot)
+
+    @precondition(lambda self: self.waiters or self.served)
+    @rule(pick=picks)
+    def be_killed_while_waiting(self, pick):
+        waiter = pick.choice(self.waiters + self.served)
+        (self.waiters if waiter in self.waiters else self.served).remove(waiter)
+        self.state.abandon(waiter, self.now)
+        self.perform()
+
+    @precondition(lambda self: self.held)
+    @rule(pick=picks, how=st.sampled_from(["give_back", "soil", "retire", "closed"]))
+    def end_a_loan(self, pick, how):
+        slot = pick.choice(self.held)
+        self.held.remove(slot)
+        getattr(self.state, how)(slot, self.now)
+        self.perform()
+
+    @rule()
+    def sweep(self):
+        self.state.inspect_idle(list(self.state.idle), self.now)
+        self.perform()
+
+    # The pool's tasks
+
+    @precondition(lambda self: self.has("connect"))
+    @rule(pick=picks, works=st.booleans())
+    def connect(self, pick, works):
+        slot = self.take_task(pick, "connect")
+        if works:
+            self.keys += 1
+            self.state.connected(slot, self.keys, self.now)
+        else:
+            self.state.connect_failed(slot, OSError(), self.now)
+            assert 0 < self.state.retry_at - self.now <= LONGEST_DELAY
+        self.perform()
+
+    @precondition(lambda self: self.has("inspect", "clean"))
+    @rule(pick=picks, works=st.booleans())
+    def check_or_clean(self, pick, works):
+        slot = self.take_task(pick, "inspect", "clean")
+        (self.state.restored if works else self.state.retire)(slot, self.now)
+        self.perform()
+
+    @precondition(lambda self: self.has("close"))
+    @rule(pick=picks)
+    def close_one(self, pick):
+        self.state.closed(self.take_task(pick, "close"), self.now)
+        self.perform()
+
+    # The clock and the owner
+
+    @rule(seconds=st.sampled_from([0.01, 0.5, 2.0, 30.0]))
+    def pass_time(self, seconds):
+        self.now += seconds
+        self.state.tick(self.now)
+        self.perform()
+        assert self.state.due(self.now) > self.now
+
+    @rule(max_size=st.integers(1, 5), min_size=st.integers(0, 3))
+    def resize(self, max_size, min_size):
+        self.allowed = max(max_size, len(self.state.slots))
+        self.state.resize(min(min_size, max_size), max_size, self.now)
+        self.perform()
+
+    @rule()
+    def drain(self):
+        self.state.drain(self.now)
+        self.perform()
+
+    @precondition(lambda self: not self.state.ended)
+    @rule(really=st.integers(0, 9))
+    def end(self, really):
+        if really == 0:
+            self.state.end(RuntimeError("closed"), self.now)
+            self.perform()
+            assert not self.waiters
+
+    # What must hold
+
+    @invariant()
+    def no_more_slots_than_allowed(self):
+        self.allowed = min(self.allowed, max(self.state.limits.max_size, len(self.state.slots)))
+
+        assert len(self.state.slots) <= self.allowed
+
+    @invariant()
+    def every_slot_is_in_one_place(self):
+        places = [*self.state.idle, *self.held, *(w.slot for w in self.served)]
+        places += [slot for _, slot in self.tasks]
+
+        assert len(places) == len(set(places))
+        assert set(places) == self.state.slots
+
+    @invariant()
+    def lent_and_idle_are_known(self):
+        lent = {*self.held, *(waiter.slot for waiter in self.served)}
+
+        assert set(self.state.lent.values()) == lent
+        assert all(slot.phase is LENT for slot in lent)
+        assert all(slot.phase is IDLE for slot in self.state.idle)
+
+    @invariant()
+    def waiters_stand_in_order(self):
+        assert list(self.state.waiters) == self.waiters
+
+    @invariant()
+    def nobody_waits_beside_what_he_could_have(self):
+        checks = sum(slot.phase is CHECKING for slot in self.state.slots)
+
+        assert not self.state.idle or checks >= len(self.waiters)
+
+    @invariant()
+    def somebody_works_for_those_who_wait(self):
+        room = self.state.limits.max_size > len(self.state.slots)
+
+        assert not (self.waiters and room) or self.tasks or self.now < self.state.retry_at
+
+    @invariant()
+    def attempts_are_bounded(self):
+        young = [s for n, s in self.tasks if n == "connect" and self.now - s.since < 1.0]
+
+        assert len(young) <= self.state.limits.num_workers
+
+    def teardown(self):
+        """Whatever happened, once all is given back and done, the pool can be emptied."""
+        if not hasattr(self, "state"):
+            return
+        self.state.end(RuntimeError("over"), self.now)
+        self.perform()
+        for slot in [*self.held, *(waiter.slot for waiter in self.served)]:
+            self.state.give_back(slot, self.now)
+        self.perform()
+        while self.tasks:
+            name, slot = self.tasks.pop()
+            if name == "connect":
+                self.state.connect_failed(slot, OSError(), self.now)
+            else:
+                (self.state.closed if name == "close" else self.state.retire)(slot, self.now)
+            self.perform()
+        assert self.state.empty()
+
+
+TestPool = pytest.mark.timeout(120)(Pool.TestCase)
+TestPool.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
