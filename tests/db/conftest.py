@@ -52,13 +52,14 @@ class Gate:
     """A server-side barrier: the statement `sql` ends when the gate is opened."""
 
     def __init__(self, keeper: Any) -> None:
-        self._key = next(_numbers)
+        self.key: Final = next(_numbers)
+        self.function: Final = "pg_advisory_xact_lock_shared"
         self._cur = keeper.cursor()
-        self._cur.execute("select pg_advisory_lock(%s)", (self._key,))
-        self.sql: Final = f"select pg_advisory_xact_lock_shared({self._key})"
+        self._cur.execute("select pg_advisory_lock(%s)", (self.key,))
+        self.sql: Final = f"select {self.function}({self.key})"
 
     def open(self) -> None:
-        self._cur.execute("select pg_advisory_unlock(%s)", (self._key,))
+        self._cur.execute("select pg_advisory_unlock(%s)", (self.key,))
 
     def wait_for(self, count: int = 1) -> None:
         """Wait until so many statements stand before the gate."""
@@ -68,7 +69,7 @@ class Gate:
         self._cur.execute(
             "select count(*) from pg_locks where locktype = 'advisory' and not granted"
             " and classid::bigint << 32 | objid::bigint = %s",
-            (self._key,),
+            (self.key,),
         )
         count: int = self._cur.fetchone()[0]
         return count

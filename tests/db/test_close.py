@@ -1,0 +1,168 @@
+"""`conn.close()` while other tasks use the connection."""
+
+from __future__ import annotations
+
+import pytest
+
+from greenpg.backend import current
+from greenpg.conformance._heartbeat import heartbeat
+from tests.db.conftest import until
+
+
+def one(conn, query="select 1"):
+    cur = conn.cursor()
+    cur.execute(query)
+    return cur.fetchone()[0]
+
+
+def test_waiting_task_gets_an_interface_error_and_its_query_ends(db, conn, gate, spawn):
+    job = spawn(one, conn, gate.sql)
+    gate.wait_for()
+
+    with heartbeat(current()):
+        conn.close()
+
+    with pytest.raises(db.InterfaceError, match="already closed"):
+        job.result()
+    assert conn.closed
+    gate.wait_for(0)
+
+
+def test_tasks_in_the_queue_get_an_interface_error_too(db, conn, gate, spawn):
+    running = spawn(one, conn, gate.sql)
+    gate.wait_for()
+    queued = [spawn(one, conn), spawn(conn.commit), spawn(conn.cursor().callproc, "now")]
+    until(lambda: len(conn._state.turns) == 3, "three tasks wait")
+
+    conn.close()
+
+    for job in [running, *queued]:
+        with pytest.raises(db.InterfaceError, match="already closed"):
+            job.result()
+
+
+def test_task_between_two_statements_meets_the_closed_connection(db, conn, spawn):
+    def work():
+        while True:
+            one(conn, "select 1 from pg_sleep(0.001)")
+
+    job = spawn(work)
+    until(lambda: conn._state.live, "the task works")
+    conn.close()
+
+    with pytest.raises(db.InterfaceError, match="already closed"):
+        job.result()
+    assert conn.closed
+
+
+def test_holder_of_a_block_is_not_interrupted_in_its_own_code(db, conn, spawn):
+    held, go = current().event(), current().event()
+
+    def hold():
+        with conn.exclusive():
+            held.set()
+            go.wait(5)
+            return "unharmed"
+
+    job = spawn(hold)
+    held.wait(5)
+    conn.close()
+    go.set()
+
+    assert job.result() == "unharmed"
+    assert conn.closed
+    with pytest.raises(db.InterfaceError):
+        one(conn)
+
+
+def test_several_tasks_may_close_at_once(db, conn, gate, spawn):
+    running = spawn(one, conn, gate.sql)
+    gate.wait_for()
+
+    closing = [spawn(conn.close) for _ in range(4)]
+    for job in closing:
+        job.result()
+
+    with pytest.raises(db.InterfaceError):
+        running.result()
+    assert conn.closed
+
+
+def test_close_in_ones_own_block_closes(conn):
+    with conn.exclusive():
+        one(conn)
+        conn.close()
+
+    assert conn.closed
+
+
+def test_close_inside_an_executemany_of_the_same_task_is_seen(db, conn):
+    def rows():
+        yield (1,)
+        conn.close()
+        yield (2,)
+
+    with pytest.raises(db.Error):
+        conn.cursor().executemany("select %s", rows())
+
+    assert conn.closed
+
+
+def test_close_discards_the_open_transaction(connect, create):
+    table = create("(n int)")
+    conn = connect()
+    conn.cursor().execute(f"insert into {table} values (1)")
+
+    conn.close()
+
+    assert one(connect(), f"select count(*) from {table}") == 0
+
+
+def test_cursors_are_closed_with_their_connection(db, connect):
+    conn = connect()
+    client, named = conn.cursor(), conn.cursor("named")
+    named.execute("select 1")
+
+    conn.close()
+
+    assert client.closed
+    assert named.closed
+    client.close()
+    named.close()
+
+
+def test_server_that_ends_the_session_closes_the_connection(db, connect, auto):
+    conn = connect()
+    one(auto, f"select pg_terminate_backend({conn.info.backend_pid})")
+
+    with pytest.raises(db.OperationalError):
+        one(conn)
+
+    assert conn.closed == 2
+    with pytest.raises(db.InterfaceError):
+        one(conn)
+    conn.close()
+
+
+def test_server_that_ends_a_running_session_says_why(db, connect, auto, gate, spawn):
+    conn = connect()
+    job = spawn(one, conn, gate.sql)
+    gate.wait_for()
+
+    one(auto, f"select pg_terminate_backend({conn.info.backend_pid})")
+
+    with pytest.raises(db.OperationalError, match="terminating connection due to admin"):
+        job.result()
+    assert conn.closed
+
+
+def test_connection_that_breaks_ends_its_queries(db, connect, proxy, gate, spawn):
+    conn = connect(proxy.dsn)
+    job = spawn(one, conn, gate.sql)
+    gate.wait_for()
+
+    proxy.cut()
+
+    with pytest.raises(db.OperationalError):
+        job.result()
+    assert conn.closed

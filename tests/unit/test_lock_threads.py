@@ -1,0 +1,86 @@
+"""The connection's lock under OS threads that the interpreter switches as often as it can."""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import Any
+
+import pytest
+
+from greenpg import DeadlineExceeded
+from greenpg._repair import leave
+from greenpg._state import State
+from greenpg.threads import backend
+
+THREADS = 8
+ROUNDS = 400
+
+
+@pytest.fixture(autouse=True)
+def restless():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+class Guarded:
+    """Counts what nobody but the lock's holder may change."""
+
+    def __init__(self) -> None:
+        self.state: Any = State(backend)
+        self.count = 0
+        self.inside: list[int] = []
+        self.met: list[list[int]] = []
+
+    def touch(self) -> None:
+        me = backend.current()
+        self.inside.append(me)
+        if len(self.inside) > 1:
+            self.met.append(list(self.inside))
+        seen = self.count
+        for _ in range(20):
+            pass
+        self.count = seen + 1
+        self.inside.remove(me)
+
+
+def operate(guarded: Guarded, dice: random.Random) -> int:
+    guarded.state.enter()
+    guarded.touch()
+    guarded.state.inside = False
+    leave(None, guarded.state)
+    return 1
+
+
+def hold(guarded: Guarded, dice: random.Random) -> int:
+    timeout = dice.choice([None, 0, 0.0001, 0.001])
+    try:
+        guarded.state.acquire(backend.current(), timeout)
+    except DeadlineExceeded:
+        return 0
+    guarded.touch()
+    guarded.state.relinquish()
+    return 1
+
+
+def work(guarded: Guarded, seed: int, done: list[int]) -> None:
+    dice = random.Random(seed)
+    done.extend(dice.choice([operate, hold])(guarded, dice) for _ in range(ROUNDS))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_lock_is_exclusive_and_never_lost_among_threads(seed):
+    guarded = Guarded()
+    done: list[int] = []
+
+    threads = [backend.spawn(work, guarded, seed * 100 + n, done) for n in range(THREADS)]
+    ended = [thread.join(20) for thread in threads]
+
+    assert ended == [True] * THREADS
+    assert guarded.met == []
+    assert guarded.count == sum(done)
+    assert len(done) == THREADS * ROUNDS
+    assert guarded.state.held == {}
+    assert not guarded.state.turns
