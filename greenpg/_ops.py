@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 from psycopg2 import OperationalError
 
 from ._libpq import (
+    PGRES_COPY_BOTH,
     PGRES_COPY_IN,
     PGRES_COPY_OUT,
     PGRES_TUPLES_OK,
@@ -30,10 +31,11 @@ from .backend import READ, WRITE
 
 __all__ = [
     "Steps", "call", "can_cancel_stepwise", "cancel", "copy_in", "copy_out", "copy_status",
-    "end_call", "end_copy", "flush",
+    "end_copy", "end_copy_in", "finish", "flush", "receive", "results", "send",
 ]  # fmt: skip
 
 BLOCK: Final = 65536
+_COPYING: Final = (PGRES_COPY_IN, PGRES_COPY_OUT, PGRES_COPY_BOTH)
 Steps: TypeAlias = Generator[tuple[int, int], None, None]
 
 
@@ -85,20 +87,38 @@ def call(
         raise _lost(pgconn)
     yield from flush(pgconn, fd)
     value, error = b"", None
-    while result := (yield from _next_result(pgconn, fd)):
+
+    def take(result: int) -> None:
+        nonlocal value, error
         if libpq.PQresultStatus(result) == PGRES_TUPLES_OK:
             value = single_value(result)
         else:
             error = error or libpq.PQresultErrorMessage(result)
-        libpq.PQclear(result)
+
+    yield from results(pgconn, fd, take)
     return value, error
 
 
-def end_call(pgconn: int, fd: int) -> Steps:
-    """Bring a `call` that was left half-way to its end; OperationalError as there."""
+def finish(pgconn: int, fd: int) -> Steps:
+    """Bring what was left half-way to its end, and drop its results; raises as `results`."""
     yield from flush(pgconn, fd)
+    yield from results(pgconn, fd, lambda result: None)
+
+
+def results(pgconn: int, fd: int, take: Callable[[int], None]) -> Steps:
+    """Hand each result of the running command to `take`; a COPY that it begins is ended.
+
+    Raises OperationalError if the connection is lost.
+    """
     while result := (yield from _next_result(pgconn, fd)):
-        libpq.PQclear(result)
+        try:
+            status = libpq.PQresultStatus(result)
+            if status not in _COPYING:
+                take(result)
+        finally:
+            libpq.PQclear(result)
+        if status in _COPYING:
+            yield from end_copy(pgconn, fd)
 
 
 def _next_result(pgconn: int, fd: int) -> Generator[tuple[int, int], None, int | None]:
@@ -159,6 +179,31 @@ def copy_out(pgconn: int, fd: int, write: Callable[[bytes], bool]) -> Steps:
         if not libpq.PQconsumeInput(pgconn):
             return
         asked = not block
+
+
+def receive(pgconn: int, fd: int, buffer: CopyBuffer) -> Generator[tuple[int, int], None, bytes]:
+    """Return what the server has sent of a COPY, once there is some; b"" at its end.
+
+    Raises OperationalError if the connection is lost.
+    """
+    asked = False
+    while True:
+        block, ended = buffer.fill(pgconn)
+        if block or ended:
+            yield fd, 0
+            return block
+        if asked:
+            yield fd, READ
+        if not libpq.PQconsumeInput(pgconn):
+            raise _lost(pgconn)
+        asked = True
+
+
+def send(pgconn: int, fd: int, block: bytes) -> Steps:
+    """Send data of a COPY; OperationalError if the connection is lost."""
+    yield from copy_in(pgconn, fd, iter([block]))
+    if libpq.PQstatus(pgconn):
+        raise _lost(pgconn)
 
 
 def end_copy(pgconn: int, fd: int) -> Steps:

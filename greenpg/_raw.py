@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ._ops import Steps
     from ._state import State
 
-__all__ = ["Operation", "drive", "pgconn_of", "run"]
+__all__ = ["Operation", "drive", "pgconn_of", "run", "stop"]
 
 _T = TypeVar("_T")
 Operation: TypeAlias = Generator[tuple[int, int], None, _T]
@@ -37,10 +37,18 @@ def run(conn: Any, operation: Operation[_T], rest: Callable[[], Steps]) -> _T | 
         leave(conn, state)
 
 
-def drive(conn: Any, operation: Operation[_T], rest: Callable[[], Steps]) -> _T | None:
-    """Run an operation of a task that is inside already; None if it was interrupted."""
+def drive(
+    conn: Any,
+    operation: Operation[_T],
+    rest: Callable[[], Steps],
+    turns: Turns | None = None,
+) -> _T | None:
+    """Run an operation of a task that is inside already; None if it was interrupted.
+
+    Operations that follow one another with nothing to wait for share their `turns`.
+    """
     state = conn._state
-    turns = Turns(state)
+    turns = turns or Turns(state)
     stepping = True
     try:
         while True:
@@ -56,7 +64,7 @@ def drive(conn: Any, operation: Operation[_T], rest: Callable[[], Steps]) -> _T 
         if stepping and isinstance(exc, Error):  # libpq has lost the server
             _close(conn, state)
             raise
-        _stop(conn, state, exc, rest)
+        stop(conn, exc, rest)
         return None
 
 
@@ -70,7 +78,12 @@ def pgconn_of(conn: Any) -> tuple[int, int]:
     return conn.pgconn_ptr, state.fd
 
 
-def _stop(conn: Any, state: State, exc: BaseException, rest: Callable[[], Steps]) -> None:
+def stop(conn: Any, exc: BaseException | None, rest: Callable[[], Steps]) -> None:
+    """Cancel the command and take the steps of `rest`; what is to be raised is left pending.
+
+    The connection is closed if that does not succeed within `cancel_timeout`.
+    """
+    state = conn._state
     shield = Shield(state.backend, exc, state.cancel_timeout)
     try:
         cancel_query(conn, shield)
@@ -80,7 +93,7 @@ def _stop(conn: Any, state: State, exc: BaseException, rest: Callable[[], Steps]
                     cancel_query(conn, shield)
     except (Unrepaired, Error):
         _close(conn, state)
-    state.pending, state.chores = shield.verdict, True
+    state.interrupted(shield.verdict)
 
 
 def _close(conn: Any, state: State) -> None:

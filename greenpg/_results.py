@@ -10,7 +10,7 @@ from psycopg2 import extensions as ext
 from ._libpq import libpq
 from .errors import lookup
 
-__all__ = ["columns", "error_of", "rowcount", "rows", "statusmessage"]
+__all__ = ["cast_of", "columns", "error_of", "rowcount", "rows", "statusmessage"]
 
 _FIELDS: Final = {
     "severity": "S", "severity_nonlocalized": "V", "sqlstate": "C", "message_primary": "M",
@@ -92,7 +92,7 @@ def columns(result: int, encoding: str) -> tuple[Any, ...] | None:
 
 def rows(result: int, cur: Any) -> list[tuple[Any, ...]]:
     """Return the rows, each value cast as on psycopg2's cursor `cur`."""
-    casts = [_cast(cur, libpq.PQftype(result, i)) for i in range(libpq.PQnfields(result))]
+    casts = [cast_of(cur, libpq.PQftype(result, i)) for i in range(libpq.PQnfields(result))]
     value, missing = libpq.PQgetvalue, libpq.PQgetisnull
     return [
         tuple(
@@ -103,7 +103,8 @@ def rows(result: int, cur: Any) -> list[tuple[Any, ...]]:
     ]
 
 
-def _cast(cur: Any, oid: int) -> Any:
+def cast_of(cur: Any, oid: int) -> Any:
+    """Return the typecaster of a type on a cursor."""
     for registry in (cur.string_types, cur.connection.string_types, ext.string_types):
         if registry is not None and oid in registry:
             return registry[oid]

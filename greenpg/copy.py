@@ -23,6 +23,8 @@ class FileTransfer:
     The connection is in C meanwhile, so the file's methods may not use it; they may wait.
     """
 
+    lasting = False
+
     def __init__(self, conn: Any, file: Any, size: int) -> None:
         libpq.need("PQputCopyData", "PQputCopyEnd", "PQgetlineAsync")
         self._file = file

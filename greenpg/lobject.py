@@ -18,7 +18,7 @@ from psycopg2._psycopg import cursor as c_cursor
 from psycopg2._psycopg import lobject as c_lobject
 
 from ._libpq import libpq
-from ._ops import call, end_call
+from ._ops import call, finish
 from ._raw import drive, pgconn_of
 from ._repair import closed
 
@@ -310,7 +310,7 @@ def _select(conn: Any, statement: str, *args: int) -> tuple[int, ...]:
 def _call(conn: Any, statement: bytes, *parameters: Parameter) -> bytes:
     """Run a statement past psycopg2, with binary data both ways."""
     pgconn, fd = pgconn_of(conn)
-    answer = drive(conn, call(pgconn, fd, statement, parameters), partial(end_call, pgconn, fd))
+    answer = drive(conn, call(pgconn, fd, statement, parameters), partial(finish, pgconn, fd))
     if answer is None:
         raise conn._state.pending
     value, error = answer

@@ -1,0 +1,297 @@
+"""`cursor.copy()`: a COPY that goes on for the length of a with block, in psycopg 3's shape."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from psycopg2 import DataError, Error, NotSupportedError, ProgrammingError
+from psycopg2 import extensions as ext
+from psycopg2._psycopg import connection as c_connection
+from psycopg2._psycopg import cursor as c_cursor
+
+from . import _results
+from ._copyfmt import OIDS, Formatter, Lines, fields
+from ._libpq import PGRES_COMMAND_OK, PGRES_COPY_IN, PGRES_COPY_OUT, CopyBuffer, libpq
+from ._ops import BLOCK, end_copy_in, finish, receive, results, send
+from ._raw import drive, pgconn_of, stop
+from ._repair import leave
+from ._wait import Turns, wait_callback
+
+if TYPE_CHECKING:
+    from ._ops import Steps
+    from ._raw import Operation
+    from ._state import State
+
+__all__ = ["Copy"]
+
+_T = TypeVar("_T")
+_BINARY: Final = b"PGCOPY\n\xff\r\n\0"
+_execute: Any = c_cursor.execute
+_poll = c_connection.poll
+
+
+class _Beginning:
+    """The job of the statement that begins a COPY: to note that it has begun."""
+
+    lasting = True
+    error: BaseException | None = None
+    status = 0
+
+    def steps(self, pgconn: int, fd: int, status: int) -> Steps:
+        self.status = status
+        yield fd, 0
+
+
+class Copy:
+    """Carries the data of one COPY; the connection is this task's until the block or it ends.
+
+    An exception in the block fails the COPY: nothing is loaded. A block that ends before a
+    COPY TO stops it under autocommit; inside a transaction it reads on to the end of the data.
+    """
+
+    def __init__(self, cur: Any, statement: Any, params: Any = None) -> None:
+        self._cur = cur
+        self._conn = cur.connection
+        self._statement = (statement, params)
+        self._status = 0  # PGRES_COPY_IN or _OUT while the COPY goes on
+        self._task: Hashable = None
+        self._turns: Turns | None = None
+        self._pgconn = self._fd = -1
+        self._gathered: list[bytes] = []
+        self._size = 0
+        self._formatter: Formatter | None = None
+        self._buffer = CopyBuffer()
+        self._lines: Lines | None = None
+        self._rows: deque[str] = deque()
+        self._casts: list[Callable[..., Any]] | None = None
+
+    def __enter__(self) -> Copy:
+        """Begin the COPY."""
+        state = _state_for(self._cur)
+        self._encoding = ext.encodings[self._conn.encoding]
+        self._task = state.enter(False, self._statement[0])
+        try:
+            self._begin(state)
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    def _begin(self, state: State) -> None:
+        state.job = job = _Beginning()
+        try:
+            _execute(self._cur, *self._statement)
+        except ProgrammingError:
+            if not job.status:
+                raise  # the server's; else it is C that misses a file
+        finally:
+            state.job = None
+        if state.pending is not None:
+            raise state.pending
+        if not job.status:
+            raise ProgrammingError("copy() wants COPY ... FROM STDIN or COPY ... TO STDOUT")
+        self._turns = Turns(state)
+        self._pgconn, self._fd = pgconn_of(self._conn)
+        self._status = job.status
+
+    def write(self, data: str | bytes | bytearray | memoryview) -> None:
+        """Send data of a COPY FROM: str in the connection's encoding, or bytes.
+
+        It is sent some 64 kB at a time. What the server has against it is raised at the end.
+        """
+        self._use(PGRES_COPY_IN)
+        if isinstance(data, str):
+            self._put(data.encode(self._encoding))
+        else:
+            self._put(data if isinstance(data, bytes) else bytes(memoryview(data)))
+
+    def write_row(self, row: Iterable[Any]) -> None:
+        """Send a row of Python values to a COPY FROM in text format; None is a null.
+
+        A list is sent as an array and a tuple as a composite value; ProgrammingError for a type
+        whose adapter writes an expression.
+        """
+        self._use(PGRES_COPY_IN)
+        if self._formatter is None:
+            self._formatter = Formatter(self._conn)
+        self._put(self._formatter.row(row))
+
+    def _put(self, data: bytes) -> None:
+        self._gathered.append(data)
+        self._size += len(data)
+        if self._size >= BLOCK:
+            self._send()
+
+    def _send(self) -> None:
+        gathered, self._gathered, self._size = self._gathered, [], 0
+        block = gathered[0] if len(gathered) == 1 else b"".join(gathered)
+        self._drive(send(self._pgconn, self._fd, block))
+
+    def read(self) -> bytes:
+        """Return the next block of a COPY TO, b"" at its end; a block may end within a row."""
+        if not self._status:
+            return b""
+        self._use(PGRES_COPY_OUT)
+        block = self._drive(receive(self._pgconn, self._fd, self._buffer))
+        if not block:
+            self._end()
+        return block
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the blocks of a COPY TO."""
+        while block := self.read():
+            yield block
+
+    def read_row(self) -> tuple[Any, ...] | None:
+        """Return the next row of a COPY TO in text format, None at its end.
+
+        The fields are str, or None for a null, unless `set_types` has told their types.
+        """
+        while not self._rows:
+            block = self.read()
+            if not block:
+                return None
+            if self._lines is None:
+                self._lines = Lines(self._encoding)
+                if block.startswith(_BINARY):
+                    raise NotSupportedError("rows want COPY's text format, this is binary")
+            self._rows.extend(self._lines.feed(block))
+        return self._loaded(fields(self._rows.popleft()))
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a COPY TO; see `read_row`."""
+        while (row := self.read_row()) is not None:
+            yield row
+
+    def set_types(self, types: Iterable[Any]) -> None:
+        """Tell the types of a COPY TO's columns: oids, names of basic types, or typecasters.
+
+        The rows are then cast as a query's would be. COPY FROM needs no types.
+        """
+        self._casts = [self._caster(kind) for kind in types]
+
+    def _caster(self, kind: Any) -> Callable[..., Any]:
+        if isinstance(kind, str):
+            if kind not in OIDS:
+                raise ProgrammingError(f"unknown type name {kind!r}; give its oid")
+            kind = OIDS[kind]
+        cast: Callable[..., Any]
+        cast = _results.cast_of(self._cur, kind) if isinstance(kind, int) else kind
+        return cast
+
+    def _loaded(self, row: tuple[str | None, ...]) -> tuple[Any, ...]:
+        casts, encoding = self._casts, self._encoding
+        if casts is None:
+            return row
+        if len(casts) != len(row):
+            raise DataError(f"a row has {len(row)} fields, set_types() named {len(casts)}")
+        return tuple(
+            cast(None if field is None else field.encode(encoding), self._cur)
+            for cast, field in zip(casts, row, strict=True)
+        )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the COPY and raise what the server has against it, if the block raised nothing."""
+        if not self._status:
+            return
+        if self._conn._state.current() != self._task:
+            self._abandon()
+        elif exc is not None:
+            self._stop(exc)
+        elif self._status == PGRES_COPY_IN:
+            if self._gathered:
+                self._send()
+            self._end()
+        elif self._conn.status == ext.STATUS_BEGIN:
+            while self.read():
+                pass  # to cancel it would abort the transaction
+        else:
+            self._stop(None)
+
+    def _abandon(self) -> None:
+        """Close the connection: the collector has ended the block in the midst of another task."""
+        c_connection.close(self._conn)
+        self._conn._state.waiter.close()
+        self._leave()
+
+    def _stop(self, exc: BaseException | None) -> None:
+        stop(self._conn, exc, partial(finish, self._pgconn, self._fd))
+        try:
+            self._leave()
+        except BaseException as raised:
+            if raised is not exc:
+                raise
+
+    def _end(self) -> None:
+        """Take the server's verdict; its notices and notifications then go where psycopg2's go."""
+        errors: list[Error] = []
+
+        def take(result: int) -> None:
+            if libpq.PQresultStatus(result) != PGRES_COMMAND_OK:
+                errors.append(_results.error_of(result, self._encoding))
+            else:
+                self._cur._touched = (self._cur.query, _results.rowcount(result))
+
+        self._drive(self._ending(take))
+        with suppress(Error):
+            _poll(self._conn)
+        self._leave()
+        if errors:
+            raise errors[0]
+
+    def _ending(self, take: Callable[[int], None]) -> Steps:
+        if self._status == PGRES_COPY_IN:
+            yield from end_copy_in(self._pgconn, self._fd)
+        yield from results(self._pgconn, self._fd, take)
+
+    def _use(self, status: int) -> None:
+        if self._status != status:
+            fact = {0: "not going on", PGRES_COPY_IN: "a COPY FROM", PGRES_COPY_OUT: "a COPY TO"}
+            raise ProgrammingError(f"this copy is {fact[self._status]}")
+        if self._conn._state.current() != self._task:
+            raise ProgrammingError("this copy belongs to another task")
+
+    def _drive(self, operation: Operation[_T]) -> _T:
+        """Run a part of the COPY; an interrupt ends all of it."""
+        state = self._conn._state
+        state.until = state.deadlines.get(self._task)  # it may have begun within the block
+        try:
+            value = drive(self._conn, operation, self._rest, self._turns)
+        except BaseException:
+            self._leave()
+            raise
+        if value is None and state.pending is not None:
+            self._leave()
+        return value  # type: ignore[return-value]  # None of a T that is not, only after leave
+
+    def _rest(self) -> Steps:
+        return finish(self._pgconn, self._fd)
+
+    def _leave(self) -> None:
+        self._status = 0
+        self._conn._state.inside = False
+        leave(self._conn, self._conn._state)
+
+
+def _state_for(cur: Any) -> State:
+    """Return the state of the cursor's connection, if the cursor can run a COPY block."""
+    libpq.need("PQputCopyData", "PQputCopyEnd", "PQgetlineAsync", "PQgetResult")
+    conn = cur.connection
+    state: State | None = getattr(conn, "_state", None)
+    if state is None or ext.get_wait_callback() is not wait_callback:
+        raise ProgrammingError("copy() needs a connection made by greenpg, and its wait callback")
+    if conn.async_:
+        raise ProgrammingError("copy cannot be used in asynchronous mode")
+    if cur.name is not None:
+        raise ProgrammingError("copy() cannot be used on a named cursor")
+    return state
