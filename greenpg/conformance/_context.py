@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import random
 import subprocess
 import sys
@@ -37,14 +38,25 @@ IDLE_WINDOW: Final = 0.2
 IDLE_WINDOWS: Final = 5
 
 
+PROGRAM: Final = """{prelude}
+import warnings
+import greenpg
+def backend():
+    from greenpg.conformance._describe import find
+    return find({backend!r})[0]
+def connect():
+    return greenpg.connect({dsn!r}, backend=backend())
+"""
+
+
 class Surroundings:
     """What the tests of one child process share."""
 
     def __init__(
-        self, backend: Backend, description: Description, mode: Mode, dsn: str, name: str
+        self, which: str, found: tuple[Backend, Description], mode: Mode, dsn: str, name: str
     ) -> None:
-        self.backend = backend
-        self.description = description
+        self.which = which
+        self.backend, self.description = found
         self.mode = mode
         self.application = name
         self.dsn = make_dsn(dsn, application_name=name)
@@ -194,11 +206,22 @@ class Context:
         """Return the module of the library's own sockets."""
         return importlib.import_module(self.description.sockets)
 
-    def python(self, *lines: str) -> subprocess.CompletedProcess[str]:
-        """Run lines in a new Python, after those that the mode begins with."""
-        program = "\n".join((self.around.mode.prelude, *lines))
-        command = [sys.executable, "-c", program]
-        return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    def python(self, *lines: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run lines in a new Python, after those that the mode begins with.
+
+        There is `backend()`, which returns the backend, and `connect()`, which uses it.
+        """
+        backend, dsn = self.around.which, self.dsn
+        program = PROGRAM.format(prelude=self.around.mode.prelude, backend=backend, dsn=dsn)
+        command = [sys.executable, "-c", "\n".join((program, *lines))]
+        return subprocess.run(
+            command,
+            env={**os.environ, **environ},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
 
     def skip(self, reason: str) -> None:
         """Give up for want of something that the reason names."""

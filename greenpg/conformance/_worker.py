@@ -56,11 +56,12 @@ class Worker:
     def run(self) -> None:
         """Warm up, run the tests and close what they shared."""
         self._watchdog.arm(WARM_UP_SECONDS)
-        backend, description = find(self._orders["backend"])
-        greenpg.use(backend)
+        which = self._orders["backend"]
+        found = find(which)
+        greenpg.use(found[0])
         mode = Mode(**self._orders["mode"])
         name = f"greenpg_conformance_{os.getpid()}"
-        self._around = Surroundings(backend, description, mode, self._orders["dsn"], name)
+        self._around = Surroundings(which, found, mode, self._orders["dsn"], name)
         self._warm_up()
         for test in _chosen(self._orders["tests"]):
             self._run(test)
