@@ -40,6 +40,7 @@ from .connection import Connection
 from .cursor import Cursor
 from .errors import DeadlineExceeded
 from .extensions import get_wait_callback, set_wait_callback
+from .pool import ConnectionPool
 from .sync import ConnectionLock
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "Binary",
     "Connection",
     "ConnectionLock",
+    "ConnectionPool",
     "Cursor",
     "DataError",
     "DatabaseError",

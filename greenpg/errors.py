@@ -11,6 +11,9 @@ __all__ = [
     "FeatureUnavailable",
     "NotGreenWarning",
     "PipelineAborted",
+    "PoolClosed",
+    "PoolTimeout",
+    "TooManyRequests",
     "lookup",
 ]
 
@@ -29,6 +32,18 @@ class DeadlineExceeded(QueryCanceled):
 
 class PipelineAborted(OperationalError):
     """A statement of a pipeline was not run because one before it had failed."""
+
+
+class PoolTimeout(OperationalError):
+    """A pool had no connection to lend in time; the cause is why it could not connect, if so."""
+
+
+class PoolClosed(OperationalError):
+    """A connection was asked of a pool that is closed, or not open yet."""
+
+
+class TooManyRequests(OperationalError):
+    """As many tasks as `max_waiting` allows wait for a connection already."""
 
 
 class FeatureUnavailable(NotSupportedError):

@@ -2,9 +2,16 @@
 
 from greenpg import ConnectionLock
 from greenpg.patch import patcher
+from greenpg.pool import ConnectionPool as _ConnectionPool
 
 from ._backend import backend
 
-__all__ = ["ConnectionLock", "backend", "patch_psycopg", "unpatch_psycopg"]
+__all__ = ["ConnectionLock", "ConnectionPool", "backend", "patch_psycopg", "unpatch_psycopg"]
 
 patch_psycopg, unpatch_psycopg = patcher(backend)
+
+
+class ConnectionPool(_ConnectionPool):
+    """greenpg's pool, on eventlet whatever the default backend is."""
+
+    default_backend = backend

@@ -1,1 +1,23 @@
-"""Connection pools for green threads."""
+"""Connection pools for green threads: fair, exact, and unharmed by kills, restarts and silence."""
+
+from psycopg2.pool import (
+    AbstractConnectionPool,
+    PoolError,
+    SimpleConnectionPool,
+    ThreadedConnectionPool,
+)
+
+from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
+
+from ._connection_pool import ConnectionPool
+
+__all__ = [
+    "AbstractConnectionPool",
+    "ConnectionPool",
+    "PoolClosed",
+    "PoolError",
+    "PoolTimeout",
+    "SimpleConnectionPool",
+    "ThreadedConnectionPool",
+    "TooManyRequests",
+]

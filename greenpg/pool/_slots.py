@@ -29,6 +29,10 @@ CLOSING: Final = "closing"
 GONE: Final = "gone"
 
 
+def _silent(_: int) -> tuple[()]:
+    return ()
+
+
 class Slot:
     """The right to one session on the server, from before its connect until after its close.
 
@@ -50,7 +54,7 @@ class Slot:
         self.key = 0
         self.conn: Any = None
         self.ref: Any = None
-        self.peek: Callable[[int], Any] = list
+        self.peek: Callable[[int], Any] = _silent
         self.holder: tuple[Any, int] | None = None  # a code object and an offset into it
         self.stack: str | None = None
         self.done: Any = None  # what to set when the connection has been cleaned

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from math import inf
 from random import random
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from ._slots import (
     CHECKING,
@@ -23,7 +23,7 @@ from ._slots import (
 
 __all__ = ["Effect", "PoolState"]
 
-Effect: TypeAlias = tuple[str, "Slot | Waiter | None"]
+Effect: TypeAlias = tuple[str, Any]  # its name, and the slot or waiter it concerns
 
 FRESH: Final = 1.0  # an idle connection this young is not pinged
 FIRST_DELAY: Final = 0.05
@@ -109,7 +109,7 @@ class PoolState:
     def abandon(self, waiter: Waiter, now: float) -> None:
         """Forget a waiter; what it was already given is passed on."""
         slot, waiter.slot = waiter.slot, None
-        if slot is not None and slot.phase is LENT:
+        if slot is not None and self.lent.get(slot.key) is slot:
             slot.uses -= 1
             self.give_back(slot, now)
         elif waiter in self.waiters:

@@ -1,0 +1,54 @@
+"""One loan, as a context manager."""
+
+from __future__ import annotations
+
+from sys import _getframe
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ._seam import SOILED
+
+if TYPE_CHECKING:
+    from ._pool import Pool
+    from ._slots import Slot
+
+__all__ = ["Lease"]
+
+
+class Lease:
+    """One `with pool.connection()`: commits on success, rolls back on error, gives back."""
+
+    __slots__ = ("_conn", "_pool", "_slot", "_timeout")
+
+    def __init__(self, pool: Pool, timeout: float | None) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self._slot: Slot | None = None
+
+    def __enter__(self) -> Any:
+        """Wait for a connection and return it."""
+        if self._slot is not None:
+            raise RuntimeError("this connection() is in use; call it once for each with block")
+        self._slot, self._conn = self._pool.lend(self._timeout, _getframe(1))
+        return self._conn
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the transaction and give the connection back."""
+        slot, conn = self._slot, self._conn
+        self._slot = self._conn = None
+        assert slot is not None
+        pool = self._pool
+        condition = pool.condition(conn)
+        if condition == SOILED and kind is None:
+            try:
+                pool.driver.commit(conn)
+            except BaseException:
+                pool.take_back(slot, conn, pool.condition(conn))
+                raise
+            condition = pool.condition(conn)
+        pool.take_back(slot, conn, condition)

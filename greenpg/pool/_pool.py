@@ -1,0 +1,387 @@
+"""The pool's shell: it performs what the state decides, through the seam."""
+
+from __future__ import annotations
+
+import logging
+import os
+import traceback
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable
+from itertools import compress
+from math import inf
+from time import monotonic
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+from psycopg2 import ProgrammingError
+
+from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
+from greenpg.threads import pristine
+
+from . import _jobs
+from ._holders import holder, load
+from ._seam import BROKEN, CLEAN, SOILED, Driver
+from ._slots import Limits, Slot, Waiter
+from ._state import PoolState
+from ._stats import Stats
+
+if TYPE_CHECKING:
+    from greenpg.backend import Backend, Event
+
+__all__ = ["Pool"]
+
+CLEANING_SECONDS: Final = 1.0  # how long the giver of a connection waits for its rollback
+LONGEST_REST: Final = 10.0
+IN_HUB: Final = "no connection is at hand, and in the event loop's own greenlet nothing may wait"
+INSIDE: Final = "the pool is inside another operation (called by a finalizer or a signal handler)"
+log = logging.getLogger("greenpg.pool")
+_thread = pristine("_thread")
+_ident = _thread.get_ident
+_pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
+
+
+class Pool:
+    """Slots and waiters of one pool; `driver` knows connections, `backend` how to wait.
+
+    The lock is native and held for a few microseconds, never across a wait or a switch.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        backend: Callable[[], Backend],
+        limits: Limits,
+        *,
+        name: str,
+        timeout: float = 30.0,
+        opens_itself: bool = True,
+        keeps_stacks: bool = False,
+        verdicts: tuple[int, int, int] = (CLEAN, SOILED, BROKEN),
+        give_up: Callable[[], object] | None = None,
+    ) -> None:
+        self.driver = driver
+        self.condition = driver.condition
+        self.name = name
+        self.timeout = timeout
+        self.stats = Stats()
+        self.state = PoolState(limits)
+        self.on_acquire: Callable[[Any], object] | None = None
+        self.on_release: Callable[[Any], object] | None = None
+        self._find_backend = backend
+        self._backend: Any = None
+        self.opens_itself = opens_itself
+        self._keeps_stacks = keeps_stacks
+        self._give_up = give_up
+        self._verdicts = verdicts  # what to make of each condition
+        self._inherited: frozenset[Slot] = frozenset()
+        self._begin()
+        _pools.add(self)
+
+    def _begin(self) -> None:
+        self._lock = _thread.allocate_lock()
+        self._owner = 0
+        self._mail: deque[tuple[int, Any]] = deque()  # connections lost by their holders
+        self._keeping = _thread.allocate_lock()  # held by the task that keeps time
+        self._alarm: Any = None
+
+    @property
+    def backend(self) -> Backend:
+        """The backend, chosen when it is first needed."""
+        if self._backend is None:
+            self._backend = self._find_backend()
+        backend: Backend = self._backend
+        return backend
+
+    # Lending
+
+    def lend(self, timeout: float | None, frame: FrameType) -> tuple[Slot, Any]:
+        """Return a slot and its connection; `frame` is where they are taken."""
+        now = monotonic()
+        me = _ident()
+        if self._owner == me:
+            raise ProgrammingError(INSIDE)
+        with self._lock:
+            self._owner = me
+            try:
+                self.stats.requests_num += 1
+                slot = self.state.take(now)
+                if slot is not None:
+                    conn, slot.conn = slot.conn, None  # now the holder alone keeps it alive
+            finally:
+                self._owner = 0
+        if slot is None or slot.stale or slot.peek(0):
+            if slot is not None:
+                slot.conn = conn
+            slot = self._await(slot, timeout, now)
+            conn, slot.conn = slot.conn, None
+        slot.holder = frame.f_code, frame.f_lasti
+        if self._keeps_stacks:
+            slot.stack = "".join(traceback.format_stack(frame))
+        if self.on_acquire is not None:
+            self._call(self.on_acquire, slot, conn)
+        return slot, conn
+
+    def _call(self, hook: Callable[[Any], object], slot: Slot, conn: Any) -> None:
+        try:
+            hook(conn)
+        except BaseException:
+            self.take_back(slot, conn, self.condition(conn))
+            raise
+
+    def _await(self, slot: Slot | None, timeout: float | None, began: float) -> Slot:
+        """Wait for a connection, first for the check of the one given, if any."""
+        seconds = self.timeout if timeout is None else timeout
+        try:
+            while slot is None or slot.stale or slot.peek(0):
+                if slot is not None and not slot.stale:
+                    self._sweep()
+                slot = self._stand_in_line(slot, began + seconds, seconds)
+        except BaseException:
+            self.stats.requests_errors += 1
+            raise
+        finally:
+            self.stats.requests_wait += monotonic() - began
+        return slot
+
+    def _sweep(self) -> None:
+        """Have all idle connections checked on which the server has said something, or ended."""
+        slots = tuple(self.state.idle)
+        spoken = self.driver.spoken([slot.conn for slot in slots])
+        if any(spoken):
+            self.tell(self.state.inspect_idle, list(compress(slots, spoken)))
+
+    def _stand_in_line(self, slot: Slot | None, deadline: float, seconds: float) -> Slot:
+        if not self.backend.can_wait():
+            if slot is not None:
+                self.tell(self.state.give_back, slot)
+            raise ProgrammingError(IN_HUB)
+        waiter = Waiter(self.backend.event())
+        if not self.tell(self._line_up, slot, waiter):
+            raise TooManyRequests(f"pool {self.name!r}: too many wait already ({self._load()})")
+        try:
+            return self._served(waiter, deadline, seconds)
+        except BaseException:
+            self.tell(self.state.abandon, waiter)
+            raise
+
+    def _line_up(self, slot: Slot | None, waiter: Waiter, now: float) -> bool:
+        state = self.state
+        if not state.open:
+            self._open_or_refuse(slot, now)
+        self.stats.requests_queued += 1
+        if slot is None:
+            return state.queue(waiter, now)
+        state.suspect(slot, waiter, now)
+        return True
+
+    def _open_or_refuse(self, slot: Slot | None, now: float) -> None:
+        if slot is not None:
+            self.state.give_back(slot, now)
+        if self.state.ended:
+            raise PoolClosed(f"pool {self.name!r} is closed")
+        if not self.opens_itself:
+            raise PoolClosed(
+                f"pool {self.name!r} is not open yet; call open(), or use it in a with"
+            )
+        self.state.begin(now)
+
+    def _served(self, waiter: Waiter, deadline: float, seconds: float) -> Slot:
+        left = deadline - monotonic()
+        if not waiter.event.is_set():
+            waiter.event.wait(None if left == inf else max(left, 0.0))
+        if waiter.error is not None:
+            raise waiter.error
+        if waiter.slot is None:
+            raise PoolTimeout(
+                f"pool {self.name!r}: no connection in {seconds:.1f} s ({self._load()}); "
+                "raise max_size or lend for shorter"
+            ) from self.state.last_error
+        return waiter.slot
+
+    def _load(self) -> str:
+        return load(self.state, monotonic())
+
+    # Taking back
+
+    def take_back(self, slot: Slot, conn: Any, condition: int) -> None:
+        """End a loan: a clean connection goes to the next in line, another to our own task.
+
+        Then this waits for its cleaning, a second at most; an interrupt ends the wait alone.
+        """
+        condition = self._verdicts[condition]
+        now = monotonic()
+        me = _ident()
+        if self._owner == me:
+            raise ProgrammingError(INSIDE)
+        done: Event | None = None
+        with self._lock:
+            self._owner = me
+            try:
+                state = self.state
+                if state.lent.get(slot.key) is not slot:
+                    self._refuse(slot)
+                    return
+                self.stats.usage += now - slot.since
+                slot.conn, slot.warned = conn, False
+                if condition == CLEAN:
+                    state.give_back(slot, now)
+                elif condition == SOILED:
+                    done = slot.done = self.backend.event()
+                    state.soil(slot, now)
+                else:
+                    self.stats.returns_bad += 1
+                    state.retire(slot, now)
+            finally:
+                self._owner = 0
+        if state.effects or self._mail:
+            self._perform()
+        if condition:
+            self._after_trouble(done)
+        if self.on_release is not None:
+            self.on_release(conn)
+
+    def _after_trouble(self, done: Event | None) -> None:
+        if done is None:
+            self._sweep()  # what broke one connection may have broken others
+        elif self.backend.can_wait():
+            done.wait(CLEANING_SECONDS)
+
+    def _refuse(self, slot: Slot) -> None:
+        if slot not in self._inherited:  # a fork's copy of a task knows no better
+            raise ValueError(
+                f"the connection was not lent by pool {self.name!r}, or is back already"
+            )
+
+    # Performing
+
+    def tell(self, event: Callable[..., Any], *args: Any) -> Any:
+        """Let the state know of an event, and do what it asks for."""
+        me = _ident()
+        if self._owner == me:
+            raise ProgrammingError(INSIDE)
+        now = monotonic()
+        with self._lock:
+            self._owner = me
+            try:
+                self._read_mail(now)
+                answer = event(*args, now)
+            finally:
+                self._owner = 0
+        self._perform()
+        return answer
+
+    def report(self, event: str, slot: Slot, *args: Any) -> None:
+        """Let the state know how a task of ours ended; not so a copy of it in a forked child."""
+        if slot in self.state.slots:
+            self.tell(getattr(self.state, event), slot, *args)
+
+    def note_lost(self, key: int, ref: Any) -> None:
+        """Note that a lent connection was garbage-collected; from anywhere."""
+        self._mail.append((key, ref))
+        if self._owner != _ident():
+            self.tell(_nothing)
+
+    def _read_mail(self, now: float) -> None:
+        while self._mail:
+            key, ref = self._mail.popleft()
+            slot = self.state.lent.get(key)
+            if slot is not None and slot.ref is ref:
+                self.state.effects.append(("lost", slot))
+                self.state.closed(slot, now)
+
+    def _perform(self) -> None:
+        effects = self.state.effects
+        while effects:
+            try:
+                name, thing = effects.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            if name == "serve" or name == "fail":
+                thing.event.set()
+            elif name in _jobs.JOBS:
+                self.backend.spawn(_jobs.JOBS[name], self, thing)
+                self.keep_time()
+            else:
+                getattr(self, f"_do_{name}")(thing)
+        if self._mail and self._owner != _ident():
+            self.tell(_nothing)
+
+    def _do_lost(self, slot: Slot) -> None:
+        warnings.warn(
+            f"pool {self.name!r}: a connection lent at {holder(slot)} was never given back",
+            ResourceWarning,
+            stacklevel=2,
+        )
+
+    def _do_warn(self, slot: Slot) -> None:
+        seconds = monotonic() - slot.since
+        log.warning("pool %r: held for %.1f s: %s", self.name, seconds, holder(slot))
+
+    def _do_give_up(self, _: None) -> None:
+        log.error("pool %r: reconnecting failed for too long", self.name)
+        if self._give_up is not None:
+            self.backend.spawn(self._give_up)
+
+    def _do_wake(self, _: None) -> None:
+        self.keep_time()
+        if self._alarm is not None:
+            self._alarm.set()
+
+    # Time
+
+    def keep_time(self) -> None:
+        """Have a task call `tick`, unless one does or there is no more to come."""
+        if self.has_more() and self._keeping.acquire(False):
+            self.backend.spawn(_jobs.keep, weakref.ref(self), self._keeping)
+
+    def has_more(self) -> bool:
+        """Tell whether `tick` may have something to do some time."""
+        return not self.state.ended and bool(self.state.slots or self.state.waiters)
+
+    def tick(self) -> tuple[Event, float] | None:
+        """Do what is due; return what to wait for and how long, None when there is no more."""
+        alarm = self._alarm = self.backend.event()
+        due = self.tell(self._tick)
+        return None if due is None else (alarm, min(due, self._longest_rest()))
+
+    def _tick(self, now: float) -> float | None:
+        self.state.tick(now)
+        if not self.has_more():
+            return None
+        return max(self.state.due(now) - now, 0.001)
+
+    def _longest_rest(self) -> float:
+        limits = self.state.limits
+        return min(LONGEST_REST, limits.max_idle / 2, limits.max_lifetime / 4, limits.warn_held / 2)
+
+    def forked(self) -> None:
+        """Begin anew in a child process: what was inherited is the parent's."""
+        old = self.state
+        self._inherited |= old.slots
+        self.state = PoolState(old.limits)
+        self.state.ended = old.ended
+        self.opens_itself = self.opens_itself or old.open
+        self._begin()
+
+    def __del__(self) -> None:
+        state = getattr(self, "state", None)
+        if state is None or not state.slots or state.ended:
+            return
+        state.open, state.ended = False, True
+        if self._alarm is not None:
+            self._alarm.set()
+        warnings.warn(f"pool {self.name!r} was never closed", ResourceWarning, stacklevel=2)
+
+
+def _nothing(now: float) -> None:
+    """Happen: whoever is told reads the mail first."""
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool.forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
