@@ -1,9 +1,10 @@
 PYTHON ?= python3
 ARGS ?=
+ROUNDS ?= 3000
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint types format conformance bench upstream clean
+.PHONY: demo test lint types format conformance bench upstream soak clean
 
 demo: $(READY)
 	$(BIN)/greenpg demo $(ARGS)
@@ -31,6 +32,9 @@ bench: $(READY)
 
 upstream: $(READY)
 	$(BIN)/python -m tests.upstream $(ARGS)
+
+soak: $(READY)
+	$(BIN)/python -m greenpg.conformance.storm --rounds $(ROUNDS) $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

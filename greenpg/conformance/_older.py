@@ -1,0 +1,18 @@
+"""An older libpq than the installed one, as far as greenpg can tell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from greenpg import _repair
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+__all__ = ["older_libpq"]
+
+
+def older_libpq() -> AbstractContextManager[Any]:
+    """Have queries cancelled in the way of libpq before 17, for the block."""
+    return patch.object(_repair, "can_cancel_stepwise", return_value=False)

@@ -1,0 +1,251 @@
+"""One round of the storm: a few operations on a connection, each interrupted and judged."""
+
+from __future__ import annotations
+
+import time
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+from psycopg2 import InterfaceError
+from psycopg2 import extensions as ext
+from psycopg2.errors import QueryCanceled
+
+from greenpg.errors import InFailedSqlTransaction
+from greenpg.sync import ConnectionLock
+
+from . import _storm_ops  # noqa: F401  it fills the table
+from ._storm_scene import Scene
+from ._storm_strikes import HARD, LESSER, Run, draw
+from ._storm_table import OPERATIONS, Operation
+
+if TYPE_CHECKING:
+    from .storm import Storm
+
+__all__ = ["Round", "prepared"]
+
+QUIET_SECONDS: Final = 1.0
+STATES: Final = {
+    "idle": ext.TRANSACTION_STATUS_IDLE,
+    "idle in transaction": ext.TRANSACTION_STATUS_INTRANS,
+    "idle in transaction (aborted)": ext.TRANSACTION_STATUS_INERROR,
+}
+OPEN: Final = (ext.TRANSACTION_STATUS_INTRANS, ext.TRANSACTION_STATUS_INERROR)
+FORGIVEN: Final = {"cancel": QueryCanceled, "close": InterfaceError}
+RUNNING: Final = """
+    select pid, query from pg_stat_activity where application_name = %s and state = 'active'
+"""
+
+
+def prepared(observer: Any, gid: str) -> list[str]:
+    """Return the prepared transactions whose global id begins like this, as the server has them."""
+    rows = observer.ask("select gid from pg_prepared_xacts")
+    xids: list[tuple[str, Any]] = [(row[0], ext.Xid.from_string(row[0])) for row in rows]  # type: ignore[no-untyped-call]  # a C function
+    return [text for text, xid in xids if xid.gtrid.startswith(gid)]
+
+
+class Round:
+    """A few operations on one connection, each interrupted and judged."""
+
+    def __init__(self, storm: Storm, seed: int, dsn: str) -> None:
+        self.story: list[str] = [f"by {'the proxy' if dsn != storm.dsn else 'TCP'}"]
+        self._storm = storm
+        self._seed = seed
+        self._striker = storm.striker
+        self._observer = storm.observer
+        self._scene = Scene(storm.striker, dsn, storm.table, storm.rows)
+
+    def run(self, rng: Random) -> None:
+        """Play the steps and compare the table at the end."""
+        scene = self._scene
+        scene.conn.autocommit = rng.random() < 0.4
+        for number in range(rng.randint(2, 5)):
+            self._step(Random(f"{self._seed}.{number}"))
+        if not scene.conn.closed:
+            scene.rollback()
+            scene.echo(nap=0)
+            scene.rollback()
+        self._compare()
+
+    def close(self) -> None:
+        """Close the round's connections."""
+        self._scene.close()
+
+    def _step(self, rng: Random) -> None:
+        scene = self._scene
+        operation = rng.choice(OPERATIONS)
+        strikes = draw(rng, self._storm.kinds)
+        scene.rng = rng
+        scene.for_ever = any(strike.ends(operation.elsewhere) for strike in strikes)
+        scene.cancelled.clear()
+        self._prepare(operation, rng)
+        self.story.append(f"{operation.name}, {'auto' if scene.autocommit else 'tx'}")
+        steps = operation.steps(scene)
+        next(steps)
+        description, current = self._storm.description, lambda: scene.statement
+        run = Run(self._striker, description, scene.conn, strikes, current)
+        try:
+            run.perform(steps)
+        finally:
+            told = "; ".join(map(str, strikes))
+            self.story[-1] += f": {told} -> {run.error!r} in {run.seconds:.3f} s, {run.waits} waits"
+        self._judge(operation, run)
+        self._aftermath(operation, run, rng)
+
+    def _prepare(self, operation: Operation, rng: Random) -> None:
+        scene = self._scene
+        mode = operation.autocommit
+        changing = mode is not None and mode != scene.autocommit
+        if operation.fresh or changing or scene.doomed is not False or scene.gid:
+            self._end_transaction()
+        if scene.transaction == ext.TRANSACTION_STATUS_INERROR:
+            self._end_transaction()
+        if changing:
+            scene.conn.autocommit = mode
+
+    def _end_transaction(self) -> None:
+        scene = self._scene
+        scene.rollback()
+        if scene.gid is not None:
+            assert not prepared(self._observer, scene.gid), "tpc_rollback() left it prepared"
+            scene.gid = None
+
+    # The verdict
+
+    def _judge(self, operation: Operation, run: Run) -> None:
+        complaint = run.complaint()
+        if complaint and not (operation.loose and LESSER in complaint):
+            raise AssertionError(complaint) from run.error
+        self._judge_companions(run)
+        self._judge_cancels(run)
+        self._scene.tidy()
+        if sum(strike.kind == HARD for strike in run.landed) > 1:  # which gives up at once
+            self._storm.end_sessions(0 if self._scene.conn.closed else self._scene.pid)
+        self._judge_connection(operation, run)
+
+    def _judge_companions(self, run: Run) -> None:
+        for job in self._scene.jobs:
+            job.stop()
+            forgiven = tuple(FORGIVEN[s.kind] for s in run.strikes if s.kind in FORGIVEN)
+            if job.error is not None and not isinstance(job.error, forgiven):
+                raise AssertionError(f"another task got {job.error!r}") from job.error
+
+    def _judge_cancels(self, run: Run) -> None:
+        """Compare the statements that were cancelled with those that were meant."""
+        meant = [strike.target for strike in run.strikes if strike.kind == "cancel"]
+        strays = set(self._scene.cancelled).difference(meant)
+        assert self._scene.jobs or not strays, f"cancelled in place of {meant}: {strays}"
+
+    def _judge_connection(self, operation: Operation, run: Run) -> None:
+        scene = self._scene
+        self._quiet()
+        if operation.elsewhere:
+            self._alone()
+        if scene.conn.closed:
+            assert self._may_close(run), "the connection was lost"
+            self._finish_two_phase()
+            scene.renew()
+            return
+        assert not ConnectionLock(scene.conn).locked(), "the lock is still held"
+        self._agree()
+        if operation.settles and len(run.landed) == len(run.strikes) > 0:
+            assert scene.settled(), "an interrupt kept it from having its effect"
+            scene.rollback()
+
+    def _may_close(self, run: Run) -> bool:
+        hard = [strike for strike in run.strikes if strike.kind == HARD]
+        by_signal = "hub" not in self._striker.capabilities and run.landed
+        return bool(by_signal) or len(hard) > 1 or any(s.kind == "close" for s in run.strikes)
+
+    def _finish_two_phase(self) -> None:
+        """Roll back what a closed connection has left prepared."""
+        scene = self._scene
+        for gid in prepared(self._observer, scene.gid) if scene.gid is not None else ():
+            self._observer.ask(f"rollback prepared '{gid}'")
+            scene.ledger.refused()
+        scene.gid = None
+
+    def _agree(self) -> None:
+        """Compare psycopg2's status, libpq's and the server's."""
+        scene = self._scene
+        status, transaction = scene.conn.status, scene.transaction
+        rows = self._observer.ask("select state from pg_stat_activity where pid = %s", scene.pid)
+        told = f"status {status}, libpq {transaction}, server {rows[0][0]!r}"
+        assert STATES[rows[0][0]] == transaction, f"libpq and the server disagree: {told}"
+        inside = transaction in OPEN
+        failed = scene.gid is not None and not inside  # a PREPARE: tpc_rollback() is to come
+        assert (status == ext.STATUS_BEGIN) == inside or failed, f"psycopg2 disagrees: {told}"
+        if scene.gid is not None:
+            on_server = bool(prepared(self._observer, scene.gid))
+            assert on_server == (status == ext.STATUS_PREPARED), f"prepared {on_server}: {told}"
+
+    def _quiet(self) -> None:
+        end = time.monotonic() + QUIET_SECONDS
+        while rows := self._observer.ask(RUNNING, self._storm.application):
+            assert time.monotonic() < end, f"still running: {rows}"
+            self._striker.sleep(0.002)
+
+    def _alone(self) -> None:
+        """Wait until the round's connection is the only session."""
+        end = time.monotonic() + QUIET_SECONDS
+        while len(found := self._observer.sessions(self._storm.application)) > 1:
+            assert time.monotonic() < end, f"sessions are left: {found}"
+            self._striker.sleep(0.002)
+
+    # What a program may do next
+
+    def _aftermath(self, operation: Operation, run: Run, rng: Random) -> None:
+        scene = self._scene
+        inside = scene.transaction in OPEN
+        if not inside:
+            scene.ended()
+        elif run.error is not None and type(run.error) is not QueryCanceled:
+            vague = operation.lax or any(strike.kind == "deadline" for strike in run.strikes)
+            vague = vague or "hub" not in self._striker.capabilities
+            scene.doomed = None if vague or operation.elsewhere else True
+        choice = rng.choice(("nothing", "probe", "commit", "rollback", "undo", "undo"))
+        self.story[-1] += f", {choice}"
+        if scene.gid is None:
+            getattr(self, f"_then_{choice}")()
+
+    def _then_nothing(self) -> None:
+        """Leave it as it is."""
+
+    def _then_rollback(self) -> None:
+        self._scene.rollback()
+
+    def _then_probe(self) -> None:
+        scene = self._scene
+        try:
+            scene.echo(nap=0)
+        except InFailedSqlTransaction:
+            failed = scene.transaction == ext.TRANSACTION_STATUS_INERROR
+            assert failed or scene.doomed is not False, "a sound transaction was refused"
+        else:
+            assert not scene.doomed, "a statement was accepted after an interrupt"
+
+    def _then_commit(self) -> None:
+        scene = self._scene
+        try:
+            scene.commit()
+        except InFailedSqlTransaction:
+            assert scene.doomed is not False, "commit() of a sound transaction was refused"
+
+    def _then_undo(self) -> None:
+        """Roll back to the savepoint, if there is one, and go on."""
+        scene = self._scene
+        if scene.savepoint is None:
+            return
+        scene.conn.cursor().execute("rollback to savepoint storm")
+        scene.ledger.undo_since(scene.savepoint)
+        scene.doomed = False
+        scene.write(nap=0)
+        scene.commit()
+
+    def _compare(self) -> None:
+        scene = self._scene
+        scene.ended()
+        rows = self._observer.ask(
+            f"select id from {self._storm.table} where id = any(%s)", list(scene.rows)
+        )
+        complaint = scene.ledger.complaint({row[0] for row in rows})
+        assert complaint is None, complaint

@@ -1,0 +1,316 @@
+"""Interrupts of every kind, at the n-th wait of an operation or some time after its start."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+from psycopg2 import InterfaceError
+from psycopg2.errors import QueryCanceled
+
+from greenpg.errors import DeadlineExceeded
+
+if TYPE_CHECKING:
+    from random import Random
+
+__all__ = ["HARD", "LESSER", "Run", "Strike", "Striker", "Struck", "draw", "kinds"]
+
+THROWN: Final = ("throw", "exit", "hard")
+TIMED: Final = ("timeout", "deadline")
+HARD: Final = "hard"
+LESSER: Final = "came out instead of"
+WAITS: Final = (0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 8)  # 0: by time
+SCALES: Final = (0.0005, 0.002, 0.01, 0.04)
+HANG_SECONDS: Final = 20.0
+SOON: Final = 0.002
+LATE_SECONDS: Final = 0.3
+SIGNAL: Final = signal.SIGUSR1
+
+
+class Struck(Exception):
+    """What the storm throws, beside the library's own exits and timeouts."""
+
+
+@dataclass(slots=True)
+class Strike:
+    """One interrupt: by time if `wait` is 0. `landed` tells that it met the running operation."""
+
+    kind: str
+    wait: int
+    after: float
+    error: BaseException | None = None
+    landed: bool = False
+    target: object = None
+
+    def ends(self, elsewhere: bool) -> bool:
+        """Tell whether it is sure to end the operation, however long that would take."""
+        kinds = (*THROWN, "kill", "timeout") if elsewhere else (*THROWN, "kill", "timeout", "close")
+        return self.wait < 2 and self.kind in kinds
+
+    def __str__(self) -> str:
+        """Tell what and when."""
+        return f"{self.kind} at {self.moment}{', landed' if self.landed else ''}"
+
+    @property
+    def moment(self) -> str:
+        """When it comes."""
+        return f"wait {self.wait}" if self.wait else f"{self.after * 1000:.2f} ms"
+
+
+def kinds(backend: Any, description: Any) -> tuple[str, ...]:
+    """Return the kinds of interrupt that a backend can suffer."""
+    found = ["throw", "throw", "cancel", "close", "deadline"]
+    if "kill" in backend.capabilities:
+        found += ["exit", "kill"]
+    if description.timeout is not None:
+        found += ["timeout", "timeout"]
+    return tuple(found)
+
+
+def draw(rng: Random, possible: tuple[str, ...]) -> list[Strike]:
+    """Draw up to two interrupts; the second often meets what the first one has set off."""
+    count = rng.choice((0, 1, 1, 1, 1, 2, 2, 2))
+    if count < 2:
+        return [_drawn(rng, rng.choice(possible)) for _ in range(count)]
+    first, second = (_drawn(rng, rng.choice((*possible, HARD))) for _ in range(2))
+    if second.kind not in TIMED and rng.random() < 0.6:
+        second.wait = first.wait and first.wait + rng.choice((1, 1, 2, 3))
+        second.after = first.after + rng.random() * SOON
+    return [first, second]
+
+
+def _drawn(rng: Random, kind: str) -> Strike:
+    wait = 0 if kind in TIMED else rng.choice(WAITS)
+    return Strike(kind, wait, rng.random() * rng.choice(SCALES))
+
+
+class _Counted:
+    """A waiter or an event that reports each wait before it begins."""
+
+    def __init__(self, inner: Any, begins: Callable[[], None]) -> None:
+        self._inner = inner
+        self._begins = begins
+
+    def wait(self, *args: Any) -> Any:
+        self._begins()
+        return self._inner.wait(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class Striker:
+    """A backend that counts the waits of the run under way."""
+
+    def __init__(self, backend: Any) -> None:
+        self._inner = backend
+        self.run: Run | None = None
+
+    def waiter(self) -> Any:
+        """Return the backend's waiter, counted."""
+        return _Counted(self._inner.waiter(), self._begins)
+
+    def event(self) -> Any:
+        """Return the backend's event, counted."""
+        return _Counted(self._inner.event(), self._begins)
+
+    def _begins(self) -> None:
+        run = self.run
+        if run is not None and run.running and self._inner.current() == run.who:
+            run.wait_begins()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def _inside(code: CodeType, frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
+
+
+class Run:
+    """One operation under fire, and what came of it."""
+
+    def __init__(
+        self,
+        striker: Striker,
+        description: Any,
+        conn: Any,
+        strikes: list[Strike],
+        statement: Callable[[], object],
+    ) -> None:
+        self.strikes = strikes
+        self._statement = statement
+        self.running = False
+        self.who: Any = None
+        self.error: BaseException | None = None
+        self.seconds = 0.0
+        self.waits = 0
+        self.landed: list[Strike] = []
+        self._backend: Any = striker._inner
+        self._striker = striker
+        self._description = description
+        self._conn = conn
+        self._done = self._backend.event()
+        self._task: Any = None
+        self._green = "hub" in self._backend.capabilities
+        self._signals: deque[Strike] = deque()
+        self._others: list[Any] = []
+        self._fn: Callable[[], object]
+        for strike in strikes:
+            strike.error = self._made(strike)
+
+    def _made(self, strike: Strike) -> BaseException | None:
+        if strike.kind == "throw":
+            return Struck(strike.moment)
+        if strike.kind == "exit":
+            return self._backend.exits[0]()  # type: ignore[no-any-return]
+        return KeyboardInterrupt() if strike.kind == HARD else None
+
+    def perform(self, steps: Any) -> Run:
+        """Go on with the operation's generator in a task, or on threads in this one, and strike."""
+        self._fn = lambda: next(steps, None)
+        self._code = steps.gi_code
+        self._striker.run = self
+        if self._green:
+            self._task = self._backend.spawn(self._call)
+            assert self._task.join(HANG_SECONDS), "the operation hangs"
+        else:
+            self._call_under_signals()
+        self._done.set()
+        for task in self._others:
+            assert task.join(HANG_SECONDS), "a task beside the operation hangs"
+        self._striker.run = None
+        return self
+
+    def _call(self) -> None:
+        self.who = self._backend.current()
+        began = time.monotonic()
+        try:
+            with ExitStack() as stack:
+                for strike in self.strikes:
+                    self._prepare(stack, strike)
+                self.running = True
+                try:
+                    self._fn()
+                finally:
+                    self.running = False
+        except BaseException as error:
+            self.error = error
+        self.seconds = time.monotonic() - began
+
+    def _call_under_signals(self) -> None:
+        before = signal.signal(SIGNAL, self._signalled)
+        try:
+            self._call()
+        finally:
+            self._done.set()
+            for task in self._others:
+                task.join()
+            signal.signal(SIGNAL, before)
+
+    def _prepare(self, stack: ExitStack, strike: Strike) -> None:
+        if strike.kind == "timeout":
+            strike.error = stack.enter_context(self._description.timeout(strike.after))
+        elif strike.kind == "deadline":
+            stack.enter_context(self._conn.deadline(strike.after))
+        elif not strike.wait:
+            self._beside(self._later, strike)
+
+    def _beside(self, fn: Callable[..., None], *args: object) -> None:
+        self._others.append(self._backend.spawn(fn, *args))
+
+    def _later(self, strike: Strike) -> None:
+        if not self._done.wait(strike.after) and self.running:
+            self._strike(strike)
+
+    def wait_begins(self) -> None:
+        """Strike what is due at this wait."""
+        self.waits += 1
+        for strike in self.strikes:
+            if strike.wait == self.waits:
+                self._strike(strike)
+
+    def _strike(self, strike: Strike) -> None:
+        if strike.kind in THROWN and self._green:
+            self._description.in_hub(lambda: self._throw(strike))
+        elif strike.kind in THROWN:
+            self._signals.append(strike)
+            signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
+        elif strike.kind == "kill":
+            self._task.kill()
+        else:
+            self._beside(self._meddle, strike)
+
+    def _throw(self, strike: Strike) -> None:
+        if self.running:
+            strike.landed = True
+            self.landed.append(strike)
+            self.who.throw(strike.error)
+
+    def _signalled(self, _number: int, frame: FrameType | None) -> None:
+        strike = self._signals.popleft()
+        if self.running and _inside(self._code, frame):
+            strike.landed = True
+            self.landed.append(strike)
+            assert strike.error is not None
+            raise strike.error
+
+    def _meddle(self, strike: Strike) -> None:
+        strike.target = self._statement()
+        try:
+            getattr(self._conn, strike.kind)()
+            strike.landed = True
+        except InterfaceError:
+            strike.landed = self._conn.closed
+        except BaseException as error:
+            strike.error = error
+
+    # What is to be expected
+
+    def explains(self, error: BaseException) -> bool:
+        """Tell whether one of the strikes is the cause of an exception."""
+        return any(self._explains(strike, error) for strike in self.strikes)
+
+    def _explains(self, strike: Strike, error: BaseException) -> bool:
+        if strike.kind == "kill":
+            ours = any(other.error is error for other in self.strikes)
+            return isinstance(error, self._backend.exits) and not ours
+        if strike.kind == "close":
+            return isinstance(error, InterfaceError)
+        if strike.kind == "cancel":
+            return type(error) is QueryCanceled
+        if strike.kind == "deadline":
+            return isinstance(error, DeadlineExceeded)
+        return error is strike.error
+
+    def complaint(self) -> str | None:
+        """Return what is wrong with the way in which the operation ended, if anything."""
+        error = self.error
+        if error is not None and not self.explains(error):
+            return f"it raised what nobody threw: {error!r}"
+        if error is None and self.landed:
+            return f"it swallowed {self.landed[0].error!r}"
+        late = [
+            s for s in self.strikes if s.kind == "timeout" and s.after + LATE_SECONDS < self.seconds
+        ]
+        if error is None and late:
+            return f"it swallowed a timeout of {late[0].after} s"
+        return self._wrong_one()
+
+    def _wrong_one(self) -> str | None:
+        """Complain if two interrupts met and the lesser one came out."""
+        if len(self.landed) < 2 or len(self.landed) != len(self.strikes):
+            return None
+        first, second = (strike.error for strike in self.landed)
+        exits = (*self._backend.exits, KeyboardInterrupt)
+        wanted = first if isinstance(first, exits) and not isinstance(second, exits) else second
+        return None if self.error is wanted else f"{self.error!r} {LESSER} {wanted!r}"

@@ -1,0 +1,49 @@
+"""The table of the storm's operations: a function marked with `operation` is a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from ._storm_scene import Scene
+
+__all__ = ["OPERATIONS", "Operation", "Steps", "operation"]
+
+Steps: TypeAlias = Generator[None, None, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`steps` is the generator; `fresh`: it begins outside a transaction.
+
+    `settles`: even interrupted it has its effect, which `scene.settled` tells.
+    `autocommit` is the mode that it needs, if any. `lax`: an interrupt may come before anything
+    was sent, so that the transaction may go on. `loose`: it makes several calls, so any of two
+    interrupts may come out. `elsewhere`: it uses other connections than the scene's.
+    """
+
+    name: str
+    steps: Callable[[Scene], Steps]
+    fresh: bool = False
+    autocommit: bool | None = None
+    lax: bool = False
+    loose: bool = False
+    elsewhere: bool = False
+    settles: bool = False
+
+
+OPERATIONS: list[Operation] = []
+
+
+def operation(
+    **traits: Any,
+) -> Callable[[Callable[[Scene], Steps]], Callable[[Scene], Steps]]:
+    """Add a generator to the table."""
+
+    def add(steps: Callable[[Scene], Steps]) -> Callable[[Scene], Steps]:
+        OPERATIONS.append(Operation(steps.__name__, steps, **traits))
+        return steps
+
+    return add

@@ -1,0 +1,55 @@
+"""What other tasks do with the storm's connection meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._storm_scene import Scene
+
+__all__ = ["Companion", "Holder"]
+
+
+class Holder:
+    """A task that keeps the connection for a while."""
+
+    error: BaseException | None = None
+
+    def __init__(self, s: Scene) -> None:
+        self._seconds = s.rng.choice((0.001, 0.005, 0.03))
+        self._scene = s
+        self._began = s.backend.event()
+        self._task = s.backend.spawn(self._hold)
+        self._began.wait()
+
+    def _hold(self) -> None:
+        with self._scene.conn.exclusive():
+            self._began.set()
+            self._scene.backend.sleep(self._seconds)
+
+    def stop(self) -> None:
+        """Wait for its end."""
+        assert self._task.join(10), "the holder of the connection hangs"
+
+
+class Companion:
+    """A task that uses the connection too, and must not notice what happens to others."""
+
+    def __init__(self, s: Scene) -> None:
+        self.error: BaseException | None = None
+        self._scene = s
+        self._stopped = False
+        self._task = s.backend.spawn(self._run, s.conn)
+
+    def _run(self, conn: Any) -> None:
+        try:
+            while not self._stopped:
+                self._scene.echo(conn, nap=0)
+                self._scene.backend.pause()
+        except BaseException as error:
+            self.error = error
+
+    def stop(self) -> None:
+        """End it."""
+        self._stopped = True
+        assert self._task.join(10), "a companion hangs"

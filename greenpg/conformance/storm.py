@@ -1,0 +1,195 @@
+"""Random interrupts over all operations, from a seed: any round can be played again alone.
+
+`python -m greenpg.conformance.storm --backend gevent --rounds 1000 --seed 7`
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from random import Random, SystemRandom
+from typing import Any, Final
+
+from psycopg2 import extensions as ext
+
+import greenpg
+from greenpg.backend import current
+from greenpg.embedded import server_dsn
+
+from ._describe import find
+from ._observer import Observer
+from ._older import older_libpq
+from ._proxy import Proxy
+from ._runner import columns_of
+from ._storm_round import Round, prepared
+from ._storm_strikes import Striker, kinds
+from ._tests import limit
+from ._watchdog import Watchdog
+
+__all__ = ["Storm", "StormError", "main"]
+
+ROUNDS: Final = 300
+ROUND_SECONDS: Final = 60.0
+DELAYS: Final = (0.001, 0.004)
+MODULE: Final = "greenpg.conformance.storm"
+END_SESSIONS: Final = """
+    select pg_terminate_backend(pid, 5000) from pg_stat_activity
+    where application_name = %s and pid <> %s
+"""
+
+
+class StormError(AssertionError):
+    """A round went wrong; the text has its seed and what was done."""
+
+
+class Storm:
+    """Rounds of random interrupts against one server."""
+
+    def __init__(self, backend: Any, description: Any, dsn: str, observer: Any, proxy: Any) -> None:
+        self.striker = Striker(backend)
+        self.description = description
+        self.observer = observer
+        self.dsn = dsn
+        self.application: str = ext.parse_dsn(dsn)["application_name"]
+        self.rows = itertools.count(1)
+        self.table = f"{self.application.replace('-', '_')}_storm"
+        self.kinds = kinds(backend, description)
+        self._proxy = proxy
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Have the table, and psycopg2's own connections on the counted backend, for the block."""
+        chosen = current()
+        self._create()
+        greenpg.use(self.striker)
+        try:
+            yield
+        finally:
+            greenpg.use(chosen)
+            self.observer.ask(f"drop table {self.table}")
+            self.observer.ask(f"drop function {self.table}_nap")
+
+    def _create(self) -> None:
+        ask, table = self.observer.ask, self.table
+        ask(f"create unlogged table {table} (id bigint primary key, nap float8)")
+        ask(
+            f"create function {table}_nap() returns trigger language plpgsql as "
+            "'begin perform pg_sleep(new.nap); return null; end'"
+        )
+        ask(
+            f"create constraint trigger nap after insert on {table} deferrable initially deferred "
+            f"for each row when (new.nap > 0) execute function {table}_nap()"
+        )
+
+    def round(self, seed: int) -> None:
+        """Play one round; StormError names its seed and what was done."""
+        rng = Random(seed)
+        with older_libpq() if rng.random() < 0.25 else nullcontext():
+            play = Round(self, seed, self._link(rng))
+            try:
+                play.run(rng)
+            except BaseException as error:
+                self._sweep()
+                told = "\n  ".join(play.story)
+                raise StormError(f"seed {seed}: {error!r} after\n  {told}") from error
+            finally:
+                play.close()
+
+    def _link(self, rng: Random) -> str:
+        if rng.random() < 0.7:
+            return self.dsn
+        self._proxy.delay(rng.choice(DELAYS), way="both")
+        proxied: str = self._proxy.dsn
+        return proxied
+
+    def _sweep(self) -> None:
+        """End what a failed round has left on the server."""
+        self.end_sessions(0)
+        for gid in prepared(self.observer, self.table):
+            self.observer.ask(f"rollback prepared '{gid}'")
+
+    def end_sessions(self, living: int) -> None:
+        """End all sessions but one."""
+        self.observer.ask(END_SESSIONS, self.application, living)
+
+
+@limit(120)
+def test_random_interrupts(ctx: Any) -> None:
+    """Play 300 rounds in all modes of a backend together."""
+    modes = [mode.name for mode in ctx.description.modes]
+    rounds = ROUNDS // len(modes)
+    first = ctx.random.randrange(1 << 30) + rounds * modes.index(ctx.around.mode.name)
+    storm = Storm(ctx.backend, ctx.description, ctx.dsn, ctx.server, ctx.proxy())
+
+    with storm.ready():
+        for seed in range(first, first + rounds):
+            ctx.note(f"storm, seed {seed}")
+            storm.round(seed)
+
+
+def soak(backend: str, dsn: str, seeds: range) -> None:
+    """Play rounds in this process; after a failed one tell how to repeat it, and exit with 1."""
+    found, description = find(backend)
+    name = f"greenpg-storm-{os.getpid()}"
+    named = ext.make_dsn(dsn, application_name=name)
+    observer = Observer(ext.make_dsn(dsn, application_name=f"{name}-observer"))
+    watchdog = Watchdog(_tell)
+    with Proxy(named) as proxy:
+        storm = Storm(found, description, named, observer, proxy)
+        with storm.ready():
+            for seed in seeds:
+                watchdog.arm(ROUND_SECONDS)
+                _play(storm, backend, seed)
+    watchdog.disarm()
+    observer.close()
+
+
+def _play(storm: Storm, backend: str, seed: int) -> None:
+    try:
+        storm.round(seed)
+    except StormError as error:
+        _tell(str(error))
+        _tell(f"again: python -m {MODULE} --backend {backend} --rounds 1 --seed {seed}")
+        raise SystemExit(1) from error
+
+
+def _tell(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Soak backends in child processes, one after the other; 0 if all rounds went well."""
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
+    parser.add_argument("--backend", action="append", help="a name, or name/mode; repeatable")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--seed", type=int, help="default: a random one, which is printed")
+    args = parser.parse_args()
+    seed = SystemRandom().randrange(1 << 30) if args.seed is None else args.seed
+    backends = args.backend or ["threads", "gevent", "eventlet"]
+    with server_dsn() as dsn:
+        codes = [_in_child(which, dsn, seed, args.rounds) for which in backends]
+    return max(codes)
+
+
+def _in_child(which: str, dsn: str, seed: int, rounds: int) -> int:
+    column, mode = columns_of(which)[0]
+    _tell(f"{column}: {rounds} rounds from seed {seed}")
+    began = time.monotonic()
+    call = f"soak({column.backend!r}, {dsn!r}, range({seed}, {seed + rounds}))"
+    program = f"from greenpg.conformance._describe import find; from {MODULE} import soak"
+    run = f"find({column.backend!r})[1].run(lambda: {call})"
+    command = [sys.executable, "-c", f"{mode.prelude}\n{program}\n{run}"]
+    code = subprocess.run(command, env={**os.environ, **mode.environ}, check=False).returncode
+    _tell(f"{column}: {'passed' if code == 0 else 'FAILED'} in {time.monotonic() - began:.0f} s")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
