@@ -7,6 +7,7 @@ import random
 import time
 from contextlib import nullcontext
 from fnmatch import fnmatch
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -56,6 +57,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "-j", "--jobs", type=int, default=JOBS, help=f"processes at a time, default {JOBS}"
     )
+    parser.add_argument(
+        "--limit", type=float, default=inf, metavar="SECONDS", help="for tests with a longer one"
+    )
     parser.add_argument("--seed", type=int, help="repeat a run's random choices")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results there")
     parser.add_argument("--list", action="store_true", help="list tests and modes, run nothing")
@@ -92,7 +96,7 @@ def _run(
     seed = random.randrange(2**32) if args.seed is None else args.seed
     began = time.monotonic()
     with nullcontext(args.dsn) if args.dsn else server_dsn() as dsn:
-        suite = Suite(tests, dsn, seed, lambda result: _announce(console, result))
+        suite = Suite(tests, dsn, seed, lambda result: _announce(console, result), args.limit)
         results = suite.run(columns, max(1, args.jobs))
     if args.json:
         report = {"seed": seed, "results": [result.as_json() for result in results]}

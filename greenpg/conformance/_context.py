@@ -44,8 +44,8 @@ import greenpg
 def backend():
     from greenpg.conformance._describe import find
     return find({backend!r})[0]
-def connect():
-    return greenpg.connect({dsn!r}, backend=backend())
+def connect(dsn={dsn!r}, plain=greenpg.connect):
+    return plain(dsn, backend=backend())
 """
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from ._describe import Mode, find
@@ -50,6 +51,7 @@ class Suite:
     dsn: str
     seed: int
     on_result: Callable[[Result], object]
+    limit: float = inf  # for the tests that have a longer one
 
     def run(self, columns: Sequence[tuple[Column, Mode]], jobs: int) -> list[Result]:
         """Run all tests in all columns, `jobs` columns at a time."""
@@ -61,9 +63,10 @@ class Suite:
         results: list[Result] = []
         left = list(self.tests)
         while left:
-            with _started(mode) as child:
-                order = {"seed": self.seed, "dsn": self.dsn, "backend": column.backend}
-                child.order(mode=asdict(mode), tests=[test.id for test in left], **order)
+            with _started(mode, self.limit) as child:
+                order = {"seed": self.seed, "dsn": self.dsn, "limit": self.limit}
+                ids = [test.id for test in left]
+                child.order(backend=column.backend, mode=asdict(mode), tests=ids, **order)
                 for result in child.results(column, left):
                     self.on_result(result)
                     results.append(result)
@@ -74,8 +77,11 @@ class Suite:
 class _Child:
     """One process, its events and what it prints."""
 
-    def __init__(self, process: subprocess.Popen[bytes], events: int, log: Any) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], events: int, log: Any, limit: float
+    ) -> None:
         self._process = process
+        self._limit = limit
         self._events = events
         self._log = log
         self._buffer = b""
@@ -106,7 +112,7 @@ class _Child:
     def _end_of(self, test: Test, extra: float) -> dict[str, Any] | None:
         """Return the event that ends a test, or None if the process ends or hangs first."""
         self._note = ""
-        deadline = time.monotonic() + test.limit + GRACE + extra
+        deadline = time.monotonic() + min(test.limit, self._limit) + GRACE + extra
         while (event := self._event(deadline)) is not None:
             if "end" in event:
                 return event
@@ -142,7 +148,7 @@ class _Child:
 
 
 @contextmanager
-def _started(mode: Mode) -> Iterator[_Child]:
+def _started(mode: Mode, limit: float) -> Iterator[_Child]:
     reading, writing = os.pipe()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -156,7 +162,7 @@ def _started(mode: Mode) -> Iterator[_Child]:
         )
         os.close(writing)
         try:
-            yield _Child(process, reading, log)
+            yield _Child(process, reading, log, limit)
         finally:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)

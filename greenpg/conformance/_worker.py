@@ -94,7 +94,7 @@ class Worker:
 
     def _run(self, test: Test) -> None:
         self._events.send(start=test.id)
-        self._watchdog.arm(test.limit)
+        self._watchdog.arm(min(test.limit, self._orders["limit"]))
         began = time.monotonic()
         outcome, detail = self._outcome(test)
         self._watchdog.disarm()

@@ -1,1 +1,354 @@
-"""To come."""
+"""Bad input, and a process that is green by half: one clear error, and the process goes on."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg2
+from psycopg2 import extensions as ext
+
+import greenpg
+from greenpg.backend import GROUP, as_backend, current
+from greenpg.errors import BackendError, ConnectionFactoryWarning
+
+from ._heartbeat import Stalled
+from ._tests import each, needs, raises
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ._context import Context
+
+CONNECT: Final = (
+    "warnings.simplefilter('always')",
+    "greenpg.connect({dsn!r}).close()",
+    "greenpg.connect({dsn!r}).close()",
+)
+CHOICES: Final = {
+    "use": "greenpg.use(backend())",
+    "per connection": "greenpg.connect = connect",
+    "patch": "import greenpg.patch; greenpg.patch.patcher(backend())[0]()",
+}
+
+
+def _works(ctx: Context) -> bool:
+    with ctx.connect() as conn, conn.cursor() as cur:
+        cur.execute("select 7")
+        return bool(cur.fetchall() == [(7,)])
+
+
+# Not green by mistake
+
+
+def test_patched_process_without_a_backend_is_warned_once(ctx: Context) -> None:
+    patched = bool(ctx.around.mode.prelude)
+
+    done = ctx.python(*_connecting(ctx))
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("NotGreenWarning") == patched
+    if patched:
+        assert f"from greenpg_{ctx.backend.name} import patch_psycopg" in done.stderr
+
+
+@each(*CHOICES, "environment")
+def test_process_that_chose_a_backend_is_not_warned(ctx: Context, case: str) -> None:
+    line = CHOICES.get(case, "pass")
+    environ = {"GREENPG_BACKEND": "threads"} if case == "environment" else {}
+
+    done = ctx.python(line, *_connecting(ctx), **environ)
+
+    assert done.returncode == 0, done.stderr
+    assert "NotGreenWarning" not in done.stderr
+
+
+def _connecting(ctx: Context) -> list[str]:
+    return [line.format(dsn=ctx.dsn) for line in CONNECT]
+
+
+@needs("hub")
+def test_connection_can_be_kept_plainly_blocking(ctx: Context) -> None:
+    conn = ctx.connect(backend="threads")
+
+    with raises(Stalled), ctx.heartbeat(0.1):
+        conn.cursor().execute("select pg_sleep(0.3)")
+
+    with ctx.heartbeat():
+        ctx.connect().cursor().execute("select pg_sleep(0.1)")
+
+
+# Backends
+
+
+def test_unknown_backend_is_named_with_those_that_exist(ctx: Context) -> None:
+    for ask in (
+        lambda: greenpg.use("no such library"),
+        lambda: greenpg.connect(ctx.dsn, backend="no such library"),
+    ):
+        with raises(BackendError, words="'no such library'") as witness:
+            ask()
+        assert "threads" in str(witness.error)
+
+    assert current() is ctx.backend
+    assert _works(ctx)
+
+
+def test_unknown_backend_of_the_environment(ctx: Context) -> None:
+    done = ctx.python(*_connecting(ctx), GREENPG_BACKEND="no such library")
+
+    assert done.returncode
+    assert "BackendError" in done.stderr
+    assert "'no such library'" in done.stderr
+
+
+def test_incomplete_backend_is_told_what_it_lacks(ctx: Context) -> None:
+    class Half:
+        name = "half"
+        exits = ()
+        capabilities = frozenset[str]()
+
+    with raises(BackendError, words="spawn") as witness:
+        as_backend(Half())  # type: ignore[arg-type]  # the mistake
+    with raises(BackendError, words="class"):
+        as_backend(Half)  # type: ignore[arg-type]  # the mistake
+
+    assert "half" in str(witness.error)
+    assert _works(ctx)
+
+
+def test_missing_library_is_named_with_its_extra(ctx: Context) -> None:
+    point = metadata.EntryPoint("absent", "greenpg_no_such_library:backend", GROUP)
+    usual = metadata.entry_points
+    metadata.entry_points = lambda **_: [point]  # type: ignore[assignment]
+    try:
+        with raises(BackendError, words="pip install greenpg[absent]"):
+            greenpg.use("absent")
+    finally:
+        metadata.entry_points = usual
+
+    assert _works(ctx)
+
+
+# Connecting
+
+
+@each("no DSN", "unknown option", "bad port")
+def test_refused_dsn(ctx: Context, case: str) -> None:
+    dsn = {
+        "no DSN": "this is no dsn",
+        "unknown option": f"{ctx.dsn} greenness=very",
+        "bad port": f"{ctx.dsn} port=seventy",
+    }[case]
+    descriptors = ctx.descriptors()
+
+    with raises(greenpg.ProgrammingError, greenpg.OperationalError):
+        greenpg.connect(dsn)
+
+    assert ctx.descriptors() == descriptors
+    assert _works(ctx)
+
+
+@each("nobody listens", "no such database", "no such name")
+def test_failed_connection_leaves_nothing(ctx: Context, case: str) -> None:
+    failures: dict[str, dict[str, Any]] = {
+        "nobody listens": {"host": "127.0.0.1", "hostaddr": "127.0.0.1", "port": 1},
+        "no such database": {"dbname": "no such database"},
+        "no such name": {"host": "no host has this name", "hostaddr": ""},
+    }
+    descriptors = ctx.descriptors()
+
+    with ctx.heartbeat(1.0), raises(greenpg.OperationalError):
+        greenpg.connect(ctx.dsn, **failures[case])
+
+    ctx.wait_until(lambda: ctx.descriptors() == descriptors, "no descriptor is left")
+    assert _works(ctx)
+
+
+@each("at once", "after the request", "with garbage", "after SSL is refused")
+def test_server_that_closes_during_start_up(ctx: Context, case: str) -> None:
+    answers = {
+        "at once": None,
+        "after the request": b"",
+        "with garbage": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        "after SSL is refused": b"N",
+    }
+    began = monotonic()
+    with _server_that_closes(ctx, answers[case]) as port, ctx.heartbeat():
+        dsn = f"host=127.0.0.1 port={port} user=nobody dbname=none"
+        with raises(greenpg.OperationalError):
+            greenpg.connect(dsn)
+
+    assert monotonic() - began < 5
+    assert _works(ctx)
+
+
+@contextmanager
+def _server_that_closes(ctx: Context, answer: bytes | None) -> Iterator[int]:
+    import _socket  # late: it must not be loaded before a monkey-patch
+
+    listener: Any = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(5)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client = _socket.socket(fileno=listener._accept()[0])
+                if answer is not None:
+                    client.recv(1024)
+                    client.send(answer)
+                client.close()
+
+    thread = ctx.native(serve)
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(_socket.SHUT_RDWR)
+        thread.join()
+        listener.close()
+
+
+# Wait callbacks and factories
+
+
+def test_wait_callback_that_returns_early(ctx: Context) -> None:
+    conn, calls = ctx.connect(), list[Any]()
+
+    with _wait_callback(calls.append), raises(psycopg2.Error):
+        conn.cursor().execute("select pg_sleep(0.05)")
+
+    assert calls == [conn]
+    if not conn.closed:
+        with suppress(psycopg2.Error):
+            conn.rollback()
+    assert _works(ctx)
+
+
+def test_wait_callback_that_raises_closes_the_connection(ctx: Context) -> None:
+    conn = ctx.connect()
+
+    with _wait_callback(lambda _: 1 / 0), raises(ZeroDivisionError):
+        conn.cursor().execute("select 1")
+
+    assert conn.closed
+    with raises(greenpg.InterfaceError):
+        conn.cursor().execute("select 1")
+    assert _works(ctx)
+
+
+def test_wait_callback_of_ones_own_drives_the_waits(ctx: Context) -> None:
+    conn, calls = ctx.connect(), list[Any]()
+
+    def callback(waiting: Any) -> None:
+        calls.append(waiting)
+        while waiting.poll() != ext.POLL_OK:
+            ctx.backend.sleep(0.001)
+
+    with _wait_callback(callback):
+        conn.cursor().execute("select 1")
+        found = greenpg.get_wait_callback()
+
+    assert calls
+    assert set(calls) == {conn}
+    assert found is callback
+    assert greenpg.get_wait_callback() is not callback
+    assert _works(ctx)
+
+
+@contextmanager
+def _wait_callback(callback: Callable[[Any], object]) -> Iterator[None]:
+    greenpg.set_wait_callback(callback)
+    try:
+        yield
+    finally:
+        greenpg.set_wait_callback(None)
+
+
+def test_factory_that_is_a_function_gives_green_queries(ctx: Context) -> None:
+    def factory(*args: Any) -> Any:
+        return psycopg2._psycopg.connection(*args)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        conn = greenpg.connect(ctx.dsn, factory)
+
+    with ctx.heartbeat():
+        cur = conn.cursor()
+        cur.execute("select 7 from pg_sleep(0.1)")
+        assert cur.fetchall() == [(7,)]
+    assert [warning.category for warning in caught] == [ConnectionFactoryWarning]
+    conn.close()
+
+
+# libpq out of reach
+
+
+UNREACHABLE: Final = (
+    "import ctypes",
+    "def refuse(*_): raise OSError('a static build')",
+    "import greenpg._libpq",
+    "ctypes.PyDLL = refuse",
+    "greenpg._libpq.libpq.__init__()",
+)
+
+
+def test_queries_are_green_without_libpq(ctx: Context) -> None:
+    done = ctx.python(
+        *UNREACHABLE,
+        "conn = connect()",
+        "from greenpg.conformance._heartbeat import heartbeat",
+        "with heartbeat(backend()):",
+        "    cur = conn.cursor()",
+        "    cur.execute('select 7 from pg_sleep(0.2)')",
+        "    print(cur.fetchone()[0])",
+        "conn.commit()",
+    )
+
+    assert done.stdout.split() == ["7"], done.stderr
+
+
+def test_features_without_libpq_say_so(ctx: Context) -> None:
+    done = ctx.python(
+        *UNREACHABLE,
+        "conn = connect()",
+        "def feature(name, fn, *args):",
+        "    try:",
+        "        fn(*args)",
+        "    except greenpg.errors.FeatureUnavailable as error:",
+        "        print(name, error)",
+        "    conn.rollback()",
+        "    conn.cursor().execute('select 7')",
+        "    conn.commit()",
+        "sink = open('/dev/null', 'wb')",
+        "feature('copy', conn.cursor().copy_expert, 'copy (select 1) to stdout', sink)",
+        "feature('large object', lambda: conn.lobject(0, 'wb').write(b'seven'))",
+        "feature('pipeline', lambda: conn.pipeline().__enter__())",
+    )
+
+    assert done.returncode == 0, done.stderr
+    for name, said in zip(("copy", "large", "pipeline"), done.stdout.splitlines(), strict=True):
+        assert said.startswith(name)
+        assert "libpq cannot be reached: a static build" in said, said
+
+
+def test_interrupt_without_libpq_leaves_the_process_usable(ctx: Context) -> None:
+    done = ctx.python(
+        *UNREACHABLE,
+        "conn = connect()",
+        "try:",
+        "    with conn.deadline(0.1):",
+        "        conn.cursor().execute('select pg_sleep(5)')",
+        "except greenpg.DeadlineExceeded:",
+        "    print('exceeded')",
+        "if not conn.closed:",
+        "    conn.rollback()",
+        "    conn.cursor().execute('select 7')",
+        "connect().cursor().execute('select 7')",
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["exceeded"]
