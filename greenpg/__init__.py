@@ -40,6 +40,7 @@ from .connection import Connection
 from .cursor import Cursor
 from .errors import DeadlineExceeded
 from .extensions import get_wait_callback, set_wait_callback
+from .notify import Listener, Missed
 from .pool import ConnectionPool
 from .sync import ConnectionLock
 
@@ -64,6 +65,8 @@ __all__ = [
     "IntegrityError",
     "InterfaceError",
     "InternalError",
+    "Listener",
+    "Missed",
     "NotSupportedError",
     "OperationalError",
     "ProgrammingError",

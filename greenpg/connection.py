@@ -13,6 +13,7 @@ from psycopg2._psycopg import lobject as c_lobject
 
 from . import _cancel, _forks
 from ._attempt import backend_of_next
+from ._listen import Notifications
 from ._repair import closed, leave
 from ._state import State
 from ._wait import wait_callback
@@ -300,6 +301,16 @@ class Connection(c_connection):
         after a rollback inside a transaction. The nearest of nested deadlines counts.
         """
         return Deadline(self, seconds)
+
+    def listen(self, *channels: str, timeout: float | None = None) -> Notifications:
+        """LISTEN, and iterate over what arrives on the channels; it costs nothing while idle.
+
+        Channels are spelled as the server stores them (`LISTEN Orders` means "orders"). The
+        iteration keeps the connection, which its task may use meanwhile, and ends after `timeout`
+        seconds without a notification. At its end come UNLISTEN, of what the session did not
+        listen to before, and the other tasks' turn.
+        """
+        return Notifications(self, channels, timeout)
 
 
 def green_connection_class(base: type) -> type:

@@ -57,13 +57,16 @@ class Waiter:
         self._error = None
         self._waiting = True
         try:
-            ready = self._poll.poll(None if timeout is None else max(timeout, 0) * 1000)
+            ready = dict(self._poll.poll(None if timeout is None else max(timeout, 0) * 1000))
         finally:
             self._waiting = False
         if self._error is not None:
             read(self._pipe[0], 1)
             raise self._error
-        return _subset(dict(ready).get(fd, 0), events)
+        if self._pipe[0] in ready:  # an interrupt that came when the wait before was over
+            read(self._pipe[0], 1)
+            return self.wait(fd, events, timeout)
+        return _subset(ready.get(fd, 0), events)
 
     def _watch(self, fd: int, events: int) -> None:
         if self._poll is None:

@@ -1,0 +1,101 @@
+"""A listener's connection, watched over and woken from outside."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from psycopg2 import Error
+
+from ._connect import connect
+from ._idle import wait_for_input
+from ._listen import statement
+from .sync import Deadline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from psycopg2.extensions import Notify
+
+    from .backend import Backend
+
+__all__ = ["LOOK", "Link", "Wake"]
+
+CANCEL_TIMEOUT: Final = 1.0
+LOOK: Final = 1.0  # how often the task looks for a wake-up that came before it slept
+
+
+class Wake(BaseException):
+    """Ends the sleep: there is something else to do."""
+
+
+class Link:
+    """One connection of the listener's; every answer has `patience` seconds to come."""
+
+    def __init__(self, dsn: str, backend: Backend, patience: float) -> None:
+        self.notes: deque[Notify] = deque()
+        self._asleep = self._woken = False
+        self._listening: set[str] = set()
+        self._perhaps: set[str] = set()  # and those of an interrupted LISTEN or UNLISTEN
+        self._patience = patience
+        self._heard = monotonic()
+        self._conn = connect(dsn, backend=backend)
+        self._conn._state.cancel_timeout = CANCEL_TIMEOUT
+        self._conn.autocommit = True
+        self._conn.notifies = self.notes
+
+    def listen_to(self, wanted: set[str]) -> None:
+        """LISTEN and UNLISTEN what is new and what has gone."""
+        new, gone = wanted - self._listening, self._perhaps - wanted
+        if new or gone:
+            self._listening -= gone
+            self._perhaps |= new
+            self._ask("; ".join(self._statements(new, gone)))
+            self._listening, self._perhaps = set(wanted), set(wanted)
+
+    def _statements(self, new: set[str], gone: set[str]) -> Iterator[str]:
+        if new:
+            yield statement(self._conn, "LISTEN", new)
+        if gone:
+            yield statement(self._conn, "UNLISTEN", gone)
+
+    def gather(self) -> None:
+        """Put into `notes` what has arrived."""
+        self._conn.poll()
+
+    def sleep(self, heartbeat: float, awake: Callable[[], bool]) -> None:
+        """Wait until the server speaks or `wake`, and ask whether it lives if silent for long.
+
+        `awake` tells of a reason not to sleep that came before `wake` could see us asleep.
+        """
+        self._asleep, self._woken = True, False
+        try:
+            spoke = not awake() and wait_for_input(self._conn, min(LOOK, heartbeat))
+            if self._woken:  # its interrupt is on its way: it must not meet the next query
+                wait_for_input(self._conn, 0)
+        except Wake:
+            return
+        finally:
+            self._asleep = False
+        if spoke:
+            self._heard = monotonic()
+        elif monotonic() - self._heard >= heartbeat:
+            self._ask("SELECT 1")
+
+    def _ask(self, sql: str) -> None:
+        with Deadline(self._conn, self._patience):
+            self._conn.cursor().execute(sql)
+        self._heard = monotonic()
+
+    def wake(self) -> None:
+        """End the sleep, from any thread."""
+        if self._asleep and not self._woken:
+            self._woken = True
+            self._conn._state.waiter.interrupt(Wake())
+
+    def close(self) -> None:
+        """Close the connection."""
+        with suppress(Error):
+            self._conn.close()

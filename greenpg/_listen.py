@@ -1,0 +1,229 @@
+"""LISTEN: one connection's notifications as an iterator."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from psycopg2 import Error, ProgrammingError
+from psycopg2 import extensions as ext
+from psycopg2._psycopg import connection as c_connection
+from psycopg2._psycopg import cursor as c_cursor
+
+from ._idle import wait_for_input
+from ._repair import closed
+from ._wait import SLICE
+from .sync import Deadline
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ._state import State
+
+__all__ = ["Notifications", "checked", "statement"]
+
+LONGEST: Final = 63  # bytes; the server cuts off what is longer
+_IDLE: Final = ext.TRANSACTION_STATUS_IDLE
+_OPEN: Final = (_IDLE, ext.TRANSACTION_STATUS_INTRANS)
+
+
+class Notifications:
+    """Iterates over a connection's notifications; made by `conn.listen`.
+
+    The end of the iteration or of a with block, `close()`, and dropping it stop listening and
+    let other tasks use the connection. In an open transaction UNLISTEN takes effect with its
+    commit.
+    """
+
+    _open = False
+
+    def __init__(self, conn: Any, channels: Iterable[str], timeout: float | None) -> None:
+        self._conn = conn
+        self._timeout = timeout
+        self._names = checked(channels)
+        self._own: list[str] = []  # those that the session did not listen to before
+        self._state: State = conn._state
+        self._task = self._state.current()
+        self._slice_end = 0.0
+        self._state.acquire(self._task)
+        try:
+            self._refuse_transaction()
+            self._sorter = _Sorter(conn, self._names)
+            self._listen()
+        except BaseException:
+            self._state.relinquish()
+            raise
+        self._open = True
+
+    def __iter__(self) -> Notifications:
+        """Return itself: there is one iteration."""
+        return self
+
+    def __next__(self) -> ext.Notify:
+        """Return the next notification; `timeout` seconds without one end the iteration."""
+        if not self._open:
+            raise StopIteration
+        try:
+            found = self._next()
+        except BaseException:
+            self.close()
+            raise
+        if found is None:
+            self.close()
+            raise StopIteration
+        return found
+
+    def __enter__(self) -> Notifications:
+        """Return the iterator, to be closed at the end of the block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def __del__(self) -> None:
+        """Close it; with a task of its own where this one may not."""
+        if not self._open:
+            return
+        state = self._state
+        if state.current() == self._task and state.can_wait():
+            self.close()
+        else:
+            self._let_go()
+            state.backend.spawn(self._unlisten)
+
+    def close(self) -> None:
+        """Stop listening; any number of times. What was not yielded stays in `conn.notifies`."""
+        if not self._open:
+            return
+        try:
+            self._unlisten()
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._open = False
+        self._sorter.restore()
+        self._state.relinquish()
+
+    def _next(self) -> ext.Notify | None:
+        found = self._sorter.found
+        if found and monotonic() > self._slice_end:
+            self._state.backend.pause()  # a burst has nothing to wait for
+            self._slice_end = monotonic() + SLICE
+        elif not found:
+            self._find()
+            self._slice_end = monotonic() + SLICE
+        return found.popleft() if found else None
+
+    def _find(self) -> None:
+        end = None if self._timeout is None else monotonic() + self._timeout
+        while True:
+            self._refuse_transaction()
+            self._conn.poll()
+            left = None if end is None else end - monotonic()
+            if self._sorter.found or (left is not None and left <= 0):
+                return
+            wait_for_input(self._conn, left)
+
+    def _refuse_transaction(self) -> None:
+        if self._conn.closed:
+            raise closed()
+        if self._conn.async_:
+            raise ProgrammingError("listen cannot be used in asynchronous mode")
+        if self._conn.get_transaction_status() != _IDLE:
+            raise ProgrammingError(
+                "listen cannot be used in a transaction: the server holds notifications back "
+                "until its end; commit or roll back first"
+            )
+
+    def _listen(self) -> None:
+        try:
+            cur = _plain_cursor(self._conn)
+            cur.execute("SELECT pg_catalog.pg_listening_channels()")
+            known = {row[0] for row in cur.fetchall()}
+            self._own = [name for name in self._names if name not in known]
+            if self._own:
+                cur.execute(statement(self._conn, "LISTEN", self._own))
+            self._conn.commit()
+        except BaseException:
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
+        """Leave neither transaction nor channels: what was interrupted may have run."""
+        if not self._conn.closed:
+            self._conn.rollback()
+            self._unlisten()
+        self._sorter.restore()
+
+    def _unlisten(self) -> None:
+        conn = self._conn
+        if self._own and not conn.closed and conn.get_transaction_status() in _OPEN:
+            try:
+                with Deadline(conn, 0):  # being patient it has the connection's cancel_timeout
+                    conn._run(_unlisten, self._own)
+            except Error:
+                self._own = []  # the connection is lost, or about to be
+
+
+class _Sorter:
+    """Takes the place of `conn.notifies` and passes on what is for others."""
+
+    def __init__(self, conn: Any, names: Iterable[str]) -> None:
+        self.found: deque[ext.Notify] = deque()
+        self._conn = conn
+        self._names = frozenset(names)
+        self._others = conn.notifies
+        conn.notifies = self
+
+    def append(self, note: ext.Notify) -> None:
+        """Keep what the iteration is to yield."""
+        mine = note.channel in self._names
+        (self.found if mine else self._others).append(note)
+
+    def restore(self) -> None:
+        """Put the program's object back, with what was not yielded."""
+        self._names = frozenset()  # it may be another one's `_others`
+        if self._conn.notifies is self:
+            self._conn.notifies = self._others
+        while self.found:
+            self._others.append(self.found.popleft())
+
+
+def checked(channels: Iterable[str]) -> list[str]:
+    """Return the channels' names, each once; ProgrammingError for one that cannot be."""
+    names = list(dict.fromkeys(channels))
+    if not names:
+        raise ProgrammingError("listen: name at least one channel")
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"a channel's name is a str, not {type(name).__name__}")
+        if not 0 < len(name.encode()) <= LONGEST or "\0" in name:
+            raise ProgrammingError(
+                f"channel {name[:LONGEST]!r}: a name has 1 to {LONGEST} bytes, none of them zero"
+            )
+    return names
+
+
+def statement(conn: Any, verb: str, names: Iterable[str]) -> str:
+    """Return the statements that LISTEN or UNLISTEN, as one."""
+    return "; ".join(f"{verb} {ext.quote_ident(name, conn)}" for name in names)
+
+
+def _plain_cursor(conn: Any) -> Any:
+    return c_connection.cursor(conn, None, conn.default_cursor_factory)
+
+
+def _unlisten(conn: Any, names: list[str]) -> None:
+    alone = conn.get_transaction_status() == _IDLE
+    c_cursor.execute(_plain_cursor(conn), statement(conn, "UNLISTEN", names))
+    if alone:
+        c_connection.commit(conn)

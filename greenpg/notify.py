@@ -1,0 +1,309 @@
+"""Many tasks' notifications over one connection, which is kept up."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections import deque
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
+
+from psycopg2 import InterfaceError, OperationalError
+from psycopg2 import extensions as ext
+
+from ._link import LOOK, Link, Wake
+from ._listen import Notifications
+from ._subscription import SUBSCRIBE_TIMEOUT, Change, Inbox, Missed, Subscription, again
+from ._wait import SLICE
+from .backend import as_backend, current
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .backend import Backend, Task
+
+__all__ = ["Listener", "Missed", "Notifications", "Subscription"]
+
+log = logging.getLogger("greenpg")
+
+CONNECT_TIMEOUT: Final = 10  # seconds, where the connection string says nothing
+FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 1.0
+
+
+class Listener:
+    """Lets many tasks subscribe to many channels over one connection of its own.
+
+    A task of the backend serves it, started on first need. When the connection is lost it
+    connects again, and each subscriber finds a `Missed(None)` at that place. A server that does
+    not answer within `patience` seconds, asked after `heartbeat` seconds of silence, counts as
+    lost. A queue of `max_queue` items that is full drops the oldest, which `Missed(count)` tells.
+    Close it: its task and its connection live until then. A forked child has to subscribe anew.
+    """
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        backend: str | Backend | None = None,
+        heartbeat: float = 30.0,
+        patience: float = 5.0,
+        max_queue: int = 10_000,
+        **options: Any,
+    ) -> None:
+        self._dsn = _bounded(ext.make_dsn(dsn, **options))
+        self._given = backend
+        self._backend: Backend
+        self._heartbeat = heartbeat
+        self._patience = patience
+        self._max_queue = max_queue
+        self._closed = False
+        self._reason: Exception = InterfaceError("the listener is closed")
+        self._forget()
+        _listeners.add(self)
+
+    def _forget(self) -> None:
+        """Begin anew: nobody has subscribed and no task serves."""
+        self._token: dict[int, object] = {}
+        self._task: Task | None = None
+        self._link: Link | None = None
+        self._changes: deque[Change] = deque()
+        self._unconfirmed: list[Change] = []
+        self._inboxes: set[Inbox] = set()
+        self._subscribers: dict[str, set[Inbox]] = {}
+        self._error: Exception | None = None
+        self._lost = False
+        self._failures = 0
+
+    def subscribe(
+        self, *channels: str, max_queue: int | None = None, timeout: float = SUBSCRIBE_TIMEOUT
+    ) -> Subscription:
+        """Return a subscription to the channels, which are spelled as the server stores them.
+
+        On return the server listens. See `Subscription.add` for what `timeout` does.
+        """
+        self._start()
+        inbox = Inbox(self._backend, self._max_queue if max_queue is None else max_queue)
+        subscription = Subscription(inbox, self._add, self._change)
+        subscription.add(*channels, timeout=timeout)
+        return subscription
+
+    def close(self, timeout: float = 5.0) -> None:
+        """End all subscriptions, the task and the connection; any number of times.
+
+        Waits for the task's end for up to `timeout` seconds, except in the hub.
+        """
+        self._closed = True
+        task, self._task = self._task, None
+        if task is not None:
+            self._stop.set()
+            self._wake()
+            if self._backend.can_wait():
+                self._join(task, timeout)
+
+    def __enter__(self) -> Listener:
+        """Return the listener, to be closed at the end of the block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    # What subscribers do
+
+    def _add(self, inbox: Inbox, names: list[str], timeout: float) -> None:
+        done = self._backend.event()
+        self._change(Change(inbox, add=names, done=done))
+        end, pause = monotonic() + timeout, FIRST_PAUSE
+        while not done.wait(min(pause, end - monotonic())):
+            if monotonic() >= end:
+                raise OperationalError(
+                    f"listener: {', '.join(map(repr, names))} not listened to in {timeout:g} s; "
+                    "see the cause, or raise timeout"
+                ) from self._error
+            self._wake()  # an OS thread that is just going to sleep misses the first one
+            pause = min(2 * pause, LOOK)
+        if inbox.over is not None:
+            raise again(inbox.over) from self._error
+
+    def _change(self, change: Change) -> None:
+        self._changes.append(change)
+        if self._closed:
+            self._refuse_changes()
+        else:
+            self._wake()
+
+    def _wake(self) -> None:
+        link = self._link
+        if link is not None:
+            link.wake()
+
+    def _refuse_changes(self) -> None:
+        while self._changes:
+            with suppress(IndexError):
+                change = self._changes.popleft()
+                change.inbox.finish(self._reason)
+                if change.done is not None:
+                    change.done.set()
+
+    def _start(self) -> None:
+        if self._closed:
+            raise again(self._reason)
+        if 0 in self._token:
+            return
+        # before the token: another OS thread that sees it goes on at once
+        self._backend = current() if self._given is None else as_backend(self._given)
+        self._stop = self._backend.event()
+        token = object()
+        if self._token.setdefault(0, token) is token:
+            self._task = self._backend.spawn(self._run, token)
+
+    def _join(self, task: Task, timeout: float) -> None:
+        end = monotonic() + timeout
+        if not task.join(min(LOOK, timeout)):
+            task.kill()  # it is connecting, or waits for an answer
+            task.join(max(end - monotonic(), 0))
+        if self._token:  # an OS thread, which will find that it has been replaced
+            self._end(self._reason)
+
+    # What the listener's task does
+
+    def _run(self, token: object) -> None:
+        reason: Exception = OperationalError("the listener's task was killed")
+        try:
+            while self._serves(token):
+                self._serve_once(token)
+            reason = InterfaceError("the listener is closed")
+        finally:
+            if self._token.get(0) is token:
+                self._end(reason)
+
+    def _serves(self, token: object) -> bool:
+        """Tell whether to go on: in a forked child the task's copy does not."""
+        return not self._closed and self._token.get(0) is token
+
+    def _serve_once(self, token: object) -> None:
+        """Serve until the connection is lost, and pause then."""
+        link: Link | None = None
+        try:
+            link = Link(self._dsn, self._backend, self._patience)
+            self._serve(link, token)
+        except Exception as err:
+            if self._serves(token):
+                log.warning("listener: no connection, trying again: %s", err)
+                self._error, self._lost = err, True
+        finally:
+            if link is not None:
+                link.close()
+        if self._serves(token):
+            self._stop.wait(self._pause())
+
+    def _pause(self) -> float:
+        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**self._failures)
+        self._failures = min(self._failures + 1, 10)
+        return random.uniform(longest / 2, longest)
+
+    def _serve(self, link: Link, token: object) -> None:
+        self._link = link
+        try:
+            while self._serves(token):
+                with suppress(Wake):
+                    self._keep_in_step(link)
+                    link.gather()
+                    self._deliver(link)
+                    link.sleep(self._heartbeat, self._has_work)
+        finally:
+            if self._link is link:
+                self._link = None
+
+    def _keep_in_step(self, link: Link) -> None:
+        """Make the server listen to what is subscribed to, then tell those who wait for it."""
+        while self._changes:
+            change = self._changes.popleft()
+            self._unconfirmed.append(change)
+            self._adopt(change)
+        link.listen_to(set(self._subscribers))
+        self._failures = 0
+        if self._lost:
+            self._lost = False
+            self._tell_of_loss()
+        while self._unconfirmed:
+            change = self._unconfirmed.pop()
+            change.inbox.confirmed = True
+            if change.done is not None:
+                change.done.set()
+
+    def _adopt(self, change: Change) -> None:
+        inbox = change.inbox
+        (self._inboxes.add if inbox.over is None else self._inboxes.discard)(inbox)
+        gone = tuple(inbox.channels) if change.drop is None else change.drop
+        for name in gone:
+            inboxes = self._subscribers.get(name, set())
+            inboxes.discard(inbox)
+            inbox.channels.discard(name)
+            if not inboxes:
+                self._subscribers.pop(name, None)
+        if inbox.over is None:
+            for name in change.add:
+                self._subscribers.setdefault(name, set()).add(inbox)
+                inbox.channels.add(name)
+
+    def _has_work(self) -> bool:
+        return bool(self._changes) or self._closed
+
+    def _tell_of_loss(self) -> None:
+        for inbox in self._inboxes:
+            if inbox.confirmed and inbox.channels:
+                inbox.put(Missed(None))
+
+    def _deliver(self, link: Link) -> None:
+        notes, subscribers = link.notes, self._subscribers
+        slice_end = monotonic() + SLICE
+        while notes:
+            note = notes.popleft()
+            for inbox in subscribers.get(note.channel, ()):
+                inbox.put(note)
+            if monotonic() > slice_end:
+                self._backend.pause()
+                slice_end = monotonic() + SLICE
+
+    def _end(self, reason: Exception) -> None:
+        """Let no subscriber wait any more."""
+        self._reason, self._closed = reason, True
+        self._changes.extend(self._unconfirmed)
+        self._refuse_changes()
+        for inbox in self._inboxes:
+            inbox.finish(reason)
+        self._forget()
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: the connection is the parent's, and so is the task."""
+        for inbox in self._inboxes:
+            inbox.finish(OperationalError("the listener's connection is the parent process's"))
+        self._forget()
+
+
+def _bounded(dsn: str) -> str:
+    """Return the connection string with a limit on how long an attempt may take."""
+    if "connect_timeout" in ext.parse_dsn(dsn) or "PGCONNECT_TIMEOUT" in os.environ:
+        return dsn
+    return ext.make_dsn(dsn, connect_timeout=CONNECT_TIMEOUT)
+
+
+_listeners: Final[WeakSet[Listener]] = WeakSet()
+
+
+def _forked() -> None:
+    for listener in list(_listeners):
+        listener._leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_forked)
