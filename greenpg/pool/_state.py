@@ -67,7 +67,7 @@ class PoolState:
         if not self.idle or self.waiters:
             return None
         slot = self.idle.pop()
-        slot.stale = self._stale(slot, now)
+        slot.stale = self.limits.always_check or now - slot.since > FRESH
         slot.phase = LENT
         slot.since = now
         slot.uses += 1
@@ -120,10 +120,12 @@ class PoolState:
         del self.lent[slot.key]
         if now >= slot.expires or slot.uses >= self.limits.max_uses or self.surplus:
             self.retire(slot, now)
-        elif self.limits.always_check and self.waiters:
-            self.inspect(slot, now)
+        elif self.waiters or self.watches:
+            (self.inspect if self.limits.always_check else self._offer)(slot, now)
         else:
-            self._offer(slot, now)
+            slot.phase = IDLE
+            slot.since = now
+            self.idle.append(slot)
 
     def _offer(self, slot: Slot, now: float) -> None:
         slot.since = now
