@@ -1,0 +1,95 @@
+"""A program written for psycogreen needs only its import line changed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Final
+
+import pytest
+
+PROGRAMS: Final = {
+    "gevent": """
+from gevent import monkey
+monkey.patch_all()
+{line}
+patch_psycopg()
+
+import sys
+import gevent
+import psycopg2
+import psycopg2.extras
+
+def download(number):
+    conn = psycopg2.connect(sys.argv[1])
+    cur = conn.cursor(cursor_factory=psycopg2.extras.DictCursor)
+    cur.execute("select %s as number, pg_sleep(0.2)", (number,))
+    number = cur.fetchone()["number"]
+    conn.close()
+    return number
+
+ticks = 0
+
+def tick():
+    global ticks
+    while True:
+        ticks += 1
+        gevent.sleep(0.01)
+
+ticker = gevent.spawn(tick)
+jobs = [gevent.spawn(download, number) for number in range(5)]
+gevent.joinall(jobs, raise_error=True)
+ticker.kill()
+print([job.value for job in jobs], ticks > 10)
+""",
+    "eventlet": """
+import eventlet
+eventlet.monkey_patch()
+{line}
+patch_psycopg()
+
+import sys
+import psycopg2
+import psycopg2.extras
+
+def download(number):
+    conn = psycopg2.connect(sys.argv[1])
+    cur = conn.cursor(cursor_factory=psycopg2.extras.DictCursor)
+    cur.execute("select %s as number, pg_sleep(0.2)", (number,))
+    number = cur.fetchone()["number"]
+    conn.close()
+    return number
+
+ticks = 0
+
+def tick():
+    global ticks
+    while True:
+        ticks += 1
+        eventlet.sleep(0.01)
+
+ticker = eventlet.spawn(tick)
+pool = eventlet.GreenPool(10)
+found = list(pool.imap(download, range(5)))
+ticker.kill()
+print(found, ticks > 10)
+""",
+}
+
+
+@pytest.mark.parametrize("package", ["psycogreen.{}", "greenpg_{}"])
+@pytest.mark.parametrize("library", PROGRAMS)
+def test_program_runs_with_either_import_line(dsn, library, package):
+    line = f"from {package.format(library)} import patch_psycopg"
+    code = PROGRAMS[library].format(line=line)
+
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, dsn],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.stdout == "[0, 1, 2, 3, 4] True\n", done.stderr
+    assert done.stderr == ""
