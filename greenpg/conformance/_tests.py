@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 __all__ = ["MODULES", "Skip", "Test", "discover", "each", "limit", "needs", "raises"]
 
@@ -25,6 +25,7 @@ class Skip(Exception):
 class Test:
     """One test, or one case of it. `needs` are names from `Backend.capabilities`."""
 
+    __test__: ClassVar = False  # pytest is not to collect the class
     module: str
     name: str
     case: str

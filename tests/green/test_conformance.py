@@ -1,0 +1,82 @@
+"""The conformance suite under pytest: it passes on sound backends and finds what is broken.
+
+These are the rows that take little time; `make conformance` runs all of them.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from greenpg.conformance._describe import find, installed
+from greenpg.conformance._results import Column, Result, failed
+from greenpg.conformance._runner import Suite, columns_of
+from greenpg.conformance._tests import Test, discover
+from greenpg_gevent._conformance import MODES
+
+QUICK = ("seam", "tasks", "hub", "os_threads")
+COLUMNS = [column for name in installed() for column in columns_of(name)]
+FAULTS = {
+    "timeout_raises": "seam.timeout_is_a_return_value[read]",
+    "wait_blocks": "seam.others_run_during_a_wait",
+    "hang_up_is_ignored": "seam.hang_up_counts_as_ready[read]",
+    "loop_spins_after_a_wait": "seam.idle_waiter_costs_nothing[read]",
+    "timer_runs_on": "seam.nothing_late_comes_of_a_wait[ready]",
+    "watcher_is_kept_after_close": "watcher.close_leaves_nothing",
+    "interrupt_is_kept_for_later": "seam.interrupt_never_hits_a_later_wait",
+    "spawn_runs_at_once": "tasks.spawn_does_not_run_the_function_at_once",
+    "set_wakes_no_other_thread": "tasks.set_from_another_thread_wakes_an_idle_hub",
+    "hub_may_wait": "hub.refused_before_anything_is_sent[execute]",
+    "no_lock": "sharing.any_two_operations[execute]",
+    "last_come_first_served": "sharing.operations_of_a_transaction_stay_in_order",
+    "nested_entry": "inside.wait_callback_that_touches_its_connection[commit]",
+    "forks_are_not_cut_off": "forks.fork_under_load[plain]",
+    "query_is_not_cancelled": "interrupts.deadline_stops_a_query[execute]",
+    "interrupted_transaction_is_forgotten": "interrupts.deadline_inside_a_transaction_dooms_it",
+}
+LIMIT = 4.0
+
+
+def tests(*ids: str) -> list[Test]:
+    return [test for test in discover() if test.id in ids]
+
+
+def ran(dsn: str, fault: str, *ids: str) -> list[Result]:
+    column = Column(f"tests.green.broken:{fault}", MODES[0].name)
+    suite = Suite(tests(*ids), dsn, 7, lambda _: None, LIMIT)
+    return suite.run([(column, MODES[0])], jobs=1)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("column", "mode"), COLUMNS, ids=[str(column) for column, _ in COLUMNS])
+def test_backend_conforms(dsn, column, mode):
+    quick = [test for test in discover() if test.module in QUICK]
+
+    results = Suite(quick, dsn, 7, lambda _: None).run([(column, mode)], jobs=1)
+
+    bad = [result for result in results if failed([result], strict=True)]
+    assert not bad, "\n\n".join(f"{result.test}: {result.detail}" for result in bad)
+    assert len(results) == len(quick)
+
+
+@pytest.mark.timeout(120)
+def test_what_is_sound_passes(dsn):
+    results = ran(dsn, "sound", *FAULTS.values())
+
+    assert {result.test: result.outcome + result.detail for result in results} == dict.fromkeys(
+        FAULTS.values(), "pass"
+    )
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("fault", "test"), FAULTS.items(), ids=list(FAULTS))
+def test_fault_is_found(dsn, fault, test):
+    (result,) = ran(dsn, fault, test)
+
+    assert result.outcome in ("fail", "hang"), result
+
+
+def test_backends_of_third_parties_need_no_description():
+    backend, description = find("greenpg.threads:backend")
+
+    assert backend.name == "threads"
+    assert [mode.name for mode in description.modes] == ["plain"]
