@@ -13,11 +13,19 @@ from ._player import Player
 if TYPE_CHECKING:
     from ._model import Job, Sample, Workload
 
-LAPS = 3
 GROUPS = {
     "send": ("sendto", "sendmsg", "write", "writev"),
     "recv": ("recvfrom", "recvmsg", "read", "readv"),
-    "poll": ("epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "pselect6"),
+    "poll": (
+        "epoll_wait",
+        "epoll_pwait",
+        "epoll_pwait2",
+        "poll",
+        "ppoll",
+        "select",
+        "pselect6",
+        "getpid",  # libev looks for a fork at every turn of its loop
+    ),
 }
 
 
@@ -32,9 +40,9 @@ def count(workload: Workload, job: Job) -> tuple[Sample, str]:
     A run without a lap is taken off: start-up, connecting and warming up. `calls` is all but
     the polls, which one call makes for all connections.
     """
-    counts = _traced(workload.name, job, LAPS)
-    counts.subtract(_traced(workload.name, job, 0))
-    units = workload.units * LAPS
+    counts = _traced(workload.name, job, laps=1)
+    counts.subtract(_traced(workload.name, job, laps=0))
+    units = workload.units
     sample = {
         group: max(0, sum(counts[one] for one in names)) / units for group, names in GROUPS.items()
     }

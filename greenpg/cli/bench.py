@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from contextlib import nullcontext, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -68,11 +69,18 @@ def run(args: argparse.Namespace) -> int:
         console.width = WIDTH
     with nullcontext(args.dsn) if args.dsn else server_dsn() as dsn:
         console.print(", ".join(" ".join(pair) for pair in _versions().items()), style="dim")
+        _warn_if_busy(console)
         plan = Plan(dsn, args.rounds, args.quick, args.only)
         results = [_show(console, name, plan) for name in args.workload or NAMES]
     if args.json:
         args.json.write_text(json.dumps(_report(results, plan), indent=1) + "\n")
     return int(args.check and any(result.failed for result in results))
+
+
+def _warn_if_busy(console: Console) -> None:
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cores / 2:
+        console.print(f"busy machine (load {load:.1f} on {cores} cores): the figures waver")
 
 
 def _show(console: Console, name: str, plan: Plan) -> Result:

@@ -92,6 +92,6 @@ WORKLOAD = Workload(
     targets=tuple(_target(host) for host in LOOPS),
     prepare=_prepare,
     units=UNITS,
-    rounds=5,
-    quick=2,
+    rounds=3,
+    quick=1,
 )

@@ -123,6 +123,6 @@ WORKLOAD = Workload(
     ),
     prepare=_prepare,
     units=UNITS,
-    rounds=40,
+    rounds=30,
     quick=10,
 )
