@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,53 @@ from .errors import DeadlineExceeded
 if TYPE_CHECKING:
     from ._state import State
 
-__all__ = ["wait_for_input"]
+__all__ = ["Sleeper", "wait_for_input"]
 
 
-def wait_for_input(conn: Any, timeout: float | None) -> bool:
+class _Wake(BaseException):
+    """Ends a sleep: there is something else to do."""
+
+
+class Sleeper:
+    """Waits as `wait_for_input`, and can be woken by other tasks."""
+
+    def __init__(self, conn: Any) -> None:
+        self._conn = conn
+        self.asleep = False
+        self._woken = False
+
+    def sleep(self, timeout: float | None, awake: Callable[[], object], events: int = READ) -> bool:
+        """Return whether the server has spoken; `awake` tells of a reason not to sleep.
+
+        A wake-up from another OS thread may come just before the sleep, and is lost then.
+        """
+        self.asleep, self._woken = True, False
+        try:
+            return not awake() and wait_for_input(self._conn, timeout, events)
+        except _Wake:
+            self._woken = False
+            return False
+        finally:
+            self.asleep = False
+            if self._woken:
+                self._absorb()
+
+    def _absorb(self) -> None:
+        """Take the interrupt that is on its way: it must not meet the next wait."""
+        try:
+            if not self._conn.closed:
+                wait_for_input(self._conn, 0)
+        except _Wake:
+            return
+
+    def wake(self) -> None:
+        """End the sleep, if there is one; from any thread, and in the hub."""
+        if self.asleep and not self._woken:
+            self._woken = True
+            self._conn._state.waiter.interrupt(_Wake())
+
+
+def wait_for_input(conn: Any, timeout: float | None, events: int = READ) -> bool:
     """Hold the connection until the server says something; False after `timeout` seconds.
 
     What libpq has read already does not count: take that first. The wait is outside C, so an
@@ -31,7 +75,7 @@ def wait_for_input(conn: Any, timeout: float | None) -> bool:
     try:
         deadline = state.deadlines.get(me)
         left = timeout if deadline is None else _nearest(timeout, deadline - monotonic())
-        ready = _wait(conn, state, left)
+        ready = _wait(conn, state, events, left)
         if not ready and deadline is not None and monotonic() >= deadline:
             raise DeadlineExceeded("the deadline passed while waiting for the server to speak")
         return bool(ready)
@@ -43,14 +87,14 @@ def _nearest(timeout: float | None, left: float) -> float:
     return left if timeout is None else min(timeout, left)
 
 
-def _wait(conn: Any, state: State, timeout: float | None) -> int:
+def _wait(conn: Any, state: State, events: int, timeout: float | None) -> int:
     if conn.closed:
         raise closed()
     if not state.live:
         settle_descriptor(conn, state)
     state.waiting = True
     try:
-        return state.wait(state.fd, READ, timeout)
+        return state.wait(state.fd, events, timeout)
     finally:
         state.waiting = False
         if state.closing:

@@ -222,3 +222,31 @@ def skip_copy_data(pgconn: int) -> int:
     while (count := libpq.PQgetCopyData(pgconn, ctypes.byref(data), 1)) > 0:
         libpq.PQfreemem(data)
     return int(count)
+
+
+class CopyMessages:
+    """Takes whole messages of a COPY that libpq has received."""
+
+    def __init__(self) -> None:
+        self._pointer = c_void_p()
+        self._reference = ctypes.byref(self._pointer)
+        # the same pointer as text: a slice is the quickest way to bytes
+        self._text = POINTER(ctypes.c_char).from_buffer(self._pointer)
+
+    def take(self, pgconn: int, room: int, append: Callable[[bytes], None]) -> int:
+        """Pass messages on until their size exceeds `room`.
+
+        Returns libpq's word on the next one: above 0 it is there, 0 means not yet, -1 is the
+        transfer's end, -2 a failure.
+        """
+        get, free = libpq.PQgetCopyData, libpq.PQfreemem
+        text: Any = self._text
+        pointer, reference = self._pointer, self._reference
+        connection = c_void_p(pgconn)
+        while (size := get(connection, reference, 1)) > 0:
+            append(text[:size])
+            free(pointer)
+            room -= size
+            if room < 0:
+                break
+        return int(size)

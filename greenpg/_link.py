@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from psycopg2 import Error
 
 from ._connect import connect
-from ._idle import wait_for_input
+from ._idle import Sleeper
 from ._listen import statement
 from .sync import Deadline
 
@@ -21,14 +21,10 @@ if TYPE_CHECKING:
 
     from .backend import Backend
 
-__all__ = ["LOOK", "Link", "Wake"]
+__all__ = ["LOOK", "Link"]
 
 CANCEL_TIMEOUT: Final = 1.0
 LOOK: Final = 1.0  # how often the task looks for a wake-up that came before it slept
-
-
-class Wake(BaseException):
-    """Ends the sleep: there is something else to do."""
 
 
 class Link:
@@ -36,12 +32,12 @@ class Link:
 
     def __init__(self, dsn: str, backend: Backend, patience: float) -> None:
         self.notes: deque[Notify] = deque()
-        self._asleep = self._woken = False
         self._listening: set[str] = set()
         self._perhaps: set[str] = set()  # and those of an interrupted LISTEN or UNLISTEN
         self._patience = patience
         self._heard = monotonic()
         self._conn = connect(dsn, backend=backend)
+        self._sleeper = Sleeper(self._conn)
         self._conn._state.cancel_timeout = CANCEL_TIMEOUT
         self._conn.autocommit = True
         self._conn.notifies = self.notes
@@ -65,35 +61,24 @@ class Link:
         """Put into `notes` what has arrived."""
         self._conn.poll()
 
-    def sleep(self, heartbeat: float, awake: Callable[[], bool]) -> None:
+    def sleep(self, heartbeat: float, awake: Callable[[], object]) -> None:
         """Wait until the server speaks or `wake`, and ask whether it lives if silent for long.
 
-        `awake` tells of a reason not to sleep that came before `wake` could see us asleep.
+        `awake` tells of a reason not to sleep.
         """
-        self._asleep, self._woken = True, False
-        try:
-            spoke = not awake() and wait_for_input(self._conn, min(LOOK, heartbeat))
-            if self._woken:  # its interrupt is on its way: it must not meet the next query
-                wait_for_input(self._conn, 0)
-        except Wake:
-            return
-        finally:
-            self._asleep = False
-        if spoke:
+        if self._sleeper.sleep(min(LOOK, heartbeat), awake):
             self._heard = monotonic()
         elif monotonic() - self._heard >= heartbeat:
             self._ask("SELECT 1")
+
+    def wake(self) -> None:
+        """End the sleep, from any thread."""
+        self._sleeper.wake()
 
     def _ask(self, sql: str) -> None:
         with Deadline(self._conn, self._patience):
             self._conn.cursor().execute(sql)
         self._heard = monotonic()
-
-    def wake(self) -> None:
-        """End the sleep, from any thread."""
-        if self._asleep and not self._woken:
-            self._woken = True
-            self._conn._state.waiter.interrupt(Wake())
 
     def close(self) -> None:
         """Close the connection."""

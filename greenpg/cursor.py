@@ -21,7 +21,7 @@ from .sync import ConnectionLock
 if TYPE_CHECKING:
     from ._state import Job
 
-__all__ = ["Cursor", "NamedCursor", "derived_class", "green_cursor_class"]
+__all__ = ["Cursor", "NamedCursor", "derived_class", "green_cursor_class", "green_cursors"]
 
 _T = TypeVar("_T")
 _execute = c_cursor.execute
@@ -276,11 +276,15 @@ class NamedCursor(Cursor):
         return self._run(c_cursor.__next__)
 
 
+green_cursors: Final[dict[type, type]] = {c_cursor: Cursor}  # psycopg2's C classes and ours
+
+
 def green_cursor_class(base: type) -> type:
-    """Return the user's cursor class with `Cursor` under it, above psycopg2's C class."""
+    """Return the user's cursor class with the green one for its C class put under it."""
     if issubclass(base, Cursor):
         return base
-    return Cursor if base is c_cursor else derived_class(base, Cursor)
+    below = next(green_cursors[kind] for kind in base.__mro__ if kind in green_cursors)
+    return below if base in green_cursors else derived_class(base, below)
 
 
 def _named_class(base: type) -> type:

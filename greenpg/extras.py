@@ -7,6 +7,7 @@ from psycopg2._psycopg import connection as _c_connection
 from psycopg2._psycopg import cursor as _c_cursor
 from psycopg2.extras import *  # noqa: F403  psycopg2's names
 
+from . import replication as _replication  # noqa: F401  it names the green replication cursor
 from .connection import green_connection_class as _green_connection_class
 from .cursor import green_cursor_class as _green_cursor_class
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 from collections import deque
 from contextlib import suppress
 from time import monotonic
@@ -14,7 +13,8 @@ from weakref import WeakSet
 from psycopg2 import InterfaceError, OperationalError
 from psycopg2 import extensions as ext
 
-from ._link import LOOK, Link, Wake
+from ._backoff import backoff
+from ._link import LOOK, Link
 from ._listen import Notifications
 from ._subscription import SUBSCRIBE_TIMEOUT, Change, Inbox, Missed, Subscription, again
 from ._wait import SLICE
@@ -30,8 +30,7 @@ __all__ = ["Listener", "Missed", "Notifications", "Subscription"]
 log = logging.getLogger("greenpg")
 
 CONNECT_TIMEOUT: Final = 10  # seconds, where the connection string says nothing
-FIRST_PAUSE: Final = 0.05
-LONGEST_PAUSE: Final = 1.0
+FIRST_LOOK: Final = 0.05
 
 
 class Listener:
@@ -122,7 +121,7 @@ class Listener:
     def _add(self, inbox: Inbox, names: list[str], timeout: float) -> None:
         done = self._backend.event()
         self._change(Change(inbox, add=names, done=done))
-        end, pause = monotonic() + timeout, FIRST_PAUSE
+        end, pause = monotonic() + timeout, FIRST_LOOK
         while not done.wait(min(pause, end - monotonic())):
             if monotonic() >= end:
                 raise OperationalError(
@@ -204,22 +203,17 @@ class Listener:
             if link is not None:
                 link.close()
         if self._serves(token):
-            self._stop.wait(self._pause())
-
-    def _pause(self) -> float:
-        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**self._failures)
-        self._failures = min(self._failures + 1, 10)
-        return random.uniform(longest / 2, longest)
+            self._stop.wait(backoff(self._failures))
+            self._failures += 1
 
     def _serve(self, link: Link, token: object) -> None:
         self._link = link
         try:
             while self._serves(token):
-                with suppress(Wake):
-                    self._keep_in_step(link)
-                    link.gather()
-                    self._deliver(link)
-                    link.sleep(self._heartbeat, self._has_work)
+                self._keep_in_step(link)
+                link.gather()
+                self._deliver(link)
+                link.sleep(self._heartbeat, self._has_work)
         finally:
             if self._link is link:
                 self._link = None

@@ -8,7 +8,7 @@ import pytest
 from .layers import Module, modules
 
 LAYERS = (
-    ("_early", "_child", "errorcodes", "errors", "backend", "sql", "tz"),
+    ("_backoff", "_early", "_child", "errorcodes", "errors", "backend", "sql", "tz"),
     ("_copyfmt", "_libpq", "_replmsg"),
     ("_ops", "_pipe", "_results"),
     ("_state", "sync", "threads"),
@@ -18,6 +18,7 @@ LAYERS = (
     ("cursor", "connection"),
     (
         "_connect",
+        "_follow",
         "_hosts",
         "_link",
         "_stream",

@@ -1,0 +1,105 @@
+"""Following a logical slot across lost connections."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from psycopg2 import Error, InterfaceError, OperationalError
+from psycopg2.extras import StopReplication
+
+from ._backoff import backoff
+
+if TYPE_CHECKING:
+    from .backend import Backend
+
+__all__ = ["Follower"]
+
+log = logging.getLogger("greenpg")
+
+
+class Follower:
+    """Consumes a stream for as long as it takes; `position` is what the consumer confirmed.
+
+    `connect()` makes a connection, and `begin(cursor, position)` starts the stream on it.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Any],
+        begin: Callable[[Any, int], None],
+        consume: Callable[[Any], object],
+        backend: Backend,
+        patience: float | None,
+    ) -> None:
+        self.position = 0
+        self._connect = connect
+        self._begin = begin
+        self._consume = consume
+        self._backend = backend
+        self._patience = patience
+        self._began = False
+        self._lost_since: float | None = None
+        self._failures = 0
+        self._raised: BaseException | None = None  # by the consumer: not for us to deal with
+
+    def run(self) -> None:
+        """Return at StopReplication; what else the consumer raises comes out."""
+        while True:
+            try:
+                self._connected()
+                log.warning("replication: the server has ended the stream; connecting again")
+            except StopReplication:
+                return
+            except Error as err:
+                if not self._is_worth_a_try(err):
+                    raise
+                log.warning("replication: connection lost, connecting again: %s", err)
+            self._failures += 1
+            self._backend.sleep(backoff(self._failures - 1))
+
+    def _is_worth_a_try(self, error: Error) -> bool:
+        now = monotonic()
+        if self._lost_since is None:
+            self._lost_since = now
+        patient = self._patience is None or now - self._lost_since < self._patience
+        lost = isinstance(error, OperationalError | InterfaceError)
+        return self._began and patient and lost and error is not self._raised
+
+    def _connected(self) -> None:
+        """Consume over one connection until it is lost or the consumer raises."""
+        conn = self._connect()
+        try:
+            cur = conn.cursor()
+            cur.send_feedback(flush_lsn=self.position)
+            self._begin(cur, self.position)
+            self._began, self._lost_since = True, None
+            self._stream(cur)
+        finally:
+            conn.close()
+
+    def _stream(self, cur: Any) -> None:
+        try:
+            cur.consume_stream(self._each)
+        except Exception as err:
+            if err is self._raised:
+                with suppress(Error):  # the slot is free, and knows the position, on return
+                    cur.stop_replication()
+            raise
+        except BaseException:
+            with suppress(Error):
+                cur.send_feedback(force=True)
+            raise
+        finally:
+            self.position = max(self.position, cur.flush_lsn)
+
+    def _each(self, message: Any) -> None:
+        self._failures = 0
+        try:
+            self._consume(message)
+        except BaseException as exc:
+            self._raised = exc
+            raise

@@ -1,0 +1,194 @@
+"""A replication stream on one connection: messages one way, feedback the other."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any, Final
+
+from psycopg2 import DatabaseError, Error, OperationalError
+from psycopg2 import extensions as ext
+from psycopg2._psycopg import connection as c_connection
+
+from ._idle import Sleeper
+from ._libpq import PGRES_COPY_BOTH, PGRES_COPY_IN, PGRES_FATAL_ERROR, CopyMessages, libpq
+from ._repair import leave
+from ._replmsg import KEEPALIVE, Progress, keepalive
+from ._results import error_of
+from .backend import READ, WRITE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .backend import Event
+
+__all__ = ["Stream"]
+
+ROOM: Final = 65536  # bytes of messages taken from libpq at a time
+BUSY: Final = 0.5  # seconds; hardly a server gives a silent client less than twice that
+SHORTEST: Final = 0.01
+_COPYING: Final = (PGRES_COPY_IN, PGRES_COPY_BOTH)
+
+
+class Stream:
+    """One cursor's stream. Nothing but `sleep` waits, and no interrupt reaches the server.
+
+    Feedback that the socket has no room for is sent with the next reading: the server takes
+    it once it is not waiting for us any more.
+    """
+
+    def __init__(self, conn: Any) -> None:
+        self.progress = Progress()
+        self.ahead: deque[bytes] = deque()  # taken from libpq, to be consumed
+        self.codec: str | None = None
+        self.interval = 10.0
+        self.due = 0.0  # when feedback is to be sent
+        self.active = False
+        self.io_time = self.feedback_time = 0.0
+        self._conn = conn
+        self._messages = CopyMessages()
+        self._sleeper = Sleeper(conn)
+        self._ended = False  # no more messages, but there may be an error to fetch
+        self._error: Error | None = None
+        self._unflushed = False
+        self._owed: bool | None = None  # feedback that another task wants; whether with a reply
+
+    def begin(self, codec: str | None, interval: float) -> None:
+        """Note that the server has begun to stream."""
+        self.codec, self.interval = codec, interval
+        self.active, self._ended, self._error = True, False, None
+        self.ahead.clear()
+        self.io_time = time()
+
+    def stop(self) -> None:
+        """Forget the stream."""
+        self.active = False
+        self.ahead.clear()
+
+    def read(self) -> None:
+        """Put into `ahead` what has arrived, feeding back if it is time.
+
+        At the end of the stream `active` becomes False; the server's error is raised.
+        """
+        self._inside(self._read)
+
+    def tell(self, reply: bool = False) -> None:
+        """Send feedback now; if another task sleeps on the stream, that task does it."""
+        if self._sleeper.asleep:
+            self._owed = reply or bool(self._owed)
+            self._sleeper.wake()
+        else:
+            self._inside(self._feed, reply)
+
+    def heed(self, message: bytes) -> None:
+        """Take a message that has no data."""
+        if message[0] != KEEPALIVE:
+            raise OperationalError("unrecognized replication message type")
+        wal_end, reply = keepalive(message)
+        self.progress.kept_alive(wal_end)
+        if reply:
+            self.tell()
+
+    def sleep(self) -> None:
+        """Wait until there is something to read; `feed_back` attends to the time."""
+        events = READ | WRITE if self._unflushed else READ
+        self._sleeper.sleep(None, self._owes, events)
+        if self._owed is not None:
+            reply, self._owed = self._owed, None
+            self._inside(self._feed, reply)
+
+    def feed_back(self, done: Event) -> None:
+        """Until `done`, send feedback when it is time, and for a consumer that is stuck.
+
+        One that is busy with a message does not answer the server, which would give up on it.
+        """
+        seen: object = None
+        while not done.wait(min(BUSY, max(self.due - monotonic(), SHORTEST))):
+            mark = (self.progress.start, len(self.ahead))
+            stuck = mark == seen and not self._sleeper.asleep
+            seen = mark
+            if stuck or monotonic() >= self.due:
+                self._feed_if_free()
+
+    def _feed_if_free(self) -> None:
+        conn = self._conn
+        free = self._sleeper.asleep or not conn._state.held
+        if self.active and free and not conn.closed:
+            with suppress(Error):  # the consumer will meet it
+                self.tell()
+
+    def _owes(self) -> bool:
+        return self._owed is not None
+
+    def _inside(self, act: Callable[..., None], *args: Any) -> None:
+        conn = self._conn
+        state = conn._state
+        state.enter()
+        try:
+            act(conn.pgconn_ptr, *args)
+        finally:
+            state.inside = False
+            leave(conn, state)
+
+    def _read(self, pgconn: int) -> None:
+        if monotonic() >= self.due and not self._ended:
+            self._feed(pgconn)
+        status = -1 if self._ended else self._messages.take(pgconn, ROOM, self.ahead.append)
+        if not self.ahead and status >= -1:
+            if not libpq.PQconsumeInput(pgconn):
+                raise self._lost(pgconn)
+            if status == 0:
+                status = self._messages.take(pgconn, ROOM, self.ahead.append)
+        if self.ahead:
+            self.io_time = time()
+        if status == -2:
+            raise self._lost(pgconn)
+        if status == -1:
+            self._ended = True
+            if not self.ahead:
+                self._finish(pgconn)
+
+    def _finish(self, pgconn: int) -> None:
+        """Fetch the result that ends the stream, as far as it has come."""
+        while not libpq.PQisBusy(pgconn):
+            result = libpq.PQgetResult(pgconn)
+            if not result:
+                self.stop()
+                if self._error is not None:
+                    raise self._brought_up(self._error)
+                return
+            self._take(pgconn, result)
+
+    def _take(self, pgconn: int, result: int) -> None:
+        try:
+            status = libpq.PQresultStatus(result)
+            if status in _COPYING:  # the server has ended its direction only
+                libpq.PQputCopyEnd(pgconn, None)
+                libpq.PQflush(pgconn)
+            elif status == PGRES_FATAL_ERROR and self._error is None:
+                self._error = error_of(result, ext.encodings[self._conn.encoding])
+        finally:
+            libpq.PQclear(result)
+
+    def _feed(self, pgconn: int, reply: bool = False) -> None:
+        message = self.progress.feedback(time(), reply)
+        if libpq.PQputCopyData(pgconn, message, len(message)) < 0:
+            raise self._lost(pgconn)
+        self._unflushed = libpq.PQflush(pgconn) == 1
+        self.io_time = self.feedback_time = time()
+        self.due = monotonic() + self.interval
+
+    def _lost(self, pgconn: int) -> Error:
+        text = (libpq.PQerrorMessage(pgconn) or b"").decode(errors="replace")
+        kind = OperationalError if libpq.PQstatus(pgconn) else DatabaseError
+        self.stop()
+        return self._brought_up(self._error or kind(text))
+
+    def _brought_up(self, error: Error) -> Error:
+        """Have psycopg2 notice that the server has gone, if it has."""
+        with suppress(Error):
+            c_connection.poll(self._conn)
+        if self._conn.closed:
+            self._conn._state.waiter.close()
+        return error

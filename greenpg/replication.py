@@ -1,0 +1,294 @@
+"""Replication: psycopg2's cursor and connections for it, green."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from psycopg2 import InterfaceError, ProgrammingError, extras
+from psycopg2 import extensions as ext
+from psycopg2._psycopg import ReplicationCursor as c_replication_cursor
+from psycopg2._psycopg import ReplicationMessage as c_replication_message
+from psycopg2.extras import REPLICATION_LOGICAL, REPLICATION_PHYSICAL, StopReplication
+
+from ._connect import connect
+from ._follow import Follower
+from ._ops import finish
+from ._raw import pgconn_of, run
+from ._replmsg import DATA, HEADER, data_header, moment
+from ._stream import Stream
+from ._wait import SLICE
+from .backend import Backend, as_backend, current
+from .connection import green_connection_class
+from .cursor import Cursor, green_cursor_class, green_cursors
+from .sync import Deadline
+
+__all__ = [
+    "REPLICATION_LOGICAL",
+    "REPLICATION_PHYSICAL",
+    "LogicalReplicationConnection",
+    "PhysicalReplicationConnection",
+    "ReplicationCursor",
+    "ReplicationMessage",
+    "StopReplication",
+    "follow",
+]
+
+
+class ReplicationMessage(c_replication_message):
+    """A message of the stream, as psycopg2's."""
+
+    __slots__ = ("_sent", "data_size", "data_start", "wal_end")
+
+    data_size: int
+    data_start: int
+    wal_end: int
+    _sent: int
+
+    @property
+    def send_time(self) -> datetime:
+        """When the server sent it."""
+        return moment(self._sent)
+
+    def __repr__(self) -> str:
+        return (
+            f"<ReplicationMessage object at {id(self):#x}; data_size: {self.data_size}; "
+            f"data_start: {_lsn(self.data_start)}; wal_end: {_lsn(self.wal_end)}; "
+            f"send_time: {self._sent}>"
+        )
+
+
+def _lsn(position: int) -> str:
+    return f"{position >> 32:X}/{position & 0xFFFFFFFF:08X}"
+
+
+class GreenReplicationCursor(Cursor, c_replication_cursor):
+    """What psycopg2's replication cursor does in C, over the connection's backend.
+
+    While messages are consumed the connection is free, for feedback from other tasks too. An
+    interrupt leaves the stream as it is: consume on, or end it with `stop_replication`.
+    """
+
+    _consuming = False
+    _its_stream: Stream | None = None
+
+    @property
+    def _stream(self) -> Stream:
+        if self.closed:
+            raise InterfaceError("cursor already closed")
+        stream = self._its_stream
+        if stream is None:
+            stream = self._its_stream = Stream(self.connection)
+        return stream
+
+    def start_replication_expert(
+        self, command: Any, decode: bool = False, status_interval: float = 10
+    ) -> None:
+        """Start the stream with a START_REPLICATION command of one's own."""
+        stream = self._stream
+        if status_interval < 1.0:
+            raise ProgrammingError("status_interval must be >= 1 (sec)")
+        conn = self.connection
+        Cursor.execute(self, command)
+        if conn.async_ or conn.get_transaction_status() == ext.TRANSACTION_STATUS_ACTIVE:
+            stream.begin(ext.encodings[conn.encoding] if decode else None, status_interval)
+
+    def read_message(self) -> ReplicationMessage | None:
+        """Return the next message that has arrived, or None; it never waits."""
+        stream = self._stream
+        if not stream.active:
+            raise ProgrammingError("read_message: not replicating, call start_replication first")
+        return self._next(stream)
+
+    def consume_stream(
+        self, consume: Callable[[Any], object], keepalive_interval: float | None = None
+    ) -> None:
+        """Call `consume(message)` for each message; returns when the server ends the stream.
+
+        What `consume` raises comes out, StopReplication for one. Any exception leaves the stream
+        at the next message, from where another call goes on. While `consume` takes its time,
+        a small task feeds back for it.
+        """
+        if self.connection.async_:
+            raise ProgrammingError("consume_stream cannot be used in asynchronous mode")
+        interval = _checked(keepalive_interval)
+        stream = self._stream
+        if self._consuming:
+            raise ProgrammingError("consume_stream cannot be used when already in the consume loop")
+        if not stream.active:
+            raise ProgrammingError("consume_stream: not replicating, call start_replication first")
+        if interval is not None:
+            stream.interval = interval
+        backend = self.connection._state.backend
+        done = backend.event()
+        self._consuming = True
+        try:
+            backend.spawn(stream.feed_back, done)
+            self._consume(stream, consume)
+        finally:
+            self._consuming = False
+            done.set()
+
+    def _consume(self, stream: Stream, consume: Callable[[Any], object]) -> None:
+        conn = self.connection
+        pause = conn._state.backend.pause
+        look = monotonic() + SLICE
+        while stream.active:
+            message = self._next(stream)
+            if message is not None:
+                consume(message)
+            elif stream.active:
+                stream.sleep()
+                look = monotonic() + SLICE
+            if monotonic() >= look:
+                pause()
+                look = monotonic() + SLICE
+
+    def _next(self, stream: Stream) -> ReplicationMessage | None:
+        ahead = stream.ahead
+        while ahead or self._more(stream):
+            data = ahead.popleft()
+            if data[0] == DATA:
+                return self._message(stream, data)
+            stream.heed(data)
+        return None
+
+    def _more(self, stream: Stream) -> bool:
+        if self.closed:
+            raise InterfaceError("cursor already closed")
+        stream.read()
+        return bool(stream.ahead)
+
+    def _message(self, stream: Stream, data: bytes) -> ReplicationMessage:
+        start, wal_end, sent = data_header(data)
+        payload: Any = data[HEADER:]
+        if stream.codec is not None:
+            payload = payload.decode(stream.codec)
+        message = ReplicationMessage(self, payload)
+        message.data_size = len(data) - HEADER
+        message.data_start = start
+        message.wal_end = stream.progress.wal_end = wal_end
+        message._sent = sent
+        if start > stream.progress.start:
+            stream.progress.start = start
+        return message
+
+    def send_feedback(
+        self,
+        write_lsn: int = 0,
+        flush_lsn: int = 0,
+        apply_lsn: int = 0,
+        reply: bool = False,
+        force: bool = False,
+    ) -> None:
+        """Note how far the consumer has come; `force` tells the server now, not in its time.
+
+        From any task. `reply` does too, and asks the server for a keepalive message.
+        """
+        stream = self._stream
+        stream.progress.confirm(write_lsn, flush_lsn, apply_lsn)
+        if force or reply:
+            stream.tell(bool(reply))
+
+    def stop_replication(self) -> None:
+        """Tell the server how far the consumer has come, and end the stream.
+
+        The connection can be used on, though not for another stream of a logical slot: connect
+        anew for that. If the server does not answer in time it is closed.
+        """
+        stream = self._stream
+        if not stream.active:
+            return
+        conn = self.connection
+        stream.tell()
+        stream.stop()
+        pgconn, fd = pgconn_of(conn)
+        with Deadline(conn, conn._state.cancel_timeout):
+            run(conn, finish(pgconn, fd), lambda: finish(pgconn, fd))
+
+    @property
+    def flush_lsn(self) -> int:
+        """How far the consumer has come: what `send_feedback` said, or all that there is."""
+        stream = self._its_stream
+        return 0 if stream is None else stream.progress.flush
+
+    @property
+    def wal_end(self) -> int:
+        """Where the server's WAL ended, as of its last message."""
+        stream = self._its_stream
+        return 0 if stream is None else stream.progress.wal_end
+
+    @property
+    def io_timestamp(self) -> datetime:
+        """When something was last sent or received."""
+        return datetime.fromtimestamp(self._stream.io_time)
+
+    @property
+    def feedback_timestamp(self) -> datetime:
+        """When feedback was last sent."""
+        return datetime.fromtimestamp(self._stream.feedback_time)
+
+
+def _checked(interval: Any) -> float | None:
+    if interval is None:
+        return None
+    if not isinstance(interval, int | float):
+        raise ProgrammingError("keepalive_interval must be int or float")
+    if interval < 1.0:
+        raise ProgrammingError("keepalive_interval must be >= 1 (sec)")
+    return float(interval)
+
+
+green_cursors[c_replication_cursor] = GreenReplicationCursor
+ReplicationCursor: Any = green_cursor_class(extras.ReplicationCursor)
+LogicalReplicationConnection: Any = green_connection_class(extras.LogicalReplicationConnection)
+PhysicalReplicationConnection: Any = green_connection_class(extras.PhysicalReplicationConnection)
+
+
+def follow(
+    dsn: str,
+    slot_name: str,
+    consume: Callable[[Any], object],
+    *,
+    options: Mapping[str, object] | None = None,
+    decode: bool = False,
+    start_lsn: int = 0,
+    status_interval: float = 10,
+    confirm: bool = True,
+    patience: float | None = None,
+    backend: str | Backend | None = None,
+) -> int:
+    """Consume a logical slot for as long as it takes, connecting again when the server is lost.
+
+    `consume(message)` is called as by `consume_stream`; its return confirms the message, or with
+    `confirm=False` its own `message.cursor.send_feedback(flush_lsn=...)`. A new connection goes
+    on after the last confirmed transaction: every message comes at least once, and a transaction
+    that was cut off comes again from its beginning, its messages in order.
+
+    Returns the confirmed position when `consume` raises StopReplication. Comes out: what else it
+    raises, what the first connection fails with, an error that no new connection can mend, and
+    the last error when there was no stream for `patience` seconds.
+    """
+
+    def confirming(message: Any) -> None:
+        consume(message)
+        message.cursor.send_feedback(flush_lsn=message.data_start)
+
+    def begin(cur: Any, position: int) -> None:
+        cur.start_replication(
+            slot_name=slot_name,
+            start_lsn=max(position, start_lsn),
+            options=dict(options or {}),
+            decode=decode,
+            status_interval=status_interval,
+        )
+
+    chosen = current() if backend is None else as_backend(backend)
+    factory = LogicalReplicationConnection
+    connected = partial(connect, dsn, connection_factory=factory, backend=chosen)
+    follower = Follower(connected, begin, confirming if confirm else consume, chosen, patience)
+    follower.run()
+    return follower.position
