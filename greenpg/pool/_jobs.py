@@ -29,7 +29,8 @@ def connect(pool: Pool, slot: Slot) -> None:
         peek = pool.driver.peek(conn)
     except BaseException as error:
         pool.stats.connections_errors += 1
-        log.warning("pool %r: no connection: %s", pool.name, str(error).strip() or repr(error))
+        level = logging.DEBUG if pool.state.failures else logging.WARNING
+        log.log(level, "pool %r: no connection: %s", pool.name, str(error).strip() or repr(error))
         pool.report("connect_failed", slot, error)
         return
     pool.stats.connections += monotonic() - began

@@ -135,8 +135,6 @@ class Pool:
         seconds = self.timeout if timeout is None else timeout
         try:
             while slot is None or slot.stale or slot.peek(0):
-                if slot is not None and not slot.stale:
-                    self._sweep()
                 slot = self._stand_in_line(slot, began + seconds, seconds)
         except BaseException:
             self.stats.requests_errors += 1
@@ -145,12 +143,10 @@ class Pool:
             self.stats.requests_wait += monotonic() - began
         return slot
 
-    def _sweep(self) -> None:
-        """Have all idle connections checked on which the server has said something, or ended."""
+    def _spoken(self) -> list[Slot]:
+        """Return the idle slots on whose connections the server has said something, or ended."""
         slots = tuple(self.state.idle)
-        spoken = self.driver.spoken([slot.conn for slot in slots])
-        if any(spoken):
-            self.tell(self.state.inspect_idle, list(compress(slots, spoken)))
+        return list(compress(slots, self.driver.spoken([slot.conn for slot in slots])))
 
     def _stand_in_line(self, slot: Slot | None, deadline: float, seconds: float) -> Slot:
         if not self.backend.can_wait():
@@ -173,7 +169,7 @@ class Pool:
         self.stats.requests_queued += 1
         if slot is None:
             return state.queue(waiter, now)
-        state.suspect(slot, waiter, now)
+        state.suspect(slot, [] if slot.stale else self._spoken(), waiter, now)
         return True
 
     def _open_or_refuse(self, slot: Slot | None, now: float) -> None:
@@ -244,7 +240,8 @@ class Pool:
 
     def _after_trouble(self, done: Event | None) -> None:
         if done is None:
-            self._sweep()  # what broke one connection may have broken others
+            # what broke one connection may have broken others
+            self.tell(self.state.inspect_idle, self._spoken())
         elif self.backend.can_wait():
             done.wait(CLEANING_SECONDS)
 
@@ -333,14 +330,8 @@ class Pool:
 
     def keep_time(self) -> None:
         """Have a task call `tick`, unless one does or there is no more to come."""
-        if self.has_more() and self._keeping.acquire(False):
+        if self.state.alive() and self._keeping.acquire(False):
             self.backend.spawn(_jobs.keep, weakref.ref(self), self._keeping)
-
-    def has_more(self) -> bool:
-        """Tell whether `tick` may have something to do some time."""
-        state = self.state
-        wanted = 0 if state.given_up else state.limits.min_size
-        return state.open and bool(state.slots or state.waiters or wanted)
 
     def tick(self) -> tuple[Event, float] | None:
         """Do what is due; return what to wait for and how long, None when there is no more."""
@@ -350,9 +341,9 @@ class Pool:
 
     def _tick(self, now: float) -> float | None:
         self.state.tick(now)
-        if not self.has_more():
+        if not self.state.alive():
             return None
-        return max(self.state.due(now) - now, 0.001)
+        return max(self.state.planned - now, 0.001)
 
     def _longest_rest(self) -> float:
         limits = self.state.limits

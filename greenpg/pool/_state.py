@@ -58,6 +58,7 @@ class PoolState:
         self.retry_at = -inf
         self.given_up = False
         self.last_error: BaseException | None = None
+        self.planned = inf  # when `tick` is to be called next, as far as its caller knows
         self._jitter = jitter
 
     # Lending
@@ -83,12 +84,16 @@ class PoolState:
         self.grow(now)
         return True
 
-    def suspect(self, slot: Slot, waiter: Waiter, now: float) -> None:
-        """Have a connection that was just taken checked; its taker waits before all others."""
+    def suspect(self, slot: Slot, others: list[Slot], waiter: Waiter, now: float) -> None:
+        """Have a connection that was just taken checked, and then such idle ones as look alike.
+
+        Its taker waits before all others.
+        """
         del self.lent[slot.key]
         slot.uses -= 1
         self.waiters.appendleft(waiter)
         self.inspect(slot, now)
+        self.inspect_idle(others, now)
         self._feed(now)
         self.grow(now)
 
@@ -197,16 +202,24 @@ class PoolState:
             return
         while len(self.slots) < self.limits.max_size and self._wanted(now) > 0:
             if now < self.retry_at or self._count(CONNECTING, now - PATIENCE) >= self._at_once():
-                self.effects.append(("wake", None))
+                self._plan(now)
                 return
             slot = Slot(now)
             self.slots.add(slot)
             self.effects.append(("connect", slot))
 
+    def _plan(self, now: float) -> None:
+        """Have `tick` called in time for what could not be begun yet."""
+        due = self.due(now)
+        if due < self.planned:
+            self.planned = due
+            self.effects.append(("wake", None))
+
     def _wanted(self, now: float) -> int:
-        missing = 0 if self.given_up else self.limits.min_size - len(self.slots)
+        if not self.waiters:
+            return 0 if self.given_up else self.limits.min_size - len(self.slots)
         coming = self._count(CONNECTING) + self._count(CHECKING, now - CHECK_PATIENCE)
-        return max(len(self.waiters) - coming, missing)
+        return len(self.waiters) - coming  # the rest of min_size would only slow these down
 
     def _count(self, phase: str, after: float = -inf) -> int:
         return sum(1 for slot in self.slots if slot.phase is phase and slot.since > after)
@@ -236,13 +249,13 @@ class PoolState:
         if not self.given_up and now - self.failing_since >= self.limits.reconnect_timeout:
             self.given_up = True
             self.effects.append(("give_up", None))
-        self.effects.append(("wake", None))
         self.closed(slot, now)
 
     # Time
 
     def tick(self, now: float) -> None:
         """Do what is due: connects put off, idle connections too old or too many, warnings."""
+        self.planned = -inf
         self.grow(now)
         for slot in [slot for slot in self.idle if now >= slot.expires]:
             self._retire_idle(slot, now)
@@ -252,6 +265,12 @@ class PoolState:
             if not slot.warned and now - slot.since >= self.limits.warn_held:
                 slot.warned = True
                 self.effects.append(("warn", slot))
+        self.planned = self.due(now) if self.alive() else inf
+
+    def alive(self) -> bool:
+        """Tell whether `tick` may have something to do some time."""
+        wanted = 0 if self.given_up else self.limits.min_size
+        return self.open and bool(self.slots or self.waiters or wanted)
 
     def due(self, now: float) -> float:
         """Return the instant at which `tick` will next have something to do."""

@@ -45,7 +45,7 @@ class Pool(RuleBasedStateMachine):
         self.held = []  # what users have
         self.tasks = []  # what the pool's tasks are at
         self.allowed = max_size  # how many slots there may be
-        self.errors = 0
+        self.wake_at = inf  # when whoever keeps time will call `tick`
         limits = Limits(
             min_size=min(min_size, max_size),
             max_size=max_size,
@@ -70,6 +70,8 @@ class Pool(RuleBasedStateMachine):
                 self.tasks.append((name, thing))
             elif name in ("serve", "fail"):
                 self.answer(name, thing)
+            elif name == "wake":
+                self.wake_at = self.state.planned
             elif name == "warn":
                 assert self.now - thing.since >= 7.0
 
@@ -109,12 +111,14 @@ class Pool(RuleBasedStateMachine):
         self.perform()
 
     @precondition(lambda self: self.held and not self.waiters)
-    @rule()
-    def find_the_taken_one_suspicious(self):
+    @rule(pick=picks)
+    def find_the_taken_one_suspicious(self, pick):
         slot = self.held.pop()
         waiter = Waiter(None)
         self.waiters.insert(0, waiter)
-        self.state.suspect(slot, waiter, self.now)
+        self.state.suspect(
+            slot, pick.sample(self.state.idle, k=len(self.state.idle) // 2), waiter, self.now
+        )
         self.perform()
 
     @precondition(lambda self: self.served)
@@ -179,7 +183,8 @@ class Pool(RuleBasedStateMachine):
         self.now += seconds
         self.state.tick(self.now)
         self.perform()
-        assert self.state.due(self.now) > self.now
+        self.wake_at = self.state.planned
+        assert self.wake_at > self.now
 
     @rule(max_size=st.integers(1, 5), min_size=st.integers(0, 3))
     def resize(self, max_size, min_size):
@@ -238,7 +243,7 @@ class Pool(RuleBasedStateMachine):
     def somebody_works_for_those_who_wait(self):
         room = self.state.limits.max_size > len(self.state.slots)
 
-        assert not (self.waiters and room) or self.tasks or self.now < self.state.retry_at
+        assert not (self.waiters and room) or self.tasks or self.wake_at < inf
 
     @invariant()
     def attempts_are_bounded(self):

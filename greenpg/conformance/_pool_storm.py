@@ -1,0 +1,170 @@
+"""Borrowers of one pool, struck at random: no slot is lost or gained, no answer mixed up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from random import Random
+from typing import Any, Final
+
+import psycopg2
+
+from greenpg.errors import PoolTimeout
+from greenpg.pool import ConnectionPool
+from greenpg.pool._slots import IDLE
+
+from ._jobs import Job
+
+__all__ = ["PoolStorm"]
+
+MAX: Final = 4
+BORROWERS: Final = 12
+PATIENCE: Final = 15.0
+BREATH: Final = 0.002
+STATEMENTS: Final = (
+    "select 1",
+    "select pg_sleep(0.002)",
+    "select 1/0",
+    "select generate_series(1, 300)",
+)
+SESSIONS: Final = "select count(*) from pg_stat_activity where application_name = %s"
+
+
+class PoolStorm:
+    """Plays rounds; each strikes one borrower. `timeout` is the library's own, if it has one."""
+
+    def __init__(
+        self,
+        backend: Any,
+        dsn: str,
+        sessions: Callable[[], int],
+        timeout: Callable[[float], Any] | None,
+        seed: int,
+    ) -> None:
+        self._backend = backend
+        self._sessions = sessions
+        self._timeout = timeout
+        self._random = Random(seed)
+        self._jobs: list[Job] = []
+        self._over = False
+        self.served = 0
+        self.struck = 0
+        self.pool = ConnectionPool(
+            dsn,
+            backend=backend,
+            min_size=1,
+            max_size=MAX,
+            timeout=PATIENCE,
+            max_uses=40,
+            configure=self._hook,
+            check=self._hook,
+            reset=self._hook,
+        )
+
+    def _hook(self, conn: Any) -> None:
+        """Stand for the user's configure, check and reset; now and then it fails."""
+        if self._random.random() < 0.02:
+            raise LookupError
+        if self._random.random() < 0.3:
+            with conn.cursor() as cur:
+                cur.execute("select pg_sleep(0.001)")
+            conn.rollback()
+
+    def play(self, rounds: int) -> None:
+        """Strike so often, then see that the pool is whole."""
+        with self._borrowers():
+            for number in range(rounds):
+                self._strike(number)
+        self._settle()
+
+    @contextmanager
+    def _borrowers(self) -> Iterator[None]:
+        self._over = False
+        self._jobs = [Job(self._backend, self._borrow, ()) for _ in range(BORROWERS)]
+        try:
+            yield
+        finally:
+            self._over = True
+            for job in self._jobs:
+                self._judge(job)
+
+    def _strike(self, number: int) -> None:
+        self._backend.sleep(self._random.expovariate(1 / BREATH))
+        place = self._random.randrange(BORROWERS)
+        job = self._jobs[place]
+        if "kill" in self._backend.capabilities:
+            job.kill()
+            self.struck += 1
+            self._jobs[place] = Job(self._backend, self._borrow, ())
+            self._judge(job)
+        if number % 200 == 199:
+            self.pool.drain()
+        if number % 20 == 0:
+            count = self._sessions()
+            assert count <= MAX, f"{count} sessions of at most {MAX}"
+
+    def _judge(self, job: Job) -> None:
+        """Fail unless a borrower ended by its own kill, or not at all by an error."""
+        job.join(PATIENCE * 2)
+        exits = (*self._backend.exits,)
+        assert job.error is None or isinstance(job.error, exits), repr(job.error)
+
+    def _borrow(self) -> None:
+        while not self._over:
+            if self._timeout is None or self._random.random() < 0.5:
+                self._once()
+            else:
+                self._once_within(self._random.expovariate(1 / BREATH))
+
+    def _once_within(self, seconds: float) -> None:
+        mine = self._timeout(seconds) if self._timeout is not None else None
+        try:
+            with mine:  # type: ignore[union-attr]  # only called where there is one
+                self._once()
+        except BaseException as error:
+            if error is not mine:
+                raise
+
+    def _once(self) -> None:
+        with suppress(psycopg2.errors.DivisionByZero, psycopg2.errors.InFailedSqlTransaction):
+            with self.pool.connection() as conn:
+                for _ in range(self._random.randrange(3)):
+                    self._ask(conn)
+            self.served += 1
+
+    def _ask(self, conn: Any) -> None:
+        """Ask for something that tells a foreign answer from our own."""
+        token = self._random.randrange(1 << 30)
+        with conn.cursor() as cur:
+            cur.execute(self._random.choice(STATEMENTS))
+            cur.execute("select %s::int", (token,))
+            assert cur.fetchall() == [(token,)], "another borrower's answer"
+
+    def _settle(self) -> None:
+        """See that all slots can be had at once, and not one more."""
+        state = self.pool._pool.state
+        end = time.monotonic() + PATIENCE
+        while state.waiters or any(slot.phase is not IDLE for slot in state.slots):
+            assert time.monotonic() < end, f"slots do not come to rest: {state.slots}"
+            self._backend.sleep(BREATH)
+        assert len(state.slots) <= MAX
+        conns = [self.pool.getconn() for _ in range(MAX)]
+        try:
+            with suppress(PoolTimeout):
+                self.pool.getconn(timeout=0)
+                raise AssertionError("more connections than max_size")
+            for conn in conns:
+                self._answers(conn)
+        finally:
+            for conn in conns:
+                self.pool.putconn(conn)
+
+    def _answers(self, conn: Any) -> None:
+        with conn.cursor() as cur:
+            cur.execute("select 1")
+            assert cur.fetchall() == [(1,)]
+
+    def close(self) -> None:
+        """Close the pool."""
+        self.pool.close()
