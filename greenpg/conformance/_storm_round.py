@@ -118,15 +118,24 @@ class Round:
         self._judge_companions(run)
         self._judge_cancels(run)
         self._scene.tidy()
-        if sum(strike.kind == HARD for strike in run.landed) > 1:  # which gives up at once
+        if self._may_abandon(run):
             self._storm.end_sessions(0 if self._scene.conn.closed else self._scene.pid)
         self._judge_connection(operation, run)
+
+    def _may_abandon(self, run: Run) -> bool:
+        """Tell whether a connection may be closed, and its query be left to itself.
+
+        A second Ctrl-C gives up; on threads a signal may come between any two steps.
+        """
+        twice = sum(strike.kind == HARD for strike in run.landed) > 1
+        return twice or bool(run.landed and "hub" not in self._striker.capabilities)
 
     def _judge_companions(self, run: Run) -> None:
         for job in self._scene.jobs:
             job.stop()
-            forgiven = tuple(FORGIVEN[s.kind] for s in run.strikes if s.kind in FORGIVEN)
-            if job.error is not None and not isinstance(job.error, forgiven):
+            forgiven = [FORGIVEN[s.kind] for s in run.strikes if s.kind in FORGIVEN]
+            forgiven += [InterfaceError] if self._may_abandon(run) else []
+            if job.error is not None and not isinstance(job.error, tuple(forgiven)):
                 raise AssertionError(f"another task got {job.error!r}") from job.error
 
     def _judge_cancels(self, run: Run) -> None:
@@ -141,7 +150,7 @@ class Round:
         if operation.elsewhere:
             self._alone()
         if scene.conn.closed:
-            assert self._may_close(run), "the connection was lost"
+            self._storm.lost += self._lost(run)
             self._finish_two_phase()
             scene.renew()
             return
@@ -151,10 +160,12 @@ class Round:
             assert scene.settled(), "an interrupt kept it from having its effect"
             scene.rollback()
 
-    def _may_close(self, run: Run) -> bool:
-        hard = [strike for strike in run.strikes if strike.kind == HARD]
-        by_signal = "hub" not in self._striker.capabilities and run.landed
-        return bool(by_signal) or len(hard) > 1 or any(s.kind == "close" for s in run.strikes)
+    def _lost(self, run: Run) -> bool:
+        """Fail if there was no reason to close the connection; False for a good one."""
+        if any(strike.kind == "close" for strike in run.strikes):
+            return False
+        assert self._may_abandon(run), "the connection was lost"
+        return True
 
     def _finish_two_phase(self) -> None:
         """Roll back what a closed connection has left prepared."""

@@ -60,7 +60,12 @@ class Storm:
         self.rows = itertools.count(1)
         self.table = f"{self.application.replace('-', '_')}_storm"
         self.kinds = kinds(backend, description)
+        self.lost = 0  # connections closed for want of anything better
         self._proxy = proxy
+
+    def check(self, rounds: int) -> None:
+        """Fail if too many connections were closed: an interrupt is to cost a query only."""
+        assert self.lost <= 1 + rounds // 20, f"{self.lost} connections lost in {rounds} rounds"
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -131,6 +136,7 @@ def test_random_interrupts(ctx: Any) -> None:
         for seed in range(first, first + rounds):
             ctx.note(f"storm, seed {seed}")
             storm.round(seed)
+    storm.check(rounds)
 
 
 def soak(backend: str, dsn: str, seeds: range) -> None:
@@ -146,6 +152,7 @@ def soak(backend: str, dsn: str, seeds: range) -> None:
             for seed in seeds:
                 watchdog.arm(ROUND_SECONDS)
                 _play(storm, backend, seed)
+        storm.check(len(seeds))
     watchdog.disarm()
     observer.close()
 

@@ -1,0 +1,176 @@
+"""`conn.cancel()`: never holds up the others, and never hits a later query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from psycopg2 import InterfaceError, OperationalError, ProgrammingError
+
+from greenpg.errors import QueryCanceled
+
+from ._older import older_libpq
+from ._tests import each, limit, needs, raises
+
+if TYPE_CHECKING:
+    from ._context import Context
+
+FAR: Final = 0.1  # seconds to the server
+LIBPQS: Final = ("libpq 17", "libpq 16")
+
+
+@contextmanager
+def _libpq(case: str) -> Iterator[None]:
+    if case == "libpq 17":
+        yield
+    else:
+        with older_libpq():
+            yield
+
+
+def _connected(ctx: Context) -> Any:
+    conn = ctx.connect(ctx.proxy().dsn, autocommit=True)
+    conn.cursor().execute("select 1")
+    return conn
+
+
+def _sleeper(ctx: Context, conn: Any, seconds: float = 10) -> Any:
+    query = ctx.spawn(lambda: conn.cursor().execute("select pg_sleep(%s)", (seconds,)))
+    ctx.busy(conn)
+    return query
+
+
+def _answers(conn: Any, number: int) -> None:
+    with conn.cursor() as cur:
+        cur.execute("select %s from pg_sleep(0.001)", (number,))
+        assert cur.fetchall() == [(number,)]
+
+
+@each(*LIBPQS)
+def test_cancel_holds_up_nobody(ctx: Context, case: str) -> None:
+    conn = _connected(ctx)
+    query = _sleeper(ctx, conn)
+    ctx.proxy().delay(FAR, way="both")
+
+    with _libpq(case), ctx.heartbeat():
+        conn.cancel()
+        query.join(3)
+
+    assert type(query.error) is QueryCanceled
+    ctx.proxy().flow()
+    _answers(conn, 7)
+
+
+@each(*LIBPQS)
+def test_cancel_that_travels_long_hits_no_later_query(ctx: Context, case: str) -> None:
+    conn = _connected(ctx)
+    query = _sleeper(ctx, conn, 0.05)
+    ctx.proxy().delay(FAR, scope="coming")
+
+    with _libpq(case):
+        cancel = ctx.spawn(conn.cancel)
+        query.join(3)
+        for number in range(20):
+            _answers(conn, number)
+
+    cancel.result()
+
+
+@each(*LIBPQS)
+def test_cancels_of_many_tasks_hit_no_later_query(ctx: Context, case: str) -> None:
+    conn = _connected(ctx)
+    for number in range(3):
+        query = _sleeper(ctx, conn, 0.02)
+        ctx.proxy().delay(0.03, scope="coming")
+
+        with _libpq(case):
+            cancels = [ctx.spawn(conn.cancel) for _ in range(4)]
+            query.join(3)
+            for cancel in cancels:
+                cancel.result()
+        _answers(conn, number)
+
+
+@needs("kill")
+@each(*LIBPQS)
+def test_killed_canceller_lets_its_request_hit_no_later_query(ctx: Context, case: str) -> None:
+    conn = _connected(ctx)
+    query = _sleeper(ctx, conn, 0.05)
+    ctx.proxy().delay(FAR, scope="coming")
+
+    with _libpq(case):
+        cancel = ctx.spawn(conn.cancel)
+        ctx.wait_until(lambda: cancel.began, "the request is under way")
+        cancel.kill()
+        query.join(3)
+        for number in range(20):
+            _answers(conn, number)
+
+    assert isinstance(cancel.join(3).error, ctx.backend.exits)
+
+
+@limit(30)
+@each(*LIBPQS)
+def test_frozen_server_takes_no_cancel(ctx: Context, case: str) -> None:
+    conn = _connected(ctx)
+    conn._state.cancel_timeout = 0.4
+    query = _sleeper(ctx, conn)
+    ctx.proxy().stall()
+    pid, began = conn.info.backend_pid, monotonic()
+
+    with _libpq(case), ctx.heartbeat(), raises(OperationalError, words="cancel"):
+        conn.cancel()
+    query.join(3)
+
+    assert monotonic() - began < 2
+    assert isinstance(query.error, InterfaceError)
+    assert conn.closed
+    ctx.server.terminate(pid)
+
+
+@each(*LIBPQS)
+def test_cancel_that_cannot_be_delivered_closes(ctx: Context, case: str) -> None:
+    conn = _connected(ctx)
+    query, pid = _sleeper(ctx, conn), conn.info.backend_pid
+    ctx.proxy().refuse()
+
+    try:
+        with _libpq(case), raises(OperationalError, words="cancel"):
+            conn.cancel()
+        query.join(3)
+    finally:
+        ctx.proxy().admit()
+
+    assert isinstance(query.error, InterfaceError)
+    assert conn.closed
+    ctx.server.terminate(pid)
+
+
+def test_cancel_keeps_a_query_from_starting_while_it_is_under_way(ctx: Context) -> None:
+    conn = _connected(ctx)
+    ctx.proxy().delay(FAR, scope="coming")
+
+    cancel = ctx.spawn(conn.cancel)
+    ctx.wait_until(lambda: cancel.began, "the request is under way")
+    for number in range(20):
+        _answers(conn, number)
+
+    cancel.result()
+
+
+def test_cancel_where_there_is_nothing_to_cancel(ctx: Context) -> None:
+    conn = _connected(ctx)
+    with raises(InterfaceError):
+        closed = ctx.connect()
+        closed.close()
+        closed.cancel()
+    with raises(ProgrammingError):
+        conn.autocommit = False
+        conn.tpc_begin(conn.xid(0, ctx.name, ""))
+        conn.tpc_prepare()
+        conn.cancel()
+
+    conn.tpc_rollback()
+    _answers(conn, 7)

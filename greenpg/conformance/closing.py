@@ -1,0 +1,236 @@
+"""`conn.close()` from another task: at once, with no query left and a goodbye to the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from io import StringIO
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from psycopg2 import InterfaceError, OperationalError
+from psycopg2.extensions import make_dsn
+
+import greenpg
+
+from ._tests import each, limit, needs, raises
+
+if TYPE_CHECKING:
+    from ._context import Context
+
+SOON: Final = 0.05
+TRIES: Final = 5
+LONG: Final = "select pg_sleep(30)"
+LINKS: Final = ("plain", "tls")
+RUDE: Final = """
+    select coalesce(sum(sessions_abandoned + sessions_fatal + sessions_killed), 0)
+    from pg_stat_database where datname = %s
+"""
+WAYS: Final[dict[str, Callable[[Any], object]]] = {
+    "execute": lambda conn: conn.cursor().execute(LONG),
+    "inside a transaction": lambda conn: _twice(conn),
+    "executemany": lambda conn: conn.cursor().executemany("select pg_sleep(%s)", [(0,), (30,)]),
+    "callproc": lambda conn: conn.cursor().callproc("pg_sleep", (30,)),
+    "named cursor": lambda conn: _fetch_by_name(conn),
+    "with conn": lambda conn: _in_a_block(conn),
+    "copy": lambda conn: conn.cursor().copy_expert(f"copy ({LONG}) to stdout", StringIO()),
+}
+
+
+def _twice(conn: Any) -> None:
+    conn.cursor().execute("select 1")
+    conn.cursor().execute(LONG)
+
+
+def _fetch_by_name(conn: Any) -> None:
+    cur = conn.cursor("slow")
+    cur.execute(LONG)
+    cur.fetchone()
+
+
+def _in_a_block(conn: Any) -> None:
+    with conn, conn.cursor() as cur:
+        cur.execute(LONG)
+
+
+@contextmanager
+def _database(ctx: Context) -> Iterator[str]:
+    """Make a database of the test's own, whose statistics nobody else adds to."""
+    name = f"{ctx.name}_goodbyes"
+    ctx.server.ask(f"create database {name}")
+    try:
+        yield name
+    finally:
+        ctx.server.ask(f"drop database {name} with (force)")
+
+
+def _gone(ctx: Context, pid: int) -> None:
+    ctx.wait_until(lambda: not ctx.server.exists(pid), f"session {pid} has ended", 1)
+
+
+@each(*WAYS)
+def test_close_ends_the_wait_of_another_task(ctx: Context, case: str) -> None:
+    conn = ctx.connect()
+    pid = conn.info.backend_pid
+    task = ctx.spawn(WAYS[case], conn)
+    ctx.busy(conn)
+
+    with ctx.heartbeat():
+        conn.close()
+        task.join(2)
+
+    assert isinstance(task.error, InterfaceError)
+    assert "connection already closed" in str(task.error)
+    assert conn.closed
+    _gone(ctx, pid)
+
+
+@each(*LINKS)
+def test_close_takes_milliseconds(ctx: Context, case: str) -> None:
+    dsn = ctx.proxy(tls=True).dsn if case == "tls" else ctx.dsn
+
+    took = min(_seconds_to_close(ctx, dsn) for _ in range(TRIES))
+
+    assert took < SOON, f"{took * 1000:.0f} ms"
+
+
+def _seconds_to_close(ctx: Context, dsn: str) -> float:
+    conn = ctx.connect(dsn)
+    task = ctx.spawn(WAYS["execute"], conn)
+    ctx.busy(conn)
+    began = monotonic()
+    conn.close()
+    task.join(2)
+    return monotonic() - began
+
+
+def _under_way(ctx: Context, task: Any, pid: int) -> bool:
+    return task.ended or ctx.server.is_busy(pid)
+
+
+@limit(30)
+@each(*LINKS)
+def test_close_says_goodbye(ctx: Context, case: str) -> None:
+    with _database(ctx) as name:
+        proxied = ctx.proxy(tls=True).dsn if case == "tls" else ctx.dsn
+        for way in (*WAYS.values(), lambda conn: conn.cursor().execute("select 1")):
+            conn = ctx.connect(make_dsn(proxied, dbname=name))
+            pid = conn.info.backend_pid
+            task = ctx.spawn(way, conn)
+            ctx.wait_until(partial(_under_way, ctx, task, pid))
+
+            conn.close()
+
+            task.join(2)
+            _gone(ctx, pid)
+        assert ctx.server.ask(RUDE, name) == [(0,)]
+
+
+def test_close_ends_the_queue(ctx: Context) -> None:
+    conn = ctx.connect(autocommit=True)
+    tasks = [ctx.spawn(WAYS["execute"], conn) for _ in range(5)]
+    ctx.busy(conn)
+
+    conn.close()
+
+    for task in tasks:
+        assert isinstance(task.join(2).error, InterfaceError)
+
+
+def test_close_by_several_tasks(ctx: Context) -> None:
+    conn = ctx.connect(autocommit=True)
+    task = ctx.spawn(WAYS["execute"], conn)
+    ctx.busy(conn)
+
+    closers = [ctx.spawn(conn.close) for _ in range(5)]
+
+    for closer in closers:
+        closer.result(2)
+    assert isinstance(task.join(2).error, InterfaceError)
+    conn.close()
+
+
+def test_close_does_not_wait_for_a_block_in_its_own_code(ctx: Context) -> None:
+    conn = ctx.connect(autocommit=True)
+    closed, seen = ctx.backend.event(), ctx.backend.event()
+
+    def holder() -> None:
+        with conn.exclusive():
+            with raises(InterfaceError):
+                conn.cursor().execute(LONG)
+            seen.set()
+            assert closed.wait(5), "close() waited for the block"
+
+    task = ctx.spawn(holder)
+    ctx.busy(conn)
+
+    conn.close()
+
+    closed.set()
+    task.result(2)
+    assert seen.is_set()
+
+
+@needs("kill")
+def test_close_of_what_is_being_interrupted(ctx: Context) -> None:
+    proxy = ctx.proxy()
+    conn = ctx.connect(proxy.dsn, autocommit=True)
+    pid = conn.info.backend_pid
+    task = ctx.spawn(WAYS["execute"], conn)
+    ctx.busy(conn)
+    proxy.delay(0.1, way="both")
+    task.kill()
+    ctx.backend.sleep(SOON)
+
+    conn.close()
+
+    assert task.join(2).error is not None
+    proxy.flow()
+    _gone(ctx, pid)
+
+
+@limit(30)
+def test_close_of_a_frozen_server_is_bounded(ctx: Context) -> None:
+    proxy = ctx.proxy()
+    conn = ctx.connect(proxy.dsn, autocommit=True)
+    pid = conn.info.backend_pid
+    task = ctx.spawn(WAYS["execute"], conn)
+    ctx.busy(conn)
+    proxy.stall()
+    began = monotonic()
+
+    with ctx.heartbeat():
+        conn.close()
+        task.join(3)
+
+    assert monotonic() - began < 2
+    assert isinstance(task.error, InterfaceError)
+    ctx.server.terminate(pid)
+
+
+@needs("hub")
+def test_close_in_the_hub_ends_the_wait(ctx: Context) -> None:
+    conn = ctx.connect(autocommit=True)
+    pid = conn.info.backend_pid
+    task = ctx.spawn(WAYS["execute"], conn)
+    ctx.busy(conn)
+
+    ctx.in_hub(conn.close)
+
+    assert isinstance(task.join(2).error, InterfaceError)
+    assert conn.closed
+    _gone(ctx, pid)
+
+
+def test_close_interrupts_what_waits_for_an_asynchronous_connection(ctx: Context) -> None:
+    conn = ctx.connect(async_=True)
+    greenpg.wait(conn)
+    cur = conn.cursor()
+    cur.execute("select pg_sleep(1)")
+    task = ctx.spawn(greenpg.wait, conn)
+    ctx.wait_until(lambda: task.began, "it waits")
+
+    conn.close()
+
+    assert isinstance(task.join(2).error, (InterfaceError, OperationalError))
