@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from psycopg2 import ProgrammingError
 
 from greenpg import DeadlineExceeded, _state
-from greenpg._repair import leave
 from greenpg._state import State
-from tests.unit.simtasks import Killed, Sim
+from tests.unit.simtasks import Killed, Sim, leave
 
 
 class Room:
@@ -43,8 +42,7 @@ class Room:
                 self.sim.pause()
         finally:
             self._end()
-            self.state.inside = False
-            leave(None, self.state)
+            leave(self.state)
 
     def block(self, uses: int = 1, timeout: float | None = None) -> None:
         """An exclusive block with operations and code of the user's in it."""
@@ -166,8 +164,7 @@ def test_operation_is_never_re_entered(room):
     def again():
         room.state.enter()
         log(ended, room.use)
-        room.state.inside = False
-        leave(None, room.state)
+        leave(room.state)
 
     room.sim.spawn(again)
     room.sim.run()
@@ -313,7 +310,7 @@ def test_lock_that_comes_back_in_time_is_not_taken_for_abandoned(room):
     room.state.held[0] = "a task between two steps"
 
     def late():
-        room.sim.park(_state._RECHECK / 2)
+        room.sim.park(_state._LOOK / 2)
         assert room.state.held[0] == "a task between two steps"
         room.state.release()
 
