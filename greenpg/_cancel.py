@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from psycopg2 import Error, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
 
-from ._repair import Shield, Unrepaired, cancel_query, closed
-from ._state import IN_HUB, State
+from ._repair import CLOSE_TIMEOUT, Shield, Unrepaired, cancel_query, closed
+from ._state import IN_HUB, State, not_ours
 
-__all__ = ["cancel"]
+__all__ = ["cancel", "cancel_block"]
 
 
 def cancel(conn: Any) -> None:
@@ -27,9 +28,21 @@ def cancel(conn: Any) -> None:
         state.relinquish()
 
 
+def cancel_block(conn: Any) -> None:
+    """Cancel what a block has left running in the server, within a second, before a close."""
+    state: State = conn._state
+    if not state.can_wait():
+        return
+    shield = Shield(state.backend, None, CLOSE_TIMEOUT)
+    with suppress(Unrepaired, Error):
+        cancel_query(conn, shield)
+
+
 def _refuse(conn: Any, state: State) -> None:
     if conn.closed:
         raise closed()
+    if state.forked:
+        raise not_ours()
     if conn.status == ext.STATUS_PREPARED:
         raise ProgrammingError("cancel cannot be used with a prepared two-phase transaction")
     if conn.status not in (ext.STATUS_READY, ext.STATUS_BEGIN):
@@ -58,8 +71,7 @@ def _deliver(conn: Any, state: State) -> None:
     try:
         cancel_query(conn, shield)
     except (Unrepaired, Error) as err:
-        state.closing = True
-        state.chores = True
+        state.close_soon()
         state.waiter.interrupt(closed())
         raise shield.verdict or OperationalError(
             f"cancel: the server did not take the request in {state.cancel_timeout:g} s; "

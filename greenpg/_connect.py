@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, Final
 
 import psycopg2
-from psycopg2 import OperationalError
+from psycopg2 import OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
 from psycopg2._psycopg import _connect as c_connect
 from psycopg2._psycopg import connection as c_connection
@@ -18,6 +18,7 @@ from psycopg2._psycopg import connection as c_connection
 from . import _wait
 from ._attempt import Attempt, attempts, backend_of_next, explicit, sqlstate, using
 from ._hosts import Plan, plan, public_dsn
+from ._state import IN_HUB
 from .backend import Backend, as_backend, choose, chosen
 from .connection import Connection, green_connection_class
 from .errors import ConnectionFactoryWarning, NotGreenWarning
@@ -33,8 +34,8 @@ def use(backend: str | Backend) -> Backend:
     A name from the entry points `greenpg.backends`, or a `Backend` object; BackendError says
     what is wrong with it. Connections that exist keep theirs.
     """
-    found = choose(backend)
-    assert found is not None
+    found = as_backend(backend)
+    choose(found)
     _wait.install()
     return found
 
@@ -72,6 +73,8 @@ def open_connection(
     if isinstance(factory, type) and issubclass(factory, c_connection):
         factory = green_connection_class(factory)
     targets = plan(dsn)
+    if not any(modes.values()) and not backend_of_next().can_wait():
+        raise ProgrammingError(IN_HUB)
     if any(modes.values()):
         made = dsn if targets.simple else targets.combined(_resolve)
         conn = c_connect(made, connection_factory=factory, **modes)  # type: ignore[no-untyped-call]  # a C function

@@ -105,6 +105,7 @@ class Formatter:
     def __init__(self, conn: Any) -> None:
         self._conn = conn
         self._encoding = ext.encodings[conn.encoding]
+        self._plain = conn.get_parameter_status("standard_conforming_strings") == "on"
         self._encoders = {
             kind: encode
             for kind, (adapter, encode) in _OWN.items()
@@ -160,7 +161,7 @@ class Formatter:
         if literal == "NULL":
             return None
         plain = _PLAIN.fullmatch(literal)
-        text = plain[1] if plain is not None else _unquoted(literal)
+        text = plain[1] if plain is not None else _unquoted(literal, self._plain)
         if text is None:
             name = type(value).__name__
             raise ProgrammingError(f"type {name!r} has no COPY text: {literal[:60]}; give a str")
@@ -173,10 +174,13 @@ def _quoted(text: str, special: re.Pattern[str]) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _unquoted(literal: str) -> str | None:
-    """Return what a string literal means, with or without a cast; None if it is not one."""
+def _unquoted(literal: str, plain: bool) -> str | None:
+    """Return what a string literal means, with or without a cast; None if it is not one.
+
+    Where `plain` is false backslashes are escapes in strings without an E, too.
+    """
     found = _STRING.fullmatch(literal)
     if found is None or "'" in found[2].replace("''", ""):
         return None
     text = found[2].replace("''", "'")
-    return text.replace("\\\\", "\\") if found[1] else text
+    return text if plain and not found[1] else text.replace("\\\\", "\\")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -19,7 +18,7 @@ from ._copyfmt import OIDS, Formatter, Lines, fields
 from ._libpq import PGRES_COMMAND_OK, PGRES_COPY_IN, PGRES_COPY_OUT, CopyBuffer, libpq
 from ._ops import BLOCK, end_copy_in, finish, receive, results, send
 from ._raw import drive, pgconn_of, stop
-from ._repair import leave
+from ._repair import closed, leave
 from ._wait import Turns, wait_callback
 
 if TYPE_CHECKING:
@@ -98,6 +97,7 @@ class Copy:
         self._turns = Turns(state)
         self._pgconn, self._fd = pgconn_of(self._conn)
         self._status = job.status
+        self._pause(state)
 
     def write(self, data: str | bytes | bytearray | memoryview) -> None:
         """Send data of a COPY FROM: str in the connection's encoding, or bytes.
@@ -220,12 +220,14 @@ class Copy:
 
     def _abandon(self) -> None:
         """Close the connection: the collector has ended the block in the midst of another task."""
-        c_connection.close(self._conn)
-        self._conn._state.waiter.close()
+        if self._conn._state.resume():
+            c_connection.close(self._conn)
+            self._conn._state.waiter.close()
         self._leave()
 
     def _stop(self, exc: BaseException | None) -> None:
-        stop(self._conn, exc, partial(finish, self._pgconn, self._fd))
+        if self._conn._state.resume():
+            stop(self._conn, exc, self._rest)
         try:
             self._leave()
         except BaseException as raised:
@@ -243,8 +245,6 @@ class Copy:
                 self._cur._touched = (self._cur.query, _results.rowcount(result))
 
         self._drive(self._ending(take))
-        with suppress(Error):
-            _poll(self._conn)
         self._leave()
         if errors:
             raise errors[0]
@@ -253,6 +253,8 @@ class Copy:
         if self._status == PGRES_COPY_IN:
             yield from end_copy_in(self._pgconn, self._fd)
         yield from results(self._pgconn, self._fd, take)
+        with suppress(Error):
+            _poll(self._conn)
 
     def _use(self, status: int) -> None:
         if self._status != status:
@@ -264,21 +266,32 @@ class Copy:
     def _drive(self, operation: Operation[_T]) -> _T:
         """Run a part of the COPY; an interrupt ends all of it."""
         state = self._conn._state
+        if not state.resume():
+            self._leave()
+            raise closed()
         state.until = state.deadlines.get(self._task)  # it may have begun within the block
         try:
             value = drive(self._conn, operation, self._rest, self._turns)
+            self._pause(state)
         except BaseException:
             self._leave()
             raise
-        if value is None and state.pending is not None:
-            self._leave()
-        return value  # type: ignore[return-value]  # None of a T that is not, only after leave
+        return value  # type: ignore[return-value]  # None only where something is pending
+
+    def _pause(self, state: State) -> None:
+        """Let the block go on with its own code, unless something is to be raised."""
+        if state.closing and state.pending is None:
+            stop(self._conn, closed(), self._rest)
+        if state.pending is not None:
+            raise state.pending
+        state.rest()
 
     def _rest(self) -> Steps:
         return finish(self._pgconn, self._fd)
 
     def _leave(self) -> None:
         self._status = 0
+        self._conn._state.resume()
         self._conn._state.inside = False
         leave(self._conn, self._conn._state)
 

@@ -27,7 +27,7 @@ def fetch_on(cur: Any, fetchmany: Callable[..., list[Any]], rows: list[Any], wan
     """
     state = cur.connection._state
     slice_end = monotonic() + SLICE
-    cur._fetching = True
+    state.fetching.append(cur)
     try:
         while wanted > 0:
             more = fetchmany(cur, min(wanted, SLICE_ROWS))
@@ -39,7 +39,7 @@ def fetch_on(cur: Any, fetchmany: Callable[..., list[Any]], rows: list[Any], wan
                 state.backend.pause()
                 slice_end = monotonic() + SLICE
     finally:
-        cur._fetching = False
+        state.fetching.remove(cur)
 
 
 def stream(cur: Any, query: Any, args: Any) -> Iterator[Any]:

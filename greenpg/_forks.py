@@ -10,6 +10,8 @@ from weakref import WeakSet
 
 from psycopg2 import Error
 
+from ._state import not_ours
+
 __all__ = ["watch"]
 
 _live: Final[WeakSet[Any]] = WeakSet()
@@ -45,8 +47,8 @@ def _dead_socket() -> int:
 
 def _replace(conn: Any, dead: int) -> None:
     state = conn._state
-    state.forked = True
-    state.live = False
+    state.become_the_parents()
+    state.waiter.interrupt(not_ours())
     with suppress(Error):  # it was closed before the fork
         os.dup2(dead, conn.fileno(), inheritable=False)
     kept = state.waiter.fileno()

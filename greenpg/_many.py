@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import extensions as ext
@@ -27,9 +27,12 @@ _c_rowcount: Final[Any] = c_cursor.rowcount
 OneByOne = Callable[[list[Any]], None]
 
 
-def may_pipeline(cur: Any, query: Any) -> bool:
-    """Tell whether the statement is one that means the same in a pipeline."""
-    if not isinstance(query, str) or not _DML.match(query):
+def may_pipeline(cur: Any, query: Any, rows: Any) -> bool:
+    """Tell whether the statement is one that means the same in a pipeline.
+
+    An iterator may look at what the rows before have done, so it is not read ahead.
+    """
+    if not isinstance(query, str) or not _DML.match(query) or not isinstance(rows, Sequence):
         return False
     return has_pipelines() and not cur.connection.async_ and cur.name is None
 

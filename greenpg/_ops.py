@@ -152,6 +152,8 @@ def copy_in(pgconn: int, fd: int, blocks: Iterator[bytes]) -> Steps:
             if libpq.PQputCopyData(pgconn, part, len(part)) < 0:
                 return  # the connection's next poll tells why
             yield from flush(pgconn, fd)
+            if libpq.PQstatus(pgconn):
+                return  # lost: libpq would take and drop data for ever
             yield fd, 0
 
 

@@ -14,7 +14,7 @@ from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 
 from ._libpq import libpq
-from ._ops import Steps, can_cancel_stepwise, cancel, end_copy
+from ._ops import Steps, can_cancel_stepwise, cancel, end_copy, finish
 from ._state import CANCEL_TIMEOUT, State
 from .backend import READ, WRITE, Backend, Event
 
@@ -33,6 +33,7 @@ __all__ = [
 CLOSE_TIMEOUT: Final = 1.0
 AGAIN: Final = 0.25  # seconds until a cancel request is repeated: it may have overtaken its query
 log = logging.getLogger("greenpg")
+ACTIVE: Final = ext.TRANSACTION_STATUS_ACTIVE
 _poll = c_connection.poll
 _transaction_status = c_connection.get_transaction_status
 _HARD: Final = (KeyboardInterrupt, SystemExit)
@@ -111,8 +112,7 @@ def interrupted(conn: Any, state: State, exc: BaseException) -> None:
         state.pending = None
         assert shield.verdict is not None
         raise shield.verdict from None
-    state.pending = shield.verdict
-    state.chores = True
+    state.interrupted(shield.verdict)
     if not state.patient:
         _bar(conn, state)
 
@@ -204,7 +204,7 @@ def stop_command(conn: Any, state: State) -> None:
         lost = OperationalError(f"the command could not be cancelled: {err}")
         raise shield.verdict or lost from None
     if shield.verdict is not None:
-        state.pending, state.chores = shield.verdict, True
+        state.interrupted(shield.verdict)
 
 
 def _bar(conn: Any, state: State) -> None:
@@ -215,10 +215,11 @@ def _bar(conn: Any, state: State) -> None:
 
 def leave(conn: Any, state: State) -> None:
     """End a guarded operation: put right what is wrong, pass the lock on, raise the interrupt."""
-    if state.chores:
+    if state.troubled():
         _settle(conn, state)
     elif not state.depth:
         state.release()
+        state.look_closer()
 
 
 def _settle(conn: Any, state: State) -> None:
@@ -232,11 +233,8 @@ def _settle(conn: Any, state: State) -> None:
         if not state.depth:
             state.release()
     _deliver(state)
-    refusal, state.refusal = state.refusal, None
     if pending is not None:
         raise pending
-    if refusal is not None:
-        raise refusal
 
 
 def _put_right(conn: Any, state: State) -> BaseException | None:
@@ -247,6 +245,9 @@ def _put_right(conn: Any, state: State) -> BaseException | None:
         state.barred = False
         if not conn.closed:
             libpq.PQexitPipelineMode(conn.pgconn_ptr)
+    stray, state.stray = state.stray, False
+    if stray and not (conn.closed or conn.async_) and _transaction_status(conn) == ACTIVE:
+        pending = state.pending = _end_stray_copy(conn, state)
     if state.closing and not conn.closed:
         c_connection.close(conn)
     if conn.closed:
@@ -259,6 +260,19 @@ def _put_right(conn: Any, state: State) -> BaseException | None:
         undone = state.undoing and status == ext.TRANSACTION_STATUS_INTRANS
         state.doomed = not undone and status != ext.TRANSACTION_STATUS_IDLE
     return pending
+
+
+def _end_stray_copy(conn: Any, state: State) -> BaseException | None:
+    """End the COPY that plain `execute()` has begun, of which psycopg2 lets go half-way."""
+    shield = Shield(state.backend, None, state.cancel_timeout)
+    try:
+        cancel_query(conn, shield)
+        for fd, events in finish(conn.pgconn_ptr, state.fd):
+            if events:
+                shield.wait(partial(state.wait, fd, events))
+    except (Unrepaired, Error):
+        c_connection.close(conn)
+    return shield.verdict
 
 
 def _await_cancels(conn: Any, state: State, quiet: Event) -> BaseException | None:
@@ -290,9 +304,18 @@ def _idle(conn: Any) -> bool:
 
 def _deliver(state: State) -> None:
     """Hand notifications to the user's collector, outside C and without the lock."""
-    while state.notifies is not None and state.inbox:
-        note = state.inbox.pop(0)
-        try:
-            state.notifies.append(note)
-        except Exception:
-            log.exception("conn.notifies.append failed for channel %r", note.channel)
+    if state.delivering:
+        return  # the task that does it goes on with what has come meanwhile
+    state.delivering = True
+    try:
+        while state.notifies is not None and state.inbox:
+            _append(state.notifies, state.inbox.pop(0))
+    finally:
+        state.delivering = False
+
+
+def _append(collector: Any, note: Any) -> None:
+    try:
+        collector.append(note)
+    except Exception:
+        log.exception("conn.notifies.append failed for channel %r", note.channel)

@@ -9,7 +9,8 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from psycopg2 import ProgrammingError
+from psycopg2 import OperationalError, ProgrammingError
+from psycopg2.sql import SQL, Composed
 
 from .errors import DeadlineExceeded, InFailedSqlTransaction
 from .threads import pristine
@@ -20,12 +21,18 @@ if TYPE_CHECKING:
 __all__ = ["Job", "State", "Turn"]
 
 CANCEL_TIMEOUT: Final = 5.0
+REENTERED: Final = (
+    "the connection is inside another operation of the same task (a copy() or pipeline() "
+    "block, or called by a finalizer, a signal handler, a wait callback or a file in COPY)"
+)
 IN_HUB: Final = (
     "this operation would have to wait, and in the event loop's own greenlet nothing may "
     "wait; run it in a green thread"
 )
-_RECHECK: Final = 0.05
-_ROLLBACK: Final = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:rollback|abort)\b", re.I | re.S)
+_LOOK: Final = 1.0  # seconds; a wake-up is lost to a signal that lands in the releasing task
+_ROLLBACK: Final = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*(?:rollback|abort)\b", re.I | re.S
+)
 _ident = pristine("_thread").get_ident
 
 
@@ -33,6 +40,7 @@ class Job(Protocol):
     """What to do once the server has begun a COPY."""
 
     error: BaseException | None
+    lasting: bool  # the COPY goes on beyond the statement that began it
 
     def steps(self, pgconn: int, fd: int, status: int) -> Generator[tuple[int, int], None, None]:
         """Return the steps of the transfer; `status` is PGRES_COPY_IN or PGRES_COPY_OUT."""
@@ -42,12 +50,21 @@ class Job(Protocol):
 class Turn:
     """One task's place in the queue for a connection."""
 
-    __slots__ = ("event", "granted", "task")
+    __slots__ = ("_fate", "event", "task")
 
     def __init__(self, task: Hashable, event: Event) -> None:
         self.task = task
         self.event = event
-        self.granted = False
+        self._fate: dict[int, bool] = {}
+
+    @property
+    def granted(self) -> bool:
+        """Tell whether the task has the lock."""
+        return self._fate.get(0, False)
+
+    def settle(self, granted: bool) -> bool:
+        """Grant it, or give it up; the first of two threads decides, and both learn how."""
+        return self._fate.setdefault(0, granted)
 
 
 class State:
@@ -68,23 +85,29 @@ class State:
         "closing",
         "current",
         "deadlines",
+        "delivering",
         "depth",
         "doomed",
         "dsn",
         "fd",
+        "fetching",
         "forked",
         "granted",
         "held",
         "inbox",
         "inside",
         "job",
+        "last",
         "live",
+        "lost",
         "notifies",
+        "odd",
         "patient",
         "pending",
         "quiet",
-        "refusal",
+        "resting",
         "special",
+        "stray",
         "thread",
         "turns",
         "undoing",
@@ -109,25 +132,31 @@ class State:
         self.granted: Turn | None = None
         self.turns: deque[Turn] = deque()
         self.thread = 0
+        self.last = 0  # id of the task that entered last
         self.special = False  # admission needs a closer look
         self.deadlines: dict[Hashable, float] = {}
         self.doomed = False  # the open transaction was interrupted: only a rollback may follow
         self.until: float | None = None  # the running operation's deadline
         self.undoing = False  # the running statement begins with ROLLBACK
         self.patient = False  # the running operation is let finish when interrupted
+        self.odd = True  # waiting needs a closer look
         self.chores = False  # leaving needs more than to release the lock
         self.pending: BaseException | None = None  # what interrupted the running operation
         self.job: Job | None = None  # what the running COPY is to do
-        self.refusal: Exception | None = None  # raised in place of what psycopg2 would raise
+        self.stray = False  # psycopg2 may have let go of a COPY half-way
         self.barred = False  # libpq refuses to send more of the interrupted operation
         self.cancels = 0  # cancel requests of other tasks under way
         self.quiet: Event | None = None  # set when the last of them has ended
         self.closing = False
+        self.resting: list[bool] = []  # filled while a block's task is in its own code; see rest
         self.waiting = False  # the holder waits for the socket outside C
         self.cancel_timeout = CANCEL_TIMEOUT
         self.notifies: Any = None  # the user's collector, when C must not call it
         self.inbox: list[Any] = []
+        self.delivering = False  # a task hands notifications to the user's collector
         self.dsn: str | None = None
+        self.lost = False  # a thread that does not exist in this forked child has the lock
+        self.fetching: list[Any] = []  # cursors whose large result is being built
         self.forked = False
 
     def enter(self, patient: bool = False, statement: object = None) -> Hashable:
@@ -136,23 +165,29 @@ class State:
         Raises ProgrammingError in the hub and inside another operation of the same task,
         DeadlineExceeded, and InFailedSqlTransaction after an interrupt (see `doomed`).
         """
-        if not self.can_wait():
-            raise ProgrammingError(IN_HUB)
-        me, thread = self.current(), _ident()
+        me = self.current()
+        if id(me) != self.last:
+            self._meet(me)
         if self.held.setdefault(0, me) != me:
             self._queue(me, self._until(me, patient))
         elif self.inside:
-            raise ProgrammingError(
-                "the connection is inside another operation of the same task (called by a "
-                "finalizer, a signal handler, a wait callback or a file in COPY)"
-            )
+            raise ProgrammingError(REENTERED)
         self.patient = patient
-        self.thread = thread
-        self.until = None
         if self.special:
             self._admit(me, patient, statement)
         self.inside = True  # last: Ctrl-C can land only where something was called
         return me
+
+    def _meet(self, me: Hashable) -> None:
+        """Check that a task other than the last one may wait here.
+
+        One that may, always may, and never changes its OS thread. It is known by its id: a
+        reference would keep a dead task, and with its traceback perhaps this connection.
+        """
+        if not self.can_wait():
+            raise ProgrammingError(IN_HUB)
+        self._refuse_other_thread()
+        self.last, self.thread = id(me), _ident()
 
     def _until(self, me: Hashable, patient: bool) -> float | None:
         """Return the operation's deadline; what cleans up has `cancel_timeout` at the least."""
@@ -164,6 +199,7 @@ class State:
     def _admit(self, me: Hashable, patient: bool, statement: object) -> None:
         refusal: Exception | None = None
         self.until = self._until(me, patient)
+        self.odd = self.odd or self.until is not None
         if self.until is not None and monotonic() >= self.until:
             refusal = DeadlineExceeded("the deadline had passed before the operation began")
         self.undoing = is_rollback(statement)
@@ -182,6 +218,7 @@ class State:
             deadline = None if timeout is None else monotonic() + timeout
             self._queue(me, _nearer(deadline, self.deadlines.get(me)), first)
         self.thread = _ident()
+        self.chores = True
         self.depth += 1  # last: Ctrl-C can land only where something was called
 
     def relinquish(self) -> None:
@@ -189,32 +226,78 @@ class State:
         self.depth -= 1
         if not self.depth and not self.inside:
             self.release()
+        self.look_closer()
 
     def release(self) -> None:
         """Give the lock to the task that has waited longest, if one waits."""
         while True:
             if self.turns:
                 with suppress(IndexError):  # a thread that waited has given up
-                    self._hand_over(self.turns.popleft())
-                    return
+                    if self._hand_over(self.turns.popleft()):
+                        return
+                continue
             self.held.pop(0, None)
             # one may have queued up between the two lines above: serve it as the holder
             if not self.turns or self.held.setdefault(0, self) is not self:
                 return
 
-    def _hand_over(self, turn: Turn) -> None:
+    def rest(self) -> None:
+        """Note that the task of a block, such as COPY's, goes back to its own code."""
+        self.resting.append(True)
+
+    def resume(self) -> bool:
+        """Take libpq from a block that rests, for its own task or for `close`; one wins."""
+        with suppress(IndexError):
+            return self.resting.pop()
+        return False
+
+    def serve(self) -> None:
+        """Serve a thread that queued up while the lock was given back."""
+        if self.turns and self.held.setdefault(0, self) is self:
+            self.release()
+
+    def interrupted(self, exc: BaseException | None) -> None:
+        """Have the running operation raise `exc` at its end."""
+        self.pending = exc
+        self.chores = self.odd = True
+
+    def close_soon(self) -> None:
+        """Have the running operation stop and close the connection."""
+        self.closing = self.chores = self.odd = True
+
+    def become_the_parents(self) -> None:
+        """Serve a forked child no more: what enters C there fails before it waits.
+
+        Where tasks are OS threads, only the one that forked lives on in the child: a connection
+        that another one was using stays locked, in psycopg2's C code too.
+        """
+        self.forked = self.odd = True
+        if "hub" not in self.backend.capabilities:
+            self.lost = self.inside
+            if not self.inside:
+                self.held.clear()
+                self.turns.clear()
+                self.depth = 0
+
+    def _hand_over(self, turn: Turn) -> bool:
         self.granted = turn
         self.held[0] = turn.task
-        turn.granted = True
+        if not turn.settle(granted=True):
+            self.granted = None
+            return False
         turn.event.set()
+        return True
 
     def _queue(self, me: Hashable, deadline: float | None, first: bool = False) -> None:
         if not self.can_wait():
             raise ProgrammingError(IN_HUB)
+        if self.lost:
+            raise not_ours()
         self._refuse_other_thread()
         turn = Turn(me, self.backend.event())
-        (self.turns.appendleft if first else self.turns.append)(turn)
+        self.chores = True
         try:
+            (self.turns.appendleft if first else self.turns.append)(turn)
             while not turn.granted:
                 self._wait_for(turn, deadline)
         except BaseException:
@@ -226,28 +309,35 @@ class State:
         holder = self.held.setdefault(0, turn.task)
         if holder == turn.task:
             self._take(turn)
-        elif self._abandoned():
-            if not turn.event.wait(_RECHECK) and self._abandoned() and self.held.get(0) == holder:
-                self._take(turn)
-        else:
-            left = None if deadline is None else deadline - monotonic()
-            if not turn.event.wait(left) and not turn.granted:
-                raise DeadlineExceeded("the deadline passed while waiting for the connection")
+            return
+        left = None if deadline is None else deadline - monotonic()
+        abandoned = self._abandoned()
+        turn.event.wait(_nearer(_LOOK, left))
+        if turn.granted:
+            return
+        if deadline is not None and monotonic() >= deadline:
+            raise DeadlineExceeded("the deadline passed while waiting for the connection")
+        if abandoned and self._abandoned() and self.held.get(0) == holder:
+            self._take(turn)
 
     def _take(self, turn: Turn) -> None:
         with suppress(ValueError):  # the lock is being handed over to it this moment
             self.turns.remove(turn)
-        self.held[0] = turn.task
-        turn.granted = True
+        if turn.settle(granted=True):
+            self.held[0] = turn.task
 
     def _abandoned(self) -> bool:
-        """Tell whether the holder lost the lock out of sight, by a signal between two steps."""
+        """Tell whether the holder lost the lock out of sight, by a signal between two steps.
+
+        A thread may stand there for a moment too, but not for a second.
+        """
         return not self.inside and not self.depth and self.granted is None
 
     def _give_up(self, turn: Turn) -> None:
-        try:
+        granted = turn.settle(granted=False)
+        with suppress(ValueError):
             self.turns.remove(turn)
-        except ValueError:  # it had been handed the lock already: pass it on
+        if granted:  # pass it on
             self.granted = None
             self.release()
 
@@ -260,12 +350,27 @@ class State:
             )
 
     def look_closer(self) -> None:
-        """Note whether admission and leaving have more to do than the usual."""
+        """Note whether admission, waiting and leaving have more to do than the usual."""
         self.special = bool(self.doomed or self.deadlines)
-        self.chores = bool(
-            self.doomed or self.closing or self.cancels or self.barred
-            or self.pending is not None or self.refusal is not None or self.notifies is not None
+        if not self.special:
+            self.until = None
+        self.odd = bool(
+            not self.live or self.forked or self.closing
+            or self.pending is not None or self.until is not None
         )  # fmt: skip
+        self.chores = bool(self.depth or self.turns or self.troubled())
+
+    def troubled(self) -> bool:
+        """Tell whether leaving needs more than to pass the lock on."""
+        return bool(
+            self.pending is not None or self.doomed or self.closing or self.cancels
+            or self.barred or self.stray or self.notifies is not None
+        )  # fmt: skip
+
+
+def not_ours() -> OperationalError:
+    """Return the error for the use of a connection that was inherited by a fork."""
+    return OperationalError("the connection belongs to the parent process; connect anew")
 
 
 def _nearer(one: float | None, other: float | None) -> float | None:
@@ -274,8 +379,12 @@ def _nearer(one: float | None, other: float | None) -> float | None:
     return min(one, other)
 
 
-def is_rollback(statement: object) -> bool:
+def is_rollback(statement: Any) -> bool:
     """Tell whether an SQL statement begins with ROLLBACK or ABORT."""
+    while isinstance(statement, Composed):
+        statement = next(iter(statement), "")
+    if isinstance(statement, SQL):
+        statement = statement.string
     if isinstance(statement, bytes):
         statement = statement.decode("utf-8", "replace")
     return isinstance(statement, str) and _ROLLBACK.match(statement) is not None

@@ -12,9 +12,9 @@ from psycopg2._psycopg import connection as c_connection
 
 from . import _repair
 from ._attempt import Attempt, attempts
-from ._libpq import PGRES_COPY_BOTH, PGRES_COPY_IN, PGRES_COPY_OUT
+from ._libpq import PGRES_COPY_BOTH, PGRES_COPY_OUT, libpq
 from ._ops import copy_status
-from ._state import IN_HUB, State
+from ._state import IN_HUB, State, not_ours
 from .backend import READ, WRITE, Backend, Waiter, current
 from .errors import DeadlineExceeded
 
@@ -30,6 +30,7 @@ __all__ = [
 
 POLL_OK: Final = ext.POLL_OK
 POLL_READ: Final = ext.POLL_READ
+EVENTS: Final = (0, READ, READ | WRITE)  # for POLL_READ and POLL_WRITE
 CONNECTED: Final = (ext.STATUS_READY, ext.STATUS_BEGIN, ext.STATUS_PREPARED)
 ACTIVE: Final = ext.TRANSACTION_STATUS_ACTIVE
 SLICE: Final = 0.005  # seconds without a turn for other tasks
@@ -71,56 +72,57 @@ def wait_callback(conn: Any) -> None:
     psycopg2 then raises it. For a connection that greenpg did not make it is raised here,
     upon which psycopg2 closes the connection.
     """
-    state = getattr(conn, "_state", None)
-    if state is None:
+    try:
+        state = conn._state
+    except AttributeError:
         _wait_plain(conn)
-    elif state.inside and state.live and state.pending is None:
-        _wait(conn, state)
-    else:
-        _wait_specially(conn, state)
-
-
-def _wait(conn: Any, state: State) -> None:
-    polling = True
+        return
+    if (state.odd or not state.inside) and _served_specially(conn, state):
+        return
     try:
         while True:
             want = _poll(conn)
-            if want == POLL_OK and _transaction_status(conn) != ACTIVE:
-                return
-            polling = False
             if want == POLL_OK:
-                if _transfer(conn, state):
+                if state.job is None or _transfer(conn, state):
                     return
-            elif state.until is None and not state.closing:
-                state.wait(state.fd, READ if want == POLL_READ else READ | WRITE, None)
+            elif state.odd:
+                _bounded(state, EVENTS[want])
             else:
-                _bounded(state, READ if want == POLL_READ else READ | WRITE)
-            polling = True
+                state.wait(state.fd, EVENTS[want], None)
     except BaseException as exc:
-        if polling and isinstance(exc, Error):  # libpq's own; anything else is an interrupt
+        if isinstance(exc, Error) and _lost(conn, state, exc):
             state.waiter.close()
             raise
         _repair.interrupted(conn, state, exc)
 
 
+def _lost(conn: Any, state: State, exc: Error) -> bool:
+    """Tell an error of poll(), which means that the server is gone, from an interrupt."""
+    if conn.closed:
+        return True
+    if libpq.has("PQstatus"):
+        return bool(libpq.PQstatus(conn.pgconn_ptr))
+    return not state.closing and not isinstance(exc, DeadlineExceeded)
+
+
 def _transfer(conn: Any, state: State) -> bool:
-    """Run the job of a COPY that has begun; True if it goes on beyond this operation.
+    """Run the job of a COPY that has begun; False if its result is to be waited for now.
 
     Data may be ready always, so after a time slice the other tasks have their turn.
     """
-    job, state.job = state.job, None
+    job = state.job
+    if job is None or _transaction_status(conn) != ACTIVE:
+        return True  # the BEGIN before it
+    state.job = None
     status = copy_status(conn.pgconn_ptr)
     if status == PGRES_COPY_BOTH:
         return True
-    if job is None:
-        state.refusal, state.chores = _refusal(status), True
-    else:
-        turns = Turns(state)
-        for _, events in job.steps(conn.pgconn_ptr, state.fd, status):
-            turns.take(events)
-    if job is None or (job.error is not None and status == PGRES_COPY_OUT):
+    turns = Turns(state)
+    for _, events in job.steps(conn.pgconn_ptr, state.fd, status):
+        turns.take(events)
+    if job.error is not None and status == PGRES_COPY_OUT:
         _repair.stop_command(conn, state)
-    return False
+    return job.lasting
 
 
 class Turns:
@@ -142,12 +144,6 @@ class Turns:
         self._slice_end = monotonic() + SLICE
 
 
-def _refusal(status: int) -> ProgrammingError:
-    direction = "FROM" if status == PGRES_COPY_IN else "TO"
-    method = f"copy_{direction.lower()}()"
-    return ProgrammingError(f"can't execute COPY {direction}: use the {method} method instead")
-
-
 def _bounded(state: State, events: int) -> None:
     """Wait no longer than the operation's deadline, and not at all while closing."""
     left = _check(state)
@@ -165,25 +161,28 @@ def _check(state: State) -> float | None:
     return left
 
 
-def _wait_specially(conn: Any, state: State) -> None:
+def _served_specially(conn: Any, state: State) -> bool:
+    """Serve what is no plain wait of a guarded operation; False if it is one after all."""
     if state.pending is not None:
         _repair.interrupted(conn, state, state.pending)
-        return
+        return True
+    if state.forked:
+        raise not_ours()
     if not state.live:
         if conn.status not in CONNECTED:
             _connect(conn, state.backend)
-            return
+            return True
         settle_descriptor(conn, state)
-    if state.inside:
-        _wait(conn, state)
-    else:
+    if not state.inside:
         _wait_unguarded(conn, state)
+    return not state.inside
 
 
 def settle_descriptor(conn: Any, state: State) -> None:
     """Note the descriptor, which does not change any more once connected."""
     state.fd = conn.fileno()
     state.live = True
+    state.look_closer()
 
 
 def _connect(conn: Any, backend: Backend) -> None:

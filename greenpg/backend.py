@@ -36,7 +36,8 @@ class Waiter(Protocol):
     def wait(self, fd: int, events: int, timeout: float | None) -> int:
         """Return the ready subset of READ|WRITE, or 0 once `timeout` seconds have passed.
 
-        Hang-up and error count as ready. However it ends, no timer, no late switch into the
+        Between two calls of `close` the descriptor is always the same. Hang-up and error count
+        as ready. However it ends, no timer, no late switch into the
         task and nothing that can wake the next owner of the descriptor is left behind.
         """
         ...
@@ -166,7 +167,7 @@ def load(name: str) -> Backend:
             raise BackendError(f"unknown backend {name!r}; installed backends: {known}")
         try:
             backend = found[name].load()
-        except ImportError as err:
+        except (ImportError, AttributeError) as err:
             raise BackendError(
                 f"backend {name!r} cannot be loaded ({err}); pip install greenpg[{name}]"
             ) from err

@@ -163,12 +163,18 @@ class Connection(c_connection):
         once, and the waiting task closes.
         """
         state = self._state
-        if not state.inside and not state.waiting:
+        if state.lost:
+            return  # psycopg2's mutex is held for good; the dead socket ends with the process
+        if state.resume():
+            _cancel.cancel_block(self)
+            self._close(state)
+            return
+        if not (state.inside or state.waiting):
             self._close(state)
             return
         if state.held.get(0) == state.current():
             raise ProgrammingError("the connection is inside an operation of this very task")
-        state.closing = state.chores = True
+        state.close_soon()
         state.waiter.interrupt(closed())
         if state.can_wait():
             state.acquire(state.current(), first=True)

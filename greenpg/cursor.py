@@ -12,6 +12,7 @@ from psycopg2._psycopg import cursor as c_cursor
 from psycopg2.extensions import get_wait_callback
 
 from . import copy
+from ._copystream import Copy
 from ._fetch import SLICE_ROWS, fetch_on, stream
 from ._many import execute_many, may_pipeline
 from ._repair import leave
@@ -38,7 +39,6 @@ class Cursor(c_cursor):
 
     connection: Any
     _touched: tuple[bytes | None, int] = (None, 0)  # executemany's last query, and its count
-    _fetching = False  # a task is half-way through a large result
 
     def __init__(self, conn: Any, name: Any = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(conn, name, *args, **kwargs)
@@ -56,19 +56,27 @@ class Cursor(c_cursor):
             state = conn._state
         except AttributeError:  # made by a class that skips our __init__: C has an error for it
             return _execute(self, query, vars)
-        if self._fetching:
+        if state.fetching and self in state.fetching:
             raise _being_fetched()
         state.enter(False, query)
         try:
             return _execute(self, query, vars)
+        except ProgrammingError:
+            state.stray = state.chores = True  # perhaps of C, which misses a file for a COPY
+            raise
         finally:
             state.inside = False
-            leave(conn, state)
+            if state.chores:
+                leave(conn, state)
+            else:  # what leave() does when there is nothing else to do
+                del state.held[0]
+                if state.turns:
+                    state.serve()
 
     def executemany(self, query: Any, vars_list: Any) -> None:
         """Run a statement for each set of variables, which may come from the same connection."""
         conn = self.connection
-        if not hasattr(conn, "_state") or not may_pipeline(self, query):
+        if not hasattr(conn, "_state") or not may_pipeline(self, query, vars_list):
             self._many(query, vars_list)
             return
         with ConnectionLock(conn):
@@ -124,6 +132,16 @@ class Cursor(c_cursor):
         """
         self._copy(partial(c_cursor.copy_expert, self, sql, file, size), sql, file, size)
 
+    def copy(self, statement: Any, params: Any = None) -> Copy:
+        """Run a COPY for the length of a with block, which writes or reads its data.
+
+        psycopg 3's `Cursor.copy`. An exception in the block fails the COPY.
+        """
+        state = getattr(self.connection, "_state", None)
+        if state is not None and self in state.fetching:
+            raise _being_fetched()
+        return Copy(self, statement, params)
+
     def _copy_table(
         self, method: Any, direction: str, table: str, file: Any, size: int, options: Any
     ) -> None:
@@ -131,15 +149,14 @@ class Cursor(c_cursor):
         listed = None if columns is None else tuple(columns)
         arguments = {"size": size} if size else {}
         plain = partial(method, self, file, table, sep, null, columns=listed, **arguments)
-        if self.closed or get_wait_callback() is not wait_callback:
-            plain()  # C raises what is wrong, or copies blockingly where nothing is green
+        if self._copies_in_c():
+            plain()
         else:
             sql = copy.command(self.connection, table, direction, sep, null, listed)
             self._copy(plain, sql, file, size)
 
     def _copy(self, plain: Callable[[], None], sql: Any, file: Any, size: int) -> None:
-        state = getattr(self.connection, "_state", None)
-        if state is None or self.closed or get_wait_callback() is not wait_callback:
+        if self._copies_in_c():
             plain()
             return
         if not hasattr(file, "read") and not hasattr(file, "write"):
@@ -158,6 +175,12 @@ class Cursor(c_cursor):
             raise job.error from None
         if job.error is not None:
             raise job.error
+
+    def _copies_in_c(self) -> bool:
+        """Tell whether C is to say what is wrong, or to copy blockingly where nothing is green."""
+        conn = self.connection
+        plain = self.closed or not hasattr(conn, "_state") or conn.async_
+        return plain or get_wait_callback() is not wait_callback
 
     def callproc(self, procname: Any, parameters: Any = None) -> Any:
         """Call a stored function."""
@@ -193,17 +216,24 @@ class Cursor(c_cursor):
         return stream(self, query, vars)
 
     def _run(
-        self, method: Callable[..., _T], *args: Any, leaving: Callable[[], None] | None = None
+        self,
+        method: Callable[..., _T],
+        *args: Any,
+        leaving: Callable[[], None] | None = None,
+        patient: bool = False,
     ) -> _T:
         conn = self.connection
         state = getattr(conn, "_state", None)
         if state is None:  # of a class that skips our __init__, or on a plain connection
             return method(self, *args)
-        if self._fetching:
+        if state.fetching and self in state.fetching:
             raise _being_fetched()
-        state.enter()
+        state.enter(patient)
         try:
             return method(self, *args)
+        except ProgrammingError:
+            state.stray = state.chores = True
+            raise
         finally:
             if leaving is not None:
                 leaving()
@@ -270,7 +300,7 @@ class NamedCursor(Cursor):
     def close(self) -> None:
         """Close the cursor on the server too."""
         if not self.closed:
-            self._run(c_cursor.close)
+            self._run(c_cursor.close, patient=True)  # allowed in a transaction that has failed
 
     def __next__(self) -> Any:
         return self._run(c_cursor.__next__)

@@ -1,10 +1,12 @@
 """psycopg2's error classes and greenpg's own, each also the fitting DB-API class."""
 
 from psycopg2 import InterfaceError, NotSupportedError, OperationalError
+from psycopg2 import errors as _errors
 from psycopg2.errors import *  # noqa: F403  the classes are made by psycopg2's C code
 from psycopg2.errors import QueryCanceled, lookup
 
 __all__ = [
+    *(name for name in dir(_errors) if not name.startswith("_")),
     "BackendError",
     "ConnectionFactoryWarning",
     "DeadlineExceeded",

@@ -60,6 +60,7 @@ class ConnectionLock:
         state.depth -= 1  # first: Ctrl-C in what follows leaves a lock that others take over
         if not state.depth and not state.inside:
             state.release()
+        state.look_closer()
 
 
 class Deadline:

@@ -2,133 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from posix import close  # gevent.monkey's os.close() leaves the descriptor to the loop
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 from gevent import GreenletExit, get_hub, getcurrent, spawn
 from gevent._hub_local import get_hub_if_exists
 
-from greenpg.backend import READ, Address
+from ._watch import LibuvWaiter, Waiter
 
-
-class Waiter:
-    """Keeps one io watcher on a duplicate of the socket; it is started for each wait.
-
-    libpq may close the socket inside `poll()`, and the next owner of its number must not
-    meet our watcher; the number of a duplicate is ours until `close`.
-    """
-
-    __slots__ = ("_error", "_events", "_fd", "_hub", "_io", "_ready", "_source", "_task")
-
-    def __init__(self) -> None:
-        self._hub: Any = None
-        self._io: Any = None
-        self._fd = self._source = -1
-        self._events = READ
-        self._ready = 0
-        self._task: Any = None
-        self._error: BaseException | None = None
-
-    def wait(self, fd: int, events: int, timeout: float | None) -> int:
-        hub = get_hub()
-        if hub is not self._hub or fd != self._source:
-            self._watch(hub, fd)
-        io = self._io
-        if events != self._events:
-            io.events = self._events = events
-        self._ready = 0
-        self._task = task = getcurrent()
-        timer = None
-        try:
-            if timeout is not None:
-                timer = _timer(hub, timeout, self._expired, task)
-            if events == READ:
-                io.start(self._readable, task)
-            else:
-                io.start(self._fired, task, pass_events=True)
-            while not self._ready:  # a finalizer's query may take the wake-up meant for us
-                hub.switch()
-        finally:
-            self._task = None
-            io.stop()
-            if timer is not None:
-                timer.close()
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-        return self._ready & events
-
-    def _watch(self, hub: Any, fd: int) -> None:
-        self.close()
-        self._fd = os.dup(fd)
-        self._io = hub.loop.io(self._fd, READ)
-        self._hub, self._source, self._events = hub, fd, READ
-
-    def _readable(self, task: Any) -> None:
-        # A second call finds the task busy elsewhere, and the loop would call without end. To
-        # stop at the first would lose the wake-up if Ctrl-C comes before the switch.
-        if self._ready:
-            self._io.stop()
-        else:
-            self._ready = READ
-            task.switch()
-
-    def _fired(self, flags: int, task: Any) -> None:
-        if self._ready:
-            self._io.stop()
-        else:
-            self._ready = flags & self._events or self._events  # an error makes all ready
-            task.switch()
-
-    def _expired(self, task: Any) -> None:
-        if self._task is task:
-            self._ready = _TIMED_OUT
-            task.switch()
-
-    def interrupt(self, exc: BaseException) -> None:
-        task, hub = self._task, self._hub
-        if task is not None:
-            hub.loop.run_callback_threadsafe(self._throw, task, exc)
-
-    def _throw(self, task: Any, exc: BaseException) -> None:
-        if self._task is task:
-            self._error = exc
-            self._ready = _TIMED_OUT
-            task.switch()
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def close(self) -> None:
-        io, hub, fd = self._io, self._hub, self._fd
-        self._io = self._hub = None
-        self._fd = self._source = -1
-        if io is None:
-            if fd >= 0:
-                close(fd)
-        elif hub is get_hub_if_exists() or not _runs(hub):
-            _dispose(io, fd)
-        else:
-            hub.loop.run_callback_threadsafe(_dispose, io, fd)
-
-
-_TIMED_OUT: Final = 4
-
-
-def _dispose(io: Any, fd: int) -> None:
-    with suppress(ValueError):  # the loop was destroyed, and the watcher with it
-        io.close()
-    close(fd)
-
-
-def _runs(hub: Any) -> bool:
-    """Tell whether the hub of another thread will ever run a callback."""
-    return hub.loop is not None and hub.thread_ident in sys._current_frames()
+if TYPE_CHECKING:
+    from greenpg.backend import Address
 
 
 def _timer(hub: Any, seconds: float, callback: Callable[..., None], *args: object) -> Any:
@@ -138,7 +22,7 @@ def _timer(hub: Any, seconds: float, callback: Callable[..., None], *args: objec
 
 
 class Event:
-    """A flag; each waiter holds an async watcher, by which other threads wake its loop."""
+    """A flag; other threads wake a waiter's loop."""
 
     __slots__ = ("_flag", "_turns")
 
@@ -173,29 +57,32 @@ class Event:
 class _Turn:
     """One task's wait for an event."""
 
-    __slots__ = ("_async", "_hub", "_over", "_task")
+    __slots__ = ("_hub", "_over", "_task")
 
     def __init__(self) -> None:
         self._hub = get_hub()
         self._task: Any = getcurrent()
         self._over = False
-        self._async = self._hub.loop.async_()
-        self._async.start(self._switch)
 
     def wait(self, timeout: float | None) -> None:
-        timer = None if timeout is None else _timer(self._hub, timeout, self._switch)
+        watcher = self._forever() if timeout is None else _timer(self._hub, timeout, self._switch)
         try:
             while not self._over:
                 self._hub.switch()
         finally:
-            if timer is not None:
-                timer.close()
+            watcher.close()
+
+    def _forever(self) -> Any:
+        """Return what keeps a loop running that has nothing to wait for but another thread."""
+        watcher = self._hub.loop.async_()
+        watcher.start(self._switch)
+        return watcher
 
     def wake(self) -> None:
         if self._hub is get_hub_if_exists():
             self._hub.loop.run_callback(self._switch)
         else:
-            self._async.send()
+            self._hub.loop.run_callback_threadsafe(self._switch)
 
     def _switch(self) -> None:
         if self._task is not None:
@@ -204,7 +91,6 @@ class _Turn:
 
     def close(self) -> None:
         self._task = None
-        self._async.close()
 
 
 class Task:
@@ -232,8 +118,10 @@ class Gevent:
 
     current = staticmethod(getcurrent)
     sleep = staticmethod(gevent.sleep)
-    waiter = Waiter
     event = Event
+
+    def waiter(self) -> Waiter:
+        return LibuvWaiter() if "libuv" in type(get_hub().loop).__module__ else Waiter()
 
     def can_wait(self) -> bool:
         return getcurrent() is not get_hub()
