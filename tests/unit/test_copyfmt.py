@@ -26,6 +26,9 @@ class Offline(psycopg2.extensions.connection):
     def __init__(self):
         pass
 
+    def get_parameter_status(self, name):
+        return "on"
+
 
 def formatter(encoding="UTF8"):
     conn = Offline()

@@ -1,0 +1,229 @@
+"""COPY: green, in bounded memory, with the connection to itself."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg2
+
+from greenpg import DeadlineExceeded
+from greenpg.bench._meter import resident
+
+from ._copy_scene import BLOCK, ROWS, Half, Sink, Source, row_count, table
+from ._tests import each, needs, raises
+
+if TYPE_CHECKING:
+    from ._context import Context
+
+SHORT: Final = 0.1
+MEGABYTE: Final = 1 << 20
+GRASP: Final = 8 * MEGABYTE  # what a COPY may add to the process
+
+
+# Others run meanwhile
+
+
+def test_copy_from_holds_nobody_up(ctx: Context) -> None:
+    cur = table(ctx)
+
+    with ctx.heartbeat() as pulse:
+        cur.copy_from(Source(200), "t")
+
+    assert cur.rowcount == 200 * BLOCK.count(b"\n")
+    assert pulse.beats
+
+
+def test_copy_to_holds_nobody_up(ctx: Context) -> None:
+    cur, sink = ctx.connect().cursor(), Sink()
+
+    with ctx.heartbeat() as pulse:
+        cur.copy_expert(ROWS.format(150_000), sink)
+
+    assert sink.size == 150_000 * 100
+    assert pulse.beats
+
+
+def test_blocks_hold_nobody_up(ctx: Context) -> None:
+    cur = table(ctx)
+
+    with ctx.heartbeat() as pulse:
+        with cur.copy("copy t from stdin") as copy:
+            for _ in range(100):
+                copy.write(BLOCK)
+        with cur.copy("copy t to stdout") as copy:
+            size = sum(map(len, copy))
+
+    assert size == 100 * len(BLOCK)
+    assert pulse.beats
+
+
+def test_rows_hold_nobody_up(ctx: Context) -> None:
+    cur = table(ctx)
+
+    with ctx.heartbeat():
+        with cur.copy("copy t from stdin") as copy:
+            for number in range(50_000):
+                copy.write_row([number])
+        with cur.copy("copy t to stdout") as copy:
+            rows = sum(1 for _ in copy.rows())
+
+    assert rows == 50_000
+
+
+# The connection meanwhile
+
+
+def test_other_tasks_wait_for_the_blocks_end(ctx: Context) -> None:
+    cur, order = table(ctx), list[str]()
+
+    def intrude() -> None:
+        cur.connection.cursor().execute("select 1")
+        order.append("intruder")
+
+    with cur.copy("copy t from stdin") as copy:
+        intruder = ctx.spawn(intrude)
+        ctx.backend.sleep(SHORT)
+        copy.write(BLOCK)
+        order.append("copy")
+    intruder.result()
+
+    assert order == ["copy", "intruder"]
+
+
+@each("execute", "commit", "copy", "lobject")
+def test_block_has_the_connection_to_itself(ctx: Context, case: str) -> None:
+    cur = table(ctx)
+    uses: dict[str, Callable[[], object]] = {
+        "execute": lambda: cur.execute("select 1"),
+        "commit": cur.connection.commit,
+        "copy": lambda: cur.copy("copy t to stdout").__enter__(),
+        "lobject": cur.connection.lobject,
+    }
+
+    with cur.copy("copy t from stdin") as copy:
+        with raises(psycopg2.ProgrammingError, words="copy() or pipeline() block"):
+            uses[case]()
+        copy.write("one\n")
+
+    assert row_count(cur) == 1
+
+
+def test_block_belongs_to_its_task(ctx: Context) -> None:
+    cur = table(ctx)
+
+    with cur.copy("copy t from stdin") as copy:
+        thief = ctx.spawn(copy.write, "one\n").join()
+
+    assert isinstance(thief.error, psycopg2.ProgrammingError)
+    assert row_count(cur) == 0
+
+
+@needs("hub")
+def test_hub_is_refused(ctx: Context) -> None:
+    cur = table(ctx)
+
+    for use in (
+        lambda: cur.copy_from(Source(1), "t"),
+        lambda: cur.copy("copy t from stdin").__enter__(),
+    ):
+        with raises(psycopg2.ProgrammingError, words="event loop"):
+            ctx.in_hub(use)
+
+    assert row_count(cur) == 0
+
+
+# Memory
+
+
+def _growth(ctx: Context, job: Any, before: int) -> int:
+    """Return how far the process grows until the job has ended."""
+    peak = before
+    while not job.ended:
+        peak = max(peak, resident())
+        ctx.backend.sleep(0.005)
+    job.result()
+    return peak - before
+
+
+def _copying(source: Source, cur: Any) -> None:
+    with raises(DeadlineExceeded), cur.connection.deadline(10 * SHORT):
+        cur.copy_from(source, "t")
+
+
+def test_stalled_server_bounds_memory(ctx: Context) -> None:
+    half, source = Half(ctx), Source()
+    before = resident()
+
+    growth = _growth(ctx, ctx.spawn(_copying, source, half.conn.cursor()), before)
+
+    assert growth < GRASP
+    assert source.taken < 2 * GRASP
+
+
+@each("copy_from", "write")
+def test_slow_server_bounds_memory(ctx: Context, case: str) -> None:
+    cur = ctx.connect(ctx.proxy().dsn).cursor()
+    cur.execute("create temp table t (data text)")
+    ctx.proxy().drip(65536, 0.001, "up")
+    before = resident()
+
+    def write() -> None:
+        with cur.copy("copy t from stdin") as copy:
+            for _ in range(400):
+                copy.write(BLOCK)
+
+    def copy_from() -> None:
+        cur.copy_from(Source(400), "t")
+
+    growth = _growth(ctx, ctx.spawn(write if case == "write" else copy_from), before)
+
+    assert growth < GRASP
+    assert row_count(cur) == 400 * BLOCK.count(b"\n")
+
+
+@each("copy_to", "read")
+def test_slow_reader_bounds_memory(ctx: Context, case: str) -> None:
+    cur, query = ctx.connect().cursor(), ROWS.format(250_000)
+    sink = Sink(lambda: ctx.backend.sleep(0.0005))
+    before = resident()
+
+    def read() -> None:
+        with cur.copy(query) as copy:
+            for block in copy:
+                sink.write(block)
+
+    def copy_to() -> None:
+        cur.copy_expert(query, sink)
+
+    growth = _growth(ctx, ctx.spawn(read if case == "read" else copy_to), before)
+
+    assert growth < GRASP
+    assert sink.size == 250_000 * 100
+
+
+@each("copy_from", "write")
+def test_flood_of_notices_does_not_deadlock(ctx: Context, case: str) -> None:
+    cur = ctx.connect(ctx.proxy().dsn).cursor()
+    cur.execute(
+        """
+        create temp table t (data text);
+        create function pg_temp.shout() returns trigger language plpgsql as
+        $$ begin raise notice '%', repeat('x', 2000); return new; end $$;
+        create trigger shout before insert on t
+        for each row execute function pg_temp.shout()
+        """
+    )
+    text = "".join(f"{number}\n" for number in range(10_000))
+    ctx.proxy().drip(4 * MEGABYTE, 0.001, "both")
+
+    if case == "copy_from":
+        cur.copy_from(io.StringIO(text), "t", size=1000)
+    else:
+        with cur.copy("copy t from stdin") as copy:
+            for line in text.splitlines(keepends=True):
+                copy.write(line)
+
+    assert cur.rowcount == 10_000
+    assert cur.connection.notices[-1] == f"NOTICE:  {'x' * 2000}\n"
