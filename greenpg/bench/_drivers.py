@@ -68,6 +68,10 @@ DRIVERS: Mapping[str, Driver] = {
     "greenpg": Driver(("psycopg2",), _greenpg),
     "psycopg": Driver(("psycopg",), _psycopg, patched=True),
     "asyncpg": Driver(("asyncpg",), None),
+    "psycopg_pool": Driver(("psycopg", "psycopg_pool"), _psycopg, patched=True),
+    "QueuePool": Driver(("psycopg2", "psycogreen", "sqlalchemy"), _psycogreen, patched=True),
+    "db_pool": Driver(("psycopg2", "psycogreen"), _psycogreen, patched=True),
+    "example": Driver(("psycopg2", "psycogreen"), _psycogreen, patched=True),
 }
 
 

@@ -109,12 +109,15 @@ class Pool:
                 slot = self.state.take(now)
                 if slot is not None:
                     conn, slot.conn = slot.conn, None  # now the holder alone keeps it alive
+                else:
+                    waiter = self._line_up(now)
             finally:
                 self._owner = 0
         if slot is None or slot.stale or slot.peek(0):
             if slot is not None:
                 slot.conn = conn
-            slot = self._await(slot, timeout, now)
+                waiter = self._suspect(slot)
+            slot = self._await(waiter, now, self.timeout if timeout is None else timeout)
             conn, slot.conn = slot.conn, None
         slot.holder = frame.f_code, frame.f_lasti
         if self._keeps_stacks:
@@ -130,62 +133,64 @@ class Pool:
             self.take_back(slot, conn, self.condition(conn))
             raise
 
-    def _await(self, slot: Slot | None, timeout: float | None, began: float) -> Slot:
-        """Wait for a connection, first for the check of the one given, if any."""
-        seconds = self.timeout if timeout is None else timeout
+    def _line_up(self, now: float) -> Waiter:
+        """Stand in line; called with the lock held."""
+        state = self.state
         try:
-            while slot is None or slot.stale or slot.peek(0):
-                slot = self._stand_in_line(slot, began + seconds, seconds)
+            if not self.backend.can_wait():
+                raise ProgrammingError(IN_HUB)
+            if not state.open:
+                self._open_or_refuse(now)
+            waiter = Waiter(self.backend.event())
+            if not state.queue(waiter, now):
+                text = f"pool {self.name!r}: too many wait already ({load(state, now)})"
+                raise TooManyRequests(text)
         except BaseException:
             self.stats.requests_errors += 1
             raise
-        finally:
-            self.stats.requests_wait += monotonic() - began
-        return slot
+        self.stats.requests_queued += 1
+        return waiter
+
+    def _open_or_refuse(self, now: float) -> None:
+        if self.state.ended:
+            raise PoolClosed(f"pool {self.name!r} is closed")
+        if not self.opens_itself:
+            text = f"pool {self.name!r} is not open yet; call open(), or use it in a with"
+            raise PoolClosed(text)
+        self.state.begin(now)
+
+    def _suspect(self, slot: Slot) -> Waiter:
+        """Have a connection that was just taken checked, and stand first in line."""
+        if not self.backend.can_wait():
+            self.tell(self.state.give_back, slot)
+            raise ProgrammingError(IN_HUB)
+        waiter = Waiter(self.backend.event())
+        self.tell(self.state.suspect, slot, [] if slot.stale else self._spoken(), waiter)
+        return waiter
 
     def _spoken(self) -> list[Slot]:
         """Return the idle slots on whose connections the server has said something, or ended."""
         slots = tuple(self.state.idle)
         return list(compress(slots, self.driver.spoken([slot.conn for slot in slots])))
 
-    def _stand_in_line(self, slot: Slot | None, deadline: float, seconds: float) -> Slot:
-        if not self.backend.can_wait():
-            if slot is not None:
-                self.tell(self.state.give_back, slot)
-            raise ProgrammingError(IN_HUB)
-        waiter = Waiter(self.backend.event())
-        if not self.tell(self._line_up, slot, waiter):
-            raise TooManyRequests(f"pool {self.name!r}: too many wait already ({self._load()})")
+    def _await(self, waiter: Waiter, began: float, seconds: float) -> Slot:
+        """Wait for a connection on which the server has not said anything since its last use."""
         try:
-            return self._served(waiter, deadline, seconds)
+            if self.state.effects:
+                self._perform()
+            while (slot := self._served(waiter, began, seconds)).peek(0):
+                waiter = self._suspect(slot)
         except BaseException:
+            self.stats.requests_errors += 1
             self.tell(self.state.abandon, waiter)
             raise
+        finally:
+            self.stats.requests_wait += monotonic() - began
+        return slot
 
-    def _line_up(self, slot: Slot | None, waiter: Waiter, now: float) -> bool:
-        state = self.state
-        if not state.open:
-            self._open_or_refuse(slot, now)
-        self.stats.requests_queued += 1
-        if slot is None:
-            return state.queue(waiter, now)
-        state.suspect(slot, [] if slot.stale else self._spoken(), waiter, now)
-        return True
-
-    def _open_or_refuse(self, slot: Slot | None, now: float) -> None:
-        if slot is not None:
-            self.state.give_back(slot, now)
-        if self.state.ended:
-            raise PoolClosed(f"pool {self.name!r} is closed")
-        if not self.opens_itself:
-            raise PoolClosed(
-                f"pool {self.name!r} is not open yet; call open(), or use it in a with"
-            )
-        self.state.begin(now)
-
-    def _served(self, waiter: Waiter, deadline: float, seconds: float) -> Slot:
-        left = deadline - monotonic()
+    def _served(self, waiter: Waiter, began: float, seconds: float) -> Slot:
         if not waiter.event.is_set():
+            left = began + seconds - monotonic()
             waiter.event.wait(None if left == inf else max(left, 0.0))
         if waiter.error is not None:
             raise waiter.error

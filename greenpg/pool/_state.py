@@ -52,6 +52,7 @@ class PoolState:
         self.watches: list[tuple[Waiter, Callable[[], bool]]] = []
         self.open = False
         self.ended = False
+        self.error: Exception | None = None  # what waiters get once it has ended
         self.surplus = False  # more slots than max_size, after a resize
         self.failures = 0  # connects in a row
         self.failing_since = inf
@@ -80,15 +81,22 @@ class PoolState:
         if 0 < self.limits.max_waiting <= len(self.waiters):
             return False
         self.waiters.append(waiter)
-        self._feed(now)
-        self.grow(now)
+        if self.idle:
+            self._feed(now)
+        if len(self.slots) < self.limits.max_size:
+            self.grow(now)
         return True
 
     def suspect(self, slot: Slot, others: list[Slot], waiter: Waiter, now: float) -> None:
         """Have a connection that was just taken checked, and then such idle ones as look alike.
 
-        Its taker waits before all others.
+        Its taker waits before all others; not for a pool that has been closed meanwhile.
         """
+        if self.ended:
+            waiter.error = self.error
+            self.effects.append(("fail", waiter))
+            self.give_back(slot, now)
+            return
         del self.lent[slot.key]
         slot.uses -= 1
         self.waiters.appendleft(waiter)
@@ -318,7 +326,7 @@ class PoolState:
 
     def end(self, error: Exception, now: float) -> None:
         """Close the pool: waiters fail, connections go as they come back."""
-        self.open, self.ended = False, True
+        self.open, self.ended, self.error = False, True, error
         self.drain(now)
         while self.waiters:
             waiter = self.waiters.popleft()

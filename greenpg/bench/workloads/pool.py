@@ -1,0 +1,62 @@
+"""`with pool.connection()` by one task that never has to wait."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from greenpg.bench._meter import meter
+from greenpg.bench._model import Contender, Job, Metric, Target, Workload
+from greenpg.bench._pools import lender
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+UNITS = 5000
+SIZE = 4
+
+
+def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+    lend = lender(job.contender, job.dsn, SIZE)
+
+    def lap(times: int) -> None:
+        for _ in range(times):
+            with lend():
+                pass
+
+    lap(100)
+
+    def measure() -> Mapping[str, float]:
+        lap(10)  # the first loan after a rest costs a ping
+        with meter() as reading:
+            lap(UNITS)
+        return {"cpu": reading.cpu / UNITS * 1e6}
+
+    return measure
+
+
+WORKLOAD = Workload(
+    name="pool",
+    title="with pool.connection(), nobody waiting",
+    groups=(
+        (
+            Contender("greenpg", "gevent"),
+            Contender("psycopg_pool", "gevent"),
+            Contender("QueuePool", "gevent"),
+            Contender("example", "gevent"),
+        ),
+        (
+            Contender("greenpg", "eventlet"),
+            Contender("QueuePool", "eventlet"),
+            Contender("db_pool", "eventlet"),
+        ),
+    ),
+    metrics=(Metric("cpu", "client CPU, us/loan", "{:.2f}"),),
+    targets=(
+        Target("greenpg/gevent", "cpu", 2.5),
+        Target("greenpg/eventlet", "cpu", 2.5),
+    ),
+    prepare=_prepare,
+    units=UNITS,
+    rounds=20,
+    quick=5,
+)

@@ -1,0 +1,128 @@
+"""64 tasks share 8 pooled connections; beside it the same work on 8 connections without a pool."""
+
+from __future__ import annotations
+
+import time
+from statistics import quantiles
+from typing import TYPE_CHECKING, Any
+
+from greenpg.bench._drivers import connector
+from greenpg.bench._hosts import HOSTS, crew
+from greenpg.bench._meter import meter
+from greenpg.bench._model import Contender, Job, Metric, Target, Workload
+from greenpg.bench._pools import lender
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+TASKS, SIZE = 64, 8
+TIMES = 50
+UNITS = TASKS * TIMES
+ALONE = "no pool"
+
+
+def _ask(conn: Any) -> None:
+    cursor = conn.cursor()
+    cursor.execute("select 1")
+    cursor.fetchone()
+    cursor.close()
+
+
+def _alone(job: Job) -> Callable[[], Mapping[str, float]]:
+    connect = connector(job.contender)
+    conns = [connect(job.dsn) for _ in range(SIZE)]
+    tasks = crew(HOSTS[job.contender.host], SIZE)
+
+    def work(conn: Any) -> None:
+        for _ in range(UNITS // SIZE):
+            _ask(conn)
+
+    def measure() -> Mapping[str, float]:
+        with meter() as reading:
+            for conn in conns:
+                tasks.start(work, conn)
+            tasks.finish()
+        return {"cpu": reading.cpu / UNITS * 1e6}
+
+    return measure
+
+
+def _together(job: Job) -> Callable[[], Mapping[str, float]]:
+    lend = lender(job.contender, job.dsn, SIZE)
+    tasks = crew(HOSTS[job.contender.host], TASKS)
+    waits: list[float] = []
+    clock = time.perf_counter
+
+    def work() -> None:
+        for _ in range(TIMES):
+            began = clock()
+            with lend() as conn:
+                waits.append(clock() - began)
+                _ask(conn)
+
+    def measure() -> Mapping[str, float]:
+        waits.clear()
+        with meter() as reading:
+            for _ in range(TASKS):
+                tasks.start(work)
+            tasks.finish()
+        return {"cpu": reading.cpu / UNITS * 1e6, **_spread(waits)}
+
+    return measure
+
+
+def _spread(waits: list[float]) -> Mapping[str, float]:
+    hundredths = quantiles(waits, n=100)
+    middle = hundredths[49]
+    return {
+        "p50": middle * 1e3,
+        "p99": hundredths[98] / middle,
+        "max": max(waits) / middle,
+    }
+
+
+def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+    measure = (_alone if job.contender.variant == ALONE else _together)(job)
+    measure()
+    return measure
+
+
+def _targets(host: str) -> tuple[Target, ...]:
+    name = f"greenpg/{host}"
+    return (
+        Target(name, "cpu", 6.0, f"{name} {ALONE}", against="difference"),
+        Target(name, "p99", 4.0),
+        Target(name, "max", 10.0),
+    )
+
+
+WORKLOAD = Workload(
+    name="poolqueue",
+    title=f"select 1 by {TASKS} tasks over {SIZE} pooled connections",
+    groups=(
+        (
+            Contender("greenpg", "gevent"),
+            Contender("greenpg", "gevent", ALONE),
+            Contender("psycopg_pool", "gevent"),
+            Contender("QueuePool", "gevent"),
+            Contender("example", "gevent"),
+        ),
+        (
+            Contender("greenpg", "eventlet"),
+            Contender("greenpg", "eventlet", ALONE),
+            Contender("QueuePool", "eventlet"),
+            Contender("db_pool", "eventlet"),
+        ),
+    ),
+    metrics=(
+        Metric("cpu", "client CPU, us/query"),
+        Metric("p50", "median wait, ms", "{:.2f}"),
+        Metric("p99", "p99 / median"),
+        Metric("max", "longest / median"),
+    ),
+    targets=(*_targets("gevent"), *_targets("eventlet")),
+    prepare=_prepare,
+    units=UNITS,
+    rounds=15,
+    quick=5,
+)
