@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from psycopg2 import Error, OperationalError, ProgrammingError
@@ -18,9 +19,10 @@ def cancel(conn: Any) -> None:
     """Cancel what runs on the connection; return when the server has taken the request."""
     state: State = conn._state
     _refuse(conn, state)
-    if state.inside or conn.async_:
-        _cancel_running(conn, state)
-        return
+    with _counted(state):
+        if state.inside or conn.async_:
+            _deliver(conn, state)
+            return
     state.acquire(state.current())  # nothing runs: keep a query from starting meanwhile
     try:
         _deliver(conn, state)
@@ -38,6 +40,21 @@ def cancel_block(conn: Any) -> None:
         cancel_query(conn, shield)
 
 
+@contextmanager
+def _counted(state: State) -> Iterator[None]:
+    """Keep the running operation from ending before the request has ended."""
+    if not state.cancels:
+        state.quiet = state.backend.event()
+    state.cancels += 1
+    state.chores = True
+    try:
+        yield
+    finally:
+        state.cancels -= 1
+        if not state.cancels and state.quiet is not None:
+            state.quiet.set()
+
+
 def _refuse(conn: Any, state: State) -> None:
     if conn.closed:
         raise closed()
@@ -49,20 +66,6 @@ def _refuse(conn: Any, state: State) -> None:
         raise OperationalError("asynchronous connection attempt underway")
     if not state.can_wait():
         raise ProgrammingError(IN_HUB)
-
-
-def _cancel_running(conn: Any, state: State) -> None:
-    """Cancel with the running operation not ending before the request has ended."""
-    if not state.cancels:
-        state.quiet = state.backend.event()
-    state.cancels += 1
-    state.chores = True
-    try:
-        _deliver(conn, state)
-    finally:
-        state.cancels -= 1
-        if not state.cancels and state.quiet is not None:
-            state.quiet.set()
 
 
 def _deliver(conn: Any, state: State) -> None:

@@ -9,7 +9,7 @@ from math import inf
 from time import monotonic
 from typing import Any, Final
 
-from psycopg2 import Error, InterfaceError, OperationalError
+from psycopg2 import Error, InterfaceError, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 
@@ -101,7 +101,10 @@ def interrupted(conn: Any, state: State, exc: BaseException) -> None:
 
     If that fails `exc` is raised here, upon which psycopg2 closes the connection.
     """
-    shield = Shield(state.backend, exc, CLOSE_TIMEOUT if state.closing else state.cancel_timeout)
+    seconds = state.cancel_timeout
+    if state.closing:
+        seconds = min(seconds, CLOSE_TIMEOUT)
+    shield = Shield(state.backend, exc, seconds)
     try:
         if state.patient:
             _drain(conn, state.fd, state.wait, shield)
@@ -252,19 +255,21 @@ def _put_right(conn: Any, state: State) -> BaseException | None:
         c_connection.close(conn)
     if conn.closed:
         state.waiter.close()
-    elif pending is not None:
+    elif pending is not None or (state.broken and _outside(conn)):
         _after_interrupt(conn, state)
         pending = state.pending
     elif state.doomed:
         status = _transaction_status(conn)
         undone = state.undoing and status == ext.TRANSACTION_STATUS_INTRANS
-        state.doomed = not undone and status != ext.TRANSACTION_STATUS_IDLE
+        ended = status == ext.TRANSACTION_STATUS_IDLE and conn.status != ext.STATUS_BEGIN
+        state.doomed = not undone and not ended
+    state.broken = False
     return pending
 
 
 def _end_stray_copy(conn: Any, state: State) -> BaseException | None:
     """End the COPY that plain `execute()` has begun, of which psycopg2 lets go half-way."""
-    shield = Shield(state.backend, None, state.cancel_timeout)
+    shield = Shield(state.backend, state.pending, state.cancel_timeout)
     try:
         cancel_query(conn, shield)
         for fd, events in finish(conn.pgconn_ptr, state.fd):
@@ -287,14 +292,22 @@ def _await_cancels(conn: Any, state: State, quiet: Event) -> BaseException | Non
 
 
 def _after_interrupt(conn: Any, state: State) -> None:
-    if conn.status == ext.STATUS_BEGIN and _idle(conn):
+    if _outside(conn):
         state.patient = True
         try:
             c_connection.rollback(conn)  # else psycopg2 would send no BEGIN for what follows
+        except ProgrammingError:  # PREPARE failed: its tpc_rollback() is to come
+            state.doomed = True
+            return
         except Error:
             c_connection.close(conn)
             return
-    state.doomed = not _idle(conn)
+    state.doomed = conn.status == ext.STATUS_BEGIN or not _idle(conn)
+
+
+def _outside(conn: Any) -> bool:
+    """Tell whether psycopg2 takes a transaction to be open that has ended."""
+    return conn.status == ext.STATUS_BEGIN and _idle(conn)
 
 
 def _idle(conn: Any) -> bool:

@@ -77,6 +77,7 @@ class State:
     __slots__ = (
         "backend",
         "barred",
+        "broken",
         "calls",
         "can_wait",
         "cancel_timeout",
@@ -144,6 +145,7 @@ class State:
         self.pending: BaseException | None = None  # what interrupted the running operation
         self.job: Job | None = None  # what the running COPY is to do
         self.stray = False  # psycopg2 may have let go of a COPY half-way
+        self.broken = False  # an operation failed half-way: psycopg2's status may be wrong
         self.barred = False  # libpq refuses to send more of the interrupted operation
         self.cancels = 0  # cancel requests of other tasks under way
         self.quiet: Event | None = None  # set when the last of them has ended
@@ -216,7 +218,8 @@ class State:
         """Take the lock over several operations; `relinquish` undoes one `acquire`."""
         if self.held.setdefault(0, me) != me:
             deadline = None if timeout is None else monotonic() + timeout
-            self._queue(me, _nearer(deadline, self.deadlines.get(me)), first)
+            own = None if first else self.deadlines.get(me)
+            self._queue(me, _nearer(deadline, own), first)
         self.thread = _ident()
         self.chores = True
         self.depth += 1  # last: Ctrl-C can land only where something was called
@@ -364,7 +367,7 @@ class State:
         """Tell whether leaving needs more than to pass the lock on."""
         return bool(
             self.pending is not None or self.doomed or self.closing or self.cancels
-            or self.barred or self.stray or self.notifies is not None
+            or self.barred or self.broken or self.stray or self.notifies is not None
         )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from ._repair import closed, leave
 from ._state import State
 from ._wait import wait_callback
 from .cursor import Cursor, derived_class, green_cursor_class
+from .errors import DeadlineExceeded
 from .lobject import Lobject
 from .pipeline import Pipeline
 from .sync import ConnectionLock, Deadline
@@ -31,6 +32,7 @@ _T = TypeVar("_T")
 _cursor = c_connection.cursor
 _lobject: Any = c_connection.lobject
 _c_notifies: Final[Any] = c_connection.notifies
+AGAIN: Final = 0.02  # seconds until close() interrupts again
 _CALLS_AT_A_STRETCH: Final = 100
 _c_factory: Final[Any] = c_connection.cursor_factory
 _c_dsn: Final[Any] = c_connection.dsn
@@ -101,6 +103,9 @@ class Connection(c_connection):
         state.enter(patient)
         try:
             return method(self, *args)
+        except BaseException:
+            state.broken = True
+            raise
         finally:
             state.inside = False
             leave(self, state)
@@ -177,7 +182,16 @@ class Connection(c_connection):
         state.close_soon()
         state.waiter.interrupt(closed())
         if state.can_wait():
-            state.acquire(state.current(), first=True)
+            self._close_after(state)
+
+    def _close_after(self, state: State) -> None:
+        """Close once the other task is out of C, unless it has closed: it may keep the lock."""
+        while not self.closed:
+            try:
+                state.acquire(state.current(), AGAIN, first=True)
+            except DeadlineExceeded:  # a thread may have been only about to wait
+                state.waiter.interrupt(closed())
+                continue
             try:
                 self._close(state)
             finally:
@@ -214,6 +228,11 @@ class Connection(c_connection):
             return c_connection.poll(self)
         return self._run(c_connection.poll)
 
+    def __exit__(self, kind: Any, exc: Any, trace: Any) -> None:
+        """Commit, or roll back after an exception; one that closed the connection is not hidden."""
+        if kind is None or not self.closed:
+            c_connection.__exit__(self, kind, exc, trace)
+
     def set_client_encoding(self, encoding: str) -> None:
         """Set the client encoding, ending the open transaction."""
         self._run(c_connection.set_client_encoding, encoding)
@@ -242,7 +261,12 @@ class Connection(c_connection):
 
     def tpc_commit(self, *xid: Any) -> None:
         """Commit a two-phase transaction; interrupted, it may have been committed."""
-        self._run(c_connection.tpc_commit, *xid, patient=False)
+        try:
+            self._run(c_connection.tpc_commit, *xid, patient=False)
+        except BaseException:
+            if not xid and not self.closed and self.status == ext.STATUS_READY:
+                self._run(_forget_xid)
+            raise
 
     def tpc_rollback(self, *xid: Any) -> None:
         """Roll back a two-phase transaction."""
@@ -317,6 +341,15 @@ class Connection(c_connection):
         listen to before, and the other tasks' turn.
         """
         return Notifications(self, channels, timeout)
+
+
+def _forget_xid(conn: Connection) -> None:
+    """Free psycopg2 of the xid that it keeps when COMMIT fails, and that bars all else."""
+    try:
+        c_connection.rollback(conn)  # sends nothing
+    except ProgrammingError:
+        c_connection.tpc_begin(conn, "greenpg")
+        c_connection.tpc_rollback(conn)
 
 
 def green_connection_class(base: type) -> type:

@@ -305,6 +305,13 @@ class NamedCursor(Cursor):
     def __next__(self) -> Any:
         return self._run(c_cursor.__next__)
 
+    def __exit__(self, kind: Any, exc: Any, trace: Any) -> None:
+        try:
+            self.close()
+        except Error:
+            if kind is None:  # else the block's own exception says more
+                raise
+
 
 green_cursors: Final[dict[type, type]] = {c_cursor: Cursor}  # psycopg2's C classes and ours
 
