@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from greenpg.backend import Backend
 
-__all__ = ["Heartbeat", "Stalled", "calibrated", "heartbeat"]
+__all__ = ["Heartbeat", "Stalled", "calibrated", "clock", "heartbeat"]
 
 INTERVAL: Final = 0.005
 IDLE_SECONDS: Final = 0.5
@@ -59,10 +59,10 @@ class Heartbeat:
             task.join()
 
     def _run(self) -> None:
-        self._beaten = _clock()
+        self._beaten = clock()
         while not self._stopped:
             self._backend.sleep(INTERVAL)
-            now = _clock()
+            now = clock()
             self.longest = max(self.longest, now - self._beaten)
             self._beaten = now
             self.beats += 1
@@ -90,7 +90,8 @@ def calibrated(backend: Backend) -> float:
     return _limits[backend.name]
 
 
-def _clock() -> float:
+def clock() -> float:
+    """Return the seconds that this thread has waited or run; waiting for a core does not count."""
     return time.monotonic() - _waited_for_a_core()
 
 

@@ -26,14 +26,15 @@ class Proxy:
     Each call replaces what was said before for the same way, and returns once it is in force.
     """
 
-    def __init__(self, dsn: str, *, tls: bool = False) -> None:
+    def __init__(self, dsn: str, *, tls: bool | Path = False) -> None:
         """Start the proxy's process, which ends when this one does.
 
-        With `tls` clients speak TLS to it, whatever the server can; CERTIFICATE is its own root.
+        With `tls` clients speak TLS to it, whatever the server can; CERTIFICATE, which is its own
+        root, is replaced by the certificate and key in the file that `tls` names.
         """
         server: dict[str, Any] = parse_dsn(dsn)
         host = server.get("hostaddr") or server.get("host") or NO_HOST
-        arguments = [host, str(server.get("port", 5432)), *([str(CERTIFICATE)] if tls else [])]
+        arguments = [host, str(server.get("port", 5432)), *_certificate(tls)]
         self._child = Child(f"{__package__}._proxy_server", *arguments)
         self.port: Final[int] = self._child.greeting["port"]
         here: dict[str, Any] = {"host": "127.0.0.1", "hostaddr": "127.0.0.1", "port": self.port}
@@ -92,3 +93,7 @@ class Proxy:
 
     def _set(self, way: Way, scope: Scope, **manner: Any) -> None:
         self._child.ask("set", way=way, scope=scope, manner=manner)
+
+
+def _certificate(tls: bool | Path) -> list[str]:
+    return [str(CERTIFICATE if tls is True else tls)] if tls else []

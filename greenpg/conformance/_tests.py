@@ -11,7 +11,8 @@ __all__ = ["MODULES", "Skip", "Test", "discover", "each", "limit", "needs", "rai
 
 MODULES: Final = (
     "seam", "tasks", "sharing", "inside", "watcher", "hub", "os_threads", "forks", "interrupts",
-    "deadlines", "cancelling", "closing", "storm", "startup", "copy", "copy_stopped", "lobject",
+    "deadlines", "cancelling", "closing", "connecting", "authenticating",
+    "storm", "startup", "copy", "copy_stopped", "lobject",
     "pool",
 )  # fmt: skip
 SECONDS: Final = 15.0

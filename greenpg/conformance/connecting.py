@@ -1,0 +1,363 @@
+"""Connecting is green: names, timeouts, several hosts, what the server is to be, service files."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import patch
+
+from psycopg2 import OperationalError
+from psycopg2.extensions import make_dsn, parse_dsn
+
+import greenpg
+
+from ._heartbeat import clock
+from ._storm_strikes import Run, Strike, Striker
+from ._tests import each, limit, needs, raises
+
+if TYPE_CHECKING:
+    from ._context import Context
+
+HERE: Final = "127.0.0.1"
+NOWHERE: Final = "::1"  # the proxy does not listen there
+NAME: Final = "db.greenpg.test"  # which no name server knows
+TIMEOUT: Final = 1.0
+PRECISION: Final = 0.2
+CONNECTS: Final = 16
+
+
+class Resolver:
+    """A backend that knows some names, and whose `asked` tells who asked for which."""
+
+    def __init__(self, backend: Any, names: dict[str, list[str]]) -> None:
+        self.asked: list[str] = []
+        self._backend = backend
+        self._names = names
+
+    def resolve(self, host: str, port: int) -> list[tuple[Any, ...]]:
+        """Return the addresses of a name."""
+        self.asked.append(host)
+        if host not in self._names:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(0, socket.SOCK_STREAM, 6, "", (address, port)) for address in self._names[host]]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+
+def _dsn(ctx: Context, host: str = HERE, port: str = "", **options: str) -> str:
+    """Return the DSN of the server behind the proxy, with other hosts."""
+    params: dict[str, Any] = {**parse_dsn(ctx.proxy().dsn), "host": host, **options}
+    params.pop("hostaddr", None)
+    made: str = make_dsn(**{**params, "port": port or str(ctx.proxy().port)})
+    return made
+
+
+def _answers(conn: Any) -> bool:
+    with conn.cursor() as cur:
+        cur.execute("select 7")
+        rows: list[tuple[int]] = cur.fetchall()
+    return rows == [(7,)]
+
+
+@contextmanager
+def _listening(backlog: int = 8) -> Iterator[str]:
+    """Give the port of a socket to which one can connect, but which never says a word."""
+    with socket.socket() as silent:
+        silent.bind((HERE, 0))
+        silent.listen(backlog)
+        yield str(silent.getsockname()[1])
+
+
+@contextmanager
+def _refusing() -> Iterator[str]:
+    """Give a port at which nobody listens."""
+    with socket.socket() as bound:
+        bound.bind((HERE, 0))
+        yield str(bound.getsockname()[1])
+
+
+# Names
+
+
+@each("one name", "two names", "name and address")
+def test_names_are_resolved_by_the_backend(ctx: Context, case: str) -> None:
+    hosts = {"one name": NAME, "two names": f"{NAME},{NAME}", "name and address": f"{NAME},{HERE}"}
+    backend = Resolver(ctx.backend, {NAME: [HERE]})
+
+    conn = ctx.connect(_dsn(ctx, hosts[case]), backend=backend)
+
+    assert backend.asked == [NAME]
+    assert conn.info.host == NAME
+    assert _answers(conn)
+
+
+def test_addresses_are_not_resolved(ctx: Context) -> None:
+    backend = Resolver(ctx.backend, {})
+
+    assert _answers(ctx.connect(_dsn(ctx, HERE), backend=backend))
+    assert _answers(ctx.connect(ctx.proxy().dsn, backend=backend))
+    assert backend.asked == []
+
+
+def test_name_is_resolved_while_others_run(ctx: Context) -> None:
+    with ctx.heartbeat():
+        conn = ctx.connect(_dsn(ctx, "localhost"))
+
+    assert _answers(conn)
+
+
+def test_unknown_name(ctx: Context) -> None:
+    backend = Resolver(ctx.backend, {})
+
+    with raises(OperationalError, words=f'could not translate host name "{NAME}" to address'):
+        ctx.connect(_dsn(ctx, NAME), backend=backend)
+
+
+def test_addresses_of_a_name_are_tried_in_turn(ctx: Context) -> None:
+    backend = Resolver(ctx.backend, {NAME: [NOWHERE, HERE]})
+
+    conn = ctx.connect(_dsn(ctx, NAME), backend=backend)
+
+    assert _answers(conn)
+    assert conn.info.host == NAME
+    assert parse_dsn(conn.dsn)["host"] == NAME
+
+
+# Several hosts, and time
+
+
+@each("refused", "unknown", "silent", "hanging up")
+def test_next_host_is_tried(ctx: Context, case: str) -> None:
+    first = "nobody.greenpg.test" if case == "unknown" else HERE
+    backend = Resolver(ctx.backend, {NAME: [HERE]})
+    with _refusing() as refused, _listening() as silent, _hanging_up(ctx) as rude:
+        port = {"silent": silent, "hanging up": rude}.get(case, refused)
+        dsn = _dsn(ctx, f"{first},{NAME}", f"{port},{ctx.proxy().port}", connect_timeout="1")
+
+        with ctx.heartbeat():
+            conn = ctx.connect(dsn, backend=backend)
+
+    assert _answers(conn)
+    assert conn.info.port == ctx.proxy().port
+    assert parse_dsn(conn.dsn) == parse_dsn(dsn)
+
+
+@contextmanager
+def _hanging_up(ctx: Context) -> Iterator[str]:
+    """Give a port at which one is hung up on at once."""
+    sockets = ctx.sockets()
+    server = sockets.socket()
+    server.bind((HERE, 0))
+    server.listen(8)
+
+    def serve() -> None:
+        with suppress(OSError):  # the test is over
+            while True:
+                server.accept()[0].close()
+
+    task = ctx.spawn(serve)
+    try:
+        yield str(server.getsockname()[1])
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        task.kill()
+
+
+@each("connect_timeout", "PGCONNECT_TIMEOUT", "service file")
+def test_silent_host_fails_at_its_timeout(ctx: Context, case: str) -> None:
+    with _listening() as port, _service(connect_timeout=1) as service:
+        environ = {"PGCONNECT_TIMEOUT": "1"} if case == "PGCONNECT_TIMEOUT" else {}
+        options = {"connect_timeout": {"connect_timeout": "1"}, "service file": service}.get(case)
+        dsn = _dsn(ctx, HERE, port, **(options or {}))
+        with patch.dict(os.environ, environ):
+            _fails_after(ctx, dsn, TIMEOUT)
+
+
+def test_every_host_has_the_timeout(ctx: Context) -> None:
+    with _listening() as one, _listening() as other:
+        dsn = _dsn(ctx, f"{HERE},{HERE}", f"{one},{other}", connect_timeout="1")
+
+        error = _fails_after(ctx, dsn, 2 * TIMEOUT)
+
+    assert f"port {one} failed: timeout expired" in error
+    assert f"port {other} failed: timeout expired" in error
+
+
+def _fails_after(ctx: Context, dsn: str, seconds: float) -> str:
+    began = clock()
+    with ctx.heartbeat(), raises(OperationalError, words="timeout expired") as witness:
+        ctx.connect(dsn)
+    took = clock() - began
+    assert abs(took - seconds) < PRECISION, f"{took:.2f} s"
+    return str(witness.error)
+
+
+@limit(30)
+def test_server_that_stops_answering_half_way_fails_at_the_timeout(ctx: Context) -> None:
+    for size in (1, 9, 60):
+        ctx.proxy().drip(size, 0.2, scope="coming")
+
+        _fails_after(ctx, _dsn(ctx, HERE, connect_timeout="1"), TIMEOUT)
+
+
+def test_connecting_is_green(ctx: Context) -> None:
+    ctx.proxy().delay(0.05, way="both")
+
+    with ctx.heartbeat():
+        conn = ctx.connect(_dsn(ctx))
+
+    ctx.proxy().flow()
+    assert _answers(conn)
+
+
+# What the server is to be
+
+
+@each("any", "read-write", "primary", "prefer-standby")
+def test_primary_is_what_is_wanted(ctx: Context, case: str) -> None:
+    for hosts in (HERE, f"{HERE},{HERE}", NAME):
+        backend = Resolver(ctx.backend, {NAME: [NOWHERE, HERE]})
+
+        conn = ctx.connect(_dsn(ctx, hosts, target_session_attrs=case), backend=backend)
+
+        assert _answers(conn)
+
+
+@each("standby", "read-only")
+def test_primary_is_not_what_is_wanted(ctx: Context, case: str) -> None:
+    for hosts in (HERE, f"{HERE},{HERE}", NAME):
+        backend = Resolver(ctx.backend, {NAME: [HERE]})
+
+        with raises(OperationalError, words="standby" if case == "standby" else "read-only"):
+            ctx.connect(_dsn(ctx, hosts, target_session_attrs=case), backend=backend)
+
+
+def test_server_that_is_read_only(ctx: Context) -> None:
+    options = {"options": "-c default_transaction_read_only=on"}
+
+    conn = ctx.connect(_dsn(ctx, f"{HERE},{HERE}", target_session_attrs="read-only", **options))
+
+    assert _answers(conn)
+    with raises(OperationalError, words="read-only"):
+        ctx.connect(_dsn(ctx, f"{HERE},{HERE}", target_session_attrs="read-write", **options))
+
+
+@each("hosts", "addresses")
+def test_load_is_balanced(ctx: Context, case: str) -> None:
+    one, other = ctx.proxy(), ctx.proxy(tls=True)
+    ports = f"{one.port},{other.port}"
+    dsn = _dsn(ctx, f"{NAME},{NAME}", ports, load_balance_hosts="random")
+    if case == "addresses":
+        dsn = make_dsn(dsn, host="", hostaddr=f"{HERE},{HERE}")
+    before = one.accepted(), other.accepted()
+
+    for _ in range(CONNECTS):
+        with closing(ctx.connect(dsn, backend=Resolver(ctx.backend, {NAME: [HERE]}))) as conn:
+            assert _answers(conn)
+
+    assert one.accepted() > before[0]
+    assert other.accepted() > before[1]
+
+
+def test_hosts_are_tried_in_order_unless_told_otherwise(ctx: Context) -> None:
+    one, other = ctx.proxy(), ctx.proxy(tls=True)
+    before = other.accepted()
+
+    for _ in range(CONNECTS // 4):
+        with closing(ctx.connect(_dsn(ctx, f"{HERE},{HERE}", f"{one.port},{other.port}"))):
+            pass
+
+    assert other.accepted() == before
+
+
+# Service files
+
+
+@contextmanager
+def _service(**options: object) -> Iterator[dict[str, str]]:
+    """Write a service file and give the option that names the service in it."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "services.conf")
+        lines = [f"{key}={value}\n" for key, value in options.items()]
+        path.write_text("".join(("[greenpg_test]\n", *lines)))
+        with patch.dict(os.environ, {"PGSERVICEFILE": str(path)}):
+            yield {"service": "greenpg_test"}
+
+
+@each("service=", "PGSERVICE", "both")
+def test_service_file(ctx: Context, case: str) -> None:
+    params = parse_dsn(_dsn(ctx, f"{NAME},{HERE}"))
+    backend = Resolver(ctx.backend, {NAME: [HERE]})
+    environ = {"PGSERVICE": {"PGSERVICE": "greenpg_test"}, "both": {"PGSERVICE": "another"}}
+    with _service(**params, connect_timeout=3) as option, patch.dict(os.environ):
+        os.environ.update(environ.get(case, {}))
+        before = os.environ.get("PGSERVICE")
+
+        given: dict[str, Any] = {} if case == "PGSERVICE" else option
+        with closing(greenpg.connect("", backend=backend, **given)) as conn:
+            assert backend.asked == [NAME]
+            assert _answers(conn)
+
+        assert os.environ.get("PGSERVICE") == before
+
+
+# Interrupts
+
+
+@needs("hub")
+@limit(30)
+@each("one host", "two hosts", "a name")
+def test_interrupt_at_any_wait_leaves_nothing(ctx: Context, case: str) -> None:
+    hosts = {"one host": HERE, "two hosts": f"{HERE},{HERE}", "a name": "localhost"}
+    dsn = _dsn(ctx, hosts[case])
+    sessions, descriptors = ctx.server.sessions(ctx.name), ctx.descriptors()
+    landed = 0
+
+    for wait in range(1, 9):
+        striker = Striker(ctx.backend)
+        strike = Strike("throw", wait, 0.0)
+        run = Run(striker, ctx.description, None, [strike], lambda: None)
+        run.perform(_connecting(dsn, striker))
+
+        assert run.error is (strike.error if strike.landed else None), repr(run.error)
+        ctx.wait_until(lambda: ctx.descriptors() == descriptors, "its socket is closed", 2)
+        ctx.wait_until(lambda: ctx.server.sessions(ctx.name) == sessions, "its session is over", 2)
+        landed += strike.landed
+
+    assert landed > 2
+
+
+def _connecting(dsn: str, backend: Any) -> Iterator[None]:
+    greenpg.connect(dsn, backend=backend).close()
+    yield
+
+
+@needs("kill")
+@each("timeout", "kill")
+def test_interrupt_of_a_silent_host_comes_out(ctx: Context, case: str) -> None:
+    descriptors = ctx.descriptors()
+    with _listening() as port:
+        dsn = _dsn(ctx, f"{HERE},{HERE}", f"{port},{ctx.proxy().port}", connect_timeout="5")
+
+        def connect() -> None:
+            if case == "kill":
+                ctx.connect(dsn)
+            with ctx.timeout(0.05):
+                ctx.connect(dsn)
+
+        task = ctx.spawn(connect)
+        ctx.backend.sleep(0.05)
+        if case == "kill":
+            task.kill()
+        task.join(2)
+
+    assert task.error is not None
+    assert not isinstance(task.error, (greenpg.Error, AssertionError)), repr(task.error)
+    ctx.wait_until(lambda: ctx.descriptors() == descriptors, "its socket is closed", 2)
