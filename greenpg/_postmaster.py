@@ -1,4 +1,4 @@
-"""The supervisor of an embedded server: `python -m greenpg._postmaster BIN SETTINGS`."""
+"""The supervisor of an embedded server: `python -m greenpg._postmaster BIN SETTINGS [SOURCE]`."""
 
 from __future__ import annotations
 
@@ -48,9 +48,12 @@ rm -rf "$1"
 class Cluster:
     """One data directory, the postmaster that runs on it and the sentinel that outlives us."""
 
-    def __init__(self, binaries: Path, settings: Mapping[str, str | int]) -> None:
+    def __init__(
+        self, binaries: Path, settings: Mapping[str, str | int], source: str | None = None
+    ) -> None:
         self._bin = binaries
         self._settings = settings
+        self._source = source  # the server to follow
         self._owner = _unprivileged_user(binaries)
         self._directory = Path(tempfile.mkdtemp(prefix="greenpg-", dir=_temporary(self._owner)))
         self._sentinel = subprocess.Popen(
@@ -69,7 +72,10 @@ class Cluster:
         """Make the data directory and start the server on a free port."""
         if self._owner is not None:
             os.chown(self._directory, self._owner.pw_uid, self._owner.pw_gid)
-        self._init()
+        if self._source is None:
+            self._init()
+        else:
+            self._copy(self._source)
         while True:
             self._port = free_port()
             self._configure()
@@ -120,10 +126,17 @@ class Cluster:
 
     def _init(self) -> None:
         command = ["initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        process = self._popen(*command, "--username=postgres", "--pgdata", str(self._data))
+        self._run(*command, "--username=postgres", "--pgdata", str(self._data))
+
+    def _copy(self, source: str) -> None:
+        command = ["pg_basebackup", "--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
+        self._run(*command, "--dbname", source, "--pgdata", str(self._data))
+
+    def _run(self, program: str, *arguments: str) -> None:
+        process = self._popen(program, *arguments)
         try:
             if process.wait(START_SECONDS) != 0:
-                raise ChildError(f"initdb in {self._bin} failed: {self._said_since(0)}")
+                raise ChildError(f"{program} in {self._bin} failed: {self._said_since(0)}")
         finally:
             process.kill()
 
@@ -252,12 +265,12 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(1)
 
 
-def main(binaries: str, settings: str) -> None:
+def main(binaries: str, settings: str, source: str | None = None) -> None:
     """Run a server until standard input ends or a signal says so."""
     ends = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     for number in ends:
         signal.signal(number, _leave)
-    cluster = Cluster(Path(binaries), json.loads(settings))
+    cluster = Cluster(Path(binaries), json.loads(settings), source)
     try:
         send(cluster.create())
         serve({"halt": cluster.halt, "resume": cluster.resume})

@@ -45,15 +45,18 @@ class EmbeddedServer:
         settings: Settings | None = None,
         *,
         binaries: Path | None = None,
+        source: str | None = None,
     ) -> None:
         """Start the server; `settings` go on top of DEFAULTS, `binaries` replace the wheel's.
 
+        With `source`, a connection string, it is a standby of that server.
         Raises ModuleNotFoundError without the wheel, ChildError if the server does not start.
         """
         self.version: Final = version
         self.bin: Final = binaries or _binaries(version)
         chosen = json.dumps({**DEFAULTS, **(settings or {})})
-        self._supervisor = Child("greenpg._postmaster", str(self.bin), chosen)
+        sources = [] if source is None else [source]
+        self._supervisor = Child("greenpg._postmaster", str(self.bin), chosen, *sources)
         facts = self._supervisor.greeting
         self.port: Final[int] = facts["port"]
         self.directory: Final = Path(facts["directory"])
@@ -93,6 +96,10 @@ class EmbeddedServer:
         """Stop the server in the way of pg_ctl's `mode` and start it on the same port."""
         self.halt(mode)
         self.resume()
+
+    def standby(self) -> EmbeddedServer:
+        """Start a server that follows this one, until `select pg_promote()` is run on it."""
+        return EmbeddedServer(self.version, binaries=self.bin, source=self.dsn)
 
     def stop(self) -> None:
         """Stop the server and remove its directory; any number of times."""

@@ -10,12 +10,14 @@ from psycopg2.pool import (
 from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
 
 from ._connection_pool import ConnectionPool
+from ._pool_set import PoolSet
 
 __all__ = [
     "AbstractConnectionPool",
     "ConnectionPool",
     "PoolClosed",
     "PoolError",
+    "PoolSet",
     "PoolTimeout",
     "SimpleConnectionPool",
     "ThreadedConnectionPool",

@@ -68,11 +68,13 @@ class ConnectionPool:
         on_release: Hook | None = None,
         on_connect: Hook | None = None,
         on_discard: Hook | None = None,
+        discard_on: tuple[type[BaseException], ...] = (),
     ) -> None:
         """Make a pool; psycopg_pool's parameters mean what they mean there.
 
         `reset` is "none", "rollback" (the default), "discard" or a function. The `on_` hooks
-        get the connection; `on_acquire` and `on_release` run in the borrower's task.
+        get the connection; `on_acquire` and `on_release` run in the borrower's task. A block
+        that ends with an error of `discard_on` costs its connection.
         """
         found = self._backend_finder(backend)
         reset = "rollback" if reset is None else reset
@@ -111,6 +113,7 @@ class ConnectionPool:
             verdicts=VERDICTS.get(reset, ALWAYS) if isinstance(reset, str) else ALWAYS,
             give_up=_giving_up(weakref.ref(self), reconnect_failed),
         )
+        self._pool.fatal = discard_on
         self._pool.on_acquire = on_acquire
         self._pool.on_release = on_release
         if open:

@@ -6,7 +6,7 @@ from sys import _getframe
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._seam import SOILED
+from ._seam import BROKEN, SOILED
 
 if TYPE_CHECKING:
     from ._pool import Pool
@@ -44,7 +44,9 @@ class Lease:
         assert slot is not None
         pool = self._pool
         condition = pool.condition(conn)
-        if condition == SOILED and kind is None:
+        if kind is not None and pool.fatal and issubclass(kind, pool.fatal):
+            condition = BROKEN
+        elif condition == SOILED and kind is None:
             try:
                 pool.driver.commit(conn)
             except BaseException:

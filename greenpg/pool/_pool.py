@@ -67,6 +67,7 @@ class Pool:
         self.timeout = timeout
         self.stats = Stats()
         self.state = PoolState(limits)
+        self.fatal: tuple[type[BaseException], ...] = ()  # what a block raises of a bad session
         self.on_acquire: Callable[[Any], object] | None = None
         self.on_release: Callable[[Any], object] | None = None
         self._find_backend = backend

@@ -436,7 +436,7 @@ def test_reset_can_be_a_function_and_its_failure_costs_the_connection(make):
 
 def test_an_unknown_reset_is_refused(dsn):
     with pytest.raises(ValueError, match="'rollback'"):
-        ConnectionPool(dsn, reset="everything")
+        ConnectionPool(dsn, reset="everything")  # type: ignore[arg-type]  # the test
 
 
 def test_check_is_called_before_each_loan(make):
@@ -612,7 +612,7 @@ def test_configure_must_leave_no_transaction(make):
 
 
 def test_giving_up_is_told(make):
-    told = []
+    told: list[ConnectionPool] = []
     pool = make(NOWHERE, reconnect_timeout=0.1, reconnect_failed=told.append)
     pool.open()
 

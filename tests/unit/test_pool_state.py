@@ -78,6 +78,7 @@ class Pool(RuleBasedStateMachine):
     def answer(self, name, waiter):
         assert waiter is self.waiters.pop(0), "served out of turn"
         if name == "serve":
+            assert waiter.slot is not None
             assert waiter.slot.phase is LENT
             self.served.append(waiter)
         else:

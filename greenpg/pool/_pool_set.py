@@ -1,0 +1,84 @@
+"""Pools for a primary server and its replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Final
+
+from psycopg2.extensions import make_dsn
+
+from greenpg.errors import ReadOnlySqlTransaction
+
+from ._connection_pool import ConnectionPool
+
+__all__ = ["PoolSet"]
+
+PRIMARY: Final = {"target_session_attrs": "read-write"}
+REPLICA: Final = {"target_session_attrs": "prefer-standby", "load_balance_hosts": "random"}
+
+
+class PoolSet:
+    """A pool of sessions that may write, `primary`, and one of sessions that may lag, `replica`.
+
+    `conninfo` names all servers, as in "host=a,b,c dbname=app". A primary is found wherever it
+    is; replicas are used in random order, those that cannot be reached are passed over, and with
+    none left the primary serves. A replica that was promoted keeps its sessions until they are
+    past `max_lifetime`; `replica.drain()` replaces them.
+    """
+
+    def __init__(
+        self,
+        conninfo: str = "",
+        *,
+        pool: Callable[..., ConnectionPool] = ConnectionPool,
+        primary: Mapping[str, Any] | None = None,
+        replica: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        """Make both pools with `options`; `primary` and `replica` go on top for one of them."""
+        name = options.pop("name", "pools")
+        lost = (*options.pop("discard_on", ()), ReadOnlySqlTransaction)
+        self.primary = pool(
+            make_dsn(conninfo, **PRIMARY),
+            **{"name": f"{name}.primary", "discard_on": lost, **options, **(primary or {})},
+        )
+        self.replica = pool(
+            make_dsn(conninfo, **REPLICA),
+            **{"name": f"{name}.replica", **options, **(replica or {})},
+        )
+
+    def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        """Open both; with `wait`, return when both are filled."""
+        for one in self._both():
+            one.open()
+        for one in self._both() if wait else ():
+            one.wait(timeout)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Close both; see `ConnectionPool.close`."""
+        try:
+            self.primary.close(timeout)
+        finally:
+            self.replica.close(timeout)
+
+    def get_stats(self) -> dict[str, dict[str, int]]:
+        """Return each pool's measures, by its name."""
+        return {one.name: one.get_stats() for one in self._both()}
+
+    def _both(self) -> tuple[ConnectionPool, ConnectionPool]:
+        return self.primary, self.replica
+
+    def __enter__(self) -> PoolSet:
+        """Open both, to be closed at the end of the block."""
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close both."""
+        self.close()

@@ -1,0 +1,265 @@
+"""Pools beside servers that restart, follow one another, or stand behind PgBouncer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from contextlib import contextmanager, suppress
+
+import psycopg2
+import pytest
+from psycopg2.extensions import make_dsn, parse_dsn
+
+import greenpg
+from greenpg.backend import current
+from greenpg.embedded import EmbeddedServer
+from greenpg.pool import ConnectionPool, PoolSet
+
+from .conftest import until
+
+PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin") or ""
+TASKS = 32
+
+
+class Load:
+    """Tasks that insert rows until told to stop; what was acknowledged and what failed is kept."""
+
+    def __init__(self, pool, spawn, tasks=TASKS):
+        self.good = []
+        self.errors = []
+        self.written = []
+        self._pool = pool
+        self._over = False
+        self.jobs = [spawn(self._work, number) for number in range(tasks)]
+
+    def _work(self, number):
+        count = 0
+        while not self._over:
+            count += 1
+            try:
+                with self._pool.connection() as conn, conn.cursor() as cur:
+                    cur.execute("insert into acknowledged values (%s, %s)", (number, count))
+            except psycopg2.Error as error:
+                self.errors.append(error)
+            else:
+                self.written.append((number, count))
+                self.good.append(time.monotonic())
+            current().sleep(0.002)
+
+    def stop(self):
+        self._over = True
+        for job in self.jobs:
+            job.result()
+
+
+def prepare(dsn):
+    conn = greenpg.connect(dsn)
+    with conn, conn.cursor() as cur:
+        cur.execute("create table acknowledged (task int, number int)")
+    conn.close()
+
+
+def rows(dsn):
+    conn = greenpg.connect(dsn)
+    with conn, conn.cursor() as cur:
+        cur.execute("select task, number from acknowledged")
+        found = set(cur.fetchall())
+    conn.close()
+    return found
+
+
+@contextmanager
+def server():
+    made = EmbeddedServer()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.mark.timeout(45)
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_a_restart_costs_what_is_in_use(spawn, mode):
+    with server() as ours:
+        prepare(ours.dsn)
+        pool = ConnectionPool(ours.dsn, min_size=4, max_size=8, timeout=10)
+        load = Load(pool, spawn)
+        until(lambda: len(load.good) > 50, "under load")
+
+        ours.halt(mode)
+        current().sleep(1)
+        ours.resume()
+        back = time.monotonic()
+
+        until(lambda: load.good[-1] > back, "works again")
+        first = next(moment for moment in load.good if moment > back) - back
+        load.stop()
+        pool.close()
+        assert len(load.errors) <= 8, load.errors
+        assert first <= 1.0
+        assert set(load.written) <= rows(ours.dsn)
+
+
+@pytest.mark.timeout(60)
+def test_writes_move_to_the_promoted_standby(spawn):
+    with server() as first:
+        prepare(first.dsn)
+        second = first.standby()
+        try:
+            _fail_over(first, second, spawn)
+        finally:
+            second.stop()
+
+
+def _fail_over(first, second, spawn):
+    synchronous = greenpg.connect(first.dsn)
+    synchronous.autocommit = True
+    with synchronous.cursor() as cur:  # else an acknowledged write may be on the primary alone
+        cur.execute("alter system set synchronous_standby_names = '*'")
+        cur.execute("select pg_reload_conf()")
+    synchronous.close()
+    both = make_dsn(first.dsn, host="127.0.0.1,127.0.0.1", port=f"{first.port},{second.port}")
+    pools = PoolSet(both, min_size=2, max_size=8, timeout=10)
+    with pools.replica.connection() as conn, conn.cursor() as cur:
+        cur.execute("select pg_is_in_recovery()")
+        assert cur.fetchone() == (True,)
+    load = Load(pools.primary, spawn)
+    until(lambda: len(load.good) > 50, "under load")
+
+    first.halt("immediate")
+    admin = greenpg.connect(second.dsn)
+    admin.autocommit = True
+    with admin.cursor() as cur:
+        cur.execute("select pg_promote()")
+    admin.close()
+    promoted = time.monotonic()
+
+    until(lambda: load.good[-1] > promoted, "writes again")
+    resumed = next(moment for moment in load.good if moment > promoted) - promoted
+    load.stop()
+    pools.close()
+    assert resumed <= 2.0
+    assert len(load.errors) <= 8, load.errors
+    assert set(load.written) <= rows(second.dsn)
+
+
+def test_without_replicas_the_primary_serves(dsn):
+    with PoolSet(dsn, min_size=1) as pools:
+        for pool in (pools.primary, pools.replica):
+            with pool.connection() as conn, conn.cursor() as cur:
+                cur.execute("select pg_is_in_recovery()")
+                assert cur.fetchone() == (False,)
+
+        assert set(pools.get_stats()) == {"pools.primary", "pools.replica"}
+
+
+def test_a_session_that_may_not_write_any_more_is_replaced(dsn):
+    with PoolSet(dsn, min_size=1) as pools:
+        with pools.primary.connection() as conn, conn.cursor() as cur:
+            cur.execute("set default_transaction_read_only = on")
+        demoted = conn.info.backend_pid
+
+        with pytest.raises(psycopg2.errors.ReadOnlySqlTransaction):
+            _write(pools.primary)
+
+        with pools.primary.connection() as conn:
+            assert conn.info.backend_pid != demoted
+
+
+def _write(pool):
+    with pool.connection() as conn, conn.cursor() as cur:
+        cur.execute("create table forbidden ()")
+
+
+class Bouncer:
+    """PgBouncer in transaction mode on a port of its own, before a server."""
+
+    def __init__(self, dsn, directory):
+        where = parse_dsn(dsn)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        users = directory / "users.txt"
+        users.write_text(f'"{where["user"]}" ""\n')
+        self._file = directory / "pgbouncer.ini"
+        self._file.write_text(
+            f"[databases]\n* = host={where['host']} port={where['port']}\n[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\n"
+            "default_pool_size = 5\nmax_client_conn = 100\nignore_startup_parameters = "
+            "extra_float_digits\n"
+        )
+        directory.chmod(0o755)
+        self.dsn = make_dsn(dsn, host="127.0.0.1", port=self.port)
+        self.start()
+
+    def start(self):
+        root = ["--user", "nobody"] if os.geteuid() == 0 else []  # it refuses root
+        self._process = subprocess.Popen(
+            [PGBOUNCER, "-q", *root, str(self._file)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        until(self._listens, "pgbouncer listens")
+
+    def _listens(self):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
+
+    def stop(self):
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def bouncer(dsn, tmp_path):
+    if not PGBOUNCER:
+        pytest.skip("capability missing: pgbouncer is not installed")
+    if "host" not in parse_dsn(dsn):
+        pytest.skip("the test server is not reached over TCP")
+    for parent in (tmp_path, *tmp_path.parents[:3]):
+        parent.chmod(0o755)
+    made = Bouncer(dsn, tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.mark.timeout(40)
+def test_pools_work_through_pgbouncer_and_its_restart(bouncer, spawn, create):
+    table = create("(n int)")
+    pool = ConnectionPool(bouncer.dsn, min_size=8, timeout=10)
+    good: list[float] = []
+    errors: list[psycopg2.Error] = []
+    over = current().event()
+
+    def work(number):
+        while not over.is_set():
+            try:
+                with pool.connection() as conn, conn.cursor() as cur:
+                    cur.execute(f"insert into {table} values (%s)", (number,))
+                    cur.execute("select %s::int", (number,))
+                    assert cur.fetchone() == (number,)
+            except psycopg2.Error as error:
+                errors.append(error)
+            else:
+                good.append(time.monotonic())
+            current().sleep(0.002)
+
+    jobs = [spawn(work, number) for number in range(16)]
+    until(lambda: len(good) > 50, "under load")
+
+    bouncer.stop()
+    current().sleep(0.3)
+    bouncer.start()
+    back = time.monotonic()
+
+    until(lambda: good[-1] > back, "works again")
+    over.set()
+    for job in jobs:
+        job.result()
+    pool.close()
+    assert len(errors) <= 8, errors
