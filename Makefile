@@ -35,6 +35,7 @@ upstream: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m greenpg.conformance.storm --rounds $(ROUNDS) $(ARGS)
+	$(BIN)/python -m greenpg.conformance.pool_soak $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,137 @@
+"""Soaks the pool: `python -m greenpg.conformance.pool_soak --backend gevent --rounds 20000`.
+
+Strikes borrowers so often in each mode, then takes a server away for 20 seconds under load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from random import SystemRandom
+from typing import Any, Final
+
+import psycopg2
+from psycopg2.extensions import make_dsn
+
+from greenpg.embedded import EmbeddedServer, server_dsn
+from greenpg.pool import ConnectionPool
+
+from ._describe import find
+from ._jobs import Job
+from ._observer import Observer
+from ._pool_storm import SESSIONS, PoolStorm
+from ._runner import columns_of
+
+ROUNDS: Final = 20_000
+STRETCH: Final = 500  # rounds until the slots are counted
+OUTAGE_SECONDS: Final = 20.0
+TASKS: Final = 32
+PATIENCE: Final = 60.0  # of tasks, so that the outage itself costs them nothing
+MODULE: Final = "greenpg.conformance.pool_soak"
+
+
+def soak(backend: str, dsn: str, rounds: int, seed: int) -> None:
+    """Play the rounds in this process, then the outage."""
+    found, description = find(backend)
+    name = f"greenpg-pool-{os.getpid()}"
+    observer = Observer(dsn)
+    storm = PoolStorm(
+        found,
+        make_dsn(dsn, application_name=name),
+        lambda: int(observer.ask(SESSIONS, name)[0][0]),
+        description.timeout,
+        seed,
+    )
+    for _ in range(max(1, rounds // STRETCH)):
+        storm.play(min(rounds, STRETCH))
+    storm.close()
+    observer.close()
+    _tell(f"  {storm.struck} kills, {storm.served} blocks served, no slot lost")
+    _outage(found)
+
+
+def _outage(backend: Any) -> None:
+    server = EmbeddedServer()
+    pool = ConnectionPool(server.dsn, backend=backend, min_size=8, timeout=PATIENCE)
+    load = _Load(backend, pool)
+    backend.sleep(1)
+    server.halt()
+    backend.sleep(OUTAGE_SECONDS)
+    server.resume()
+    back = time.monotonic()
+    backend.sleep(3)
+    load.stop()
+    first = min(moment for moment in load.good if moment > back) - back
+    pool.close()
+    server.stop()
+    _tell(f"  outage of {OUTAGE_SECONDS:g} s: {len(load.errors)} errors, back in {first:.2f} s")
+    assert len(load.errors) <= 8, load.errors
+    assert first <= 1.0
+
+
+class _Load:
+    """Tasks that ask something as often as they can."""
+
+    def __init__(self, backend: Any, pool: ConnectionPool) -> None:
+        self.good: list[float] = []
+        self.errors: list[BaseException] = []
+        self._backend = backend
+        self._pool = pool
+        self._over = False
+        self._jobs = [Job(backend, self._work, ()) for _ in range(TASKS)]
+
+    def _work(self) -> None:
+        while not self._over:
+            try:
+                with self._pool.connection() as conn, conn.cursor() as cur:
+                    cur.execute("select 1")
+            except psycopg2.Error as error:
+                self.errors.append(error)
+            else:
+                self.good.append(time.monotonic())
+            self._backend.sleep(0.01)
+
+    def stop(self) -> None:
+        self._over = True
+        for job in self._jobs:
+            job.result()
+
+
+def _tell(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Soak backends in all their modes, each in a child process; 0 if all went well."""
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
+    parser.add_argument("--backend", action="append", help="a name, or name/mode; repeatable")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--seed", type=int, help="default: a random one, which is printed")
+    args = parser.parse_args()
+    seed = SystemRandom().randrange(1 << 30) if args.seed is None else args.seed
+    columns = [
+        pair for which in args.backend or ["threads", "gevent", "eventlet"]
+        for pair in columns_of(which)
+    ]  # fmt: skip
+    with server_dsn() as dsn:
+        codes = [_in_child(column, mode, dsn, seed, args.rounds) for column, mode in columns]
+    return max(codes)
+
+
+def _in_child(column: Any, mode: Any, dsn: str, seed: int, rounds: int) -> int:
+    _tell(f"{column}: {rounds} rounds from seed {seed}")
+    call = f"soak({column.backend!r}, {dsn!r}, {rounds}, {seed})"
+    program = f"from greenpg.conformance._describe import find; from {MODULE} import soak"
+    run = f"find({column.backend!r})[1].run(lambda: {call})"
+    command = [sys.executable, "-c", f"{mode.prelude}\n{program}\n{run}"]
+    code = subprocess.run(command, env={**os.environ, **mode.environ}, check=False).returncode
+    _tell(f"{column}: {'passed' if code == 0 else 'FAILED'}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
