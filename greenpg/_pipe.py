@@ -11,14 +11,15 @@ from ._libpq import PGRES_PIPELINE_SYNC, libpq
 from ._ops import Steps, flush
 from .backend import READ, WRITE
 
-__all__ = ["Answer", "Pipe", "has_pipelines"]
+__all__ = ["PIPELINES", "Answer", "Pipe", "has_pipelines"]
 
+PIPELINES: Final = ("PQenterPipelineMode", "PQpipelineSync", "PQsendFlushRequest")
 EVERY: Final = 256  # commands between two looks at what the server has answered
 
 
 def has_pipelines() -> bool:
     """Tell whether libpq has pipeline mode (PostgreSQL 14 and later)."""
-    return libpq.has("PQenterPipelineMode", "PQpipelineSync", "PQsendFlushRequest")
+    return libpq.has(*PIPELINES)
 
 
 class Answer(Protocol):

@@ -11,11 +11,11 @@ from psycopg2 import extensions as ext
 from psycopg2._psycopg import cursor as c_cursor
 
 from . import _results
-from ._libpq import PGRES_COMMAND_OK, PGRES_PIPELINE_ABORTED, PGRES_TUPLES_OK
-from ._pipe import Pipe, has_pipelines
+from ._libpq import PGRES_COMMAND_OK, PGRES_PIPELINE_ABORTED, PGRES_TUPLES_OK, libpq
+from ._pipe import PIPELINES, Pipe
 from ._raw import drive, pgconn_of
 from ._repair import leave
-from .errors import FeatureUnavailable, PipelineAborted
+from .errors import PipelineAborted
 
 __all__ = ["Pipeline", "PipelineResult"]
 
@@ -120,10 +120,7 @@ class Pipeline:
         self._results: list[PipelineResult] = []
 
     def __enter__(self) -> Pipeline:
-        if not has_pipelines():
-            raise FeatureUnavailable(
-                f"libpq {ext.libpq_version()} has no pipeline mode; use libpq 14 or newer"
-            )
+        libpq.need(*PIPELINES)
         conn = self._conn
         self.cursor = conn.cursor()
         if not conn.autocommit and conn.status == ext.STATUS_READY:
