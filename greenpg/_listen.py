@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -90,7 +92,7 @@ class Notifications:
 
     def __del__(self) -> None:
         """Close it; with a task of its own where this one may not."""
-        if not self._open:
+        if not self._open or sys.is_finalizing():
             return
         state = self._state
         if state.current() == self._task and state.can_wait():
@@ -166,12 +168,10 @@ class Notifications:
 
     def _unlisten(self) -> None:
         conn = self._conn
-        if self._own and not conn.closed and conn.get_transaction_status() in _OPEN:
-            try:
-                with Deadline(conn, 0):  # being patient it has the connection's cancel_timeout
-                    conn._run(_unlisten, self._own)
-            except Error:
-                self._own = []  # the connection is lost, or about to be
+        if self._own and not conn.closed:
+            # one that is lost has no channels; being patient it has `cancel_timeout`
+            with suppress(Error), Deadline(conn, 0):
+                conn._run(_unlisten, self._own)
 
 
 class _Sorter:
@@ -223,7 +223,8 @@ def _plain_cursor(conn: Any) -> Any:
 
 
 def _unlisten(conn: Any, names: list[str]) -> None:
-    alone = conn.get_transaction_status() == _IDLE
-    c_cursor.execute(_plain_cursor(conn), statement(conn, "UNLISTEN", names))
-    if alone:
+    status = conn.get_transaction_status()
+    if status in _OPEN:
+        c_cursor.execute(_plain_cursor(conn), statement(conn, "UNLISTEN", names))
+    if status == _IDLE:
         c_connection.commit(conn)

@@ -65,6 +65,12 @@ class Progress:
         self.confirmed = max(self.confirmed, flush)
         self.apply = max(self.apply, apply)
 
+    def received(self, start: int, wal_end: int) -> None:
+        """Take the positions of a data message; some have no `start` of their own."""
+        self.wal_end = wal_end
+        if start > self.start:
+            self.start = start
+
     def kept_alive(self, wal_end: int) -> None:
         """Take the position of a keepalive message."""
         self.wal_end = wal_end

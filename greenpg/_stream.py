@@ -13,7 +13,7 @@ from psycopg2._psycopg import connection as c_connection
 
 from ._idle import Sleeper
 from ._libpq import PGRES_COPY_BOTH, PGRES_COPY_IN, PGRES_FATAL_ERROR, CopyMessages, libpq
-from ._repair import leave
+from ._repair import closed, leave
 from ._replmsg import KEEPALIVE, Progress, keepalive
 from ._results import error_of
 from .backend import READ, WRITE
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Stream"]
 
 ROOM: Final = 65536  # bytes of messages taken from libpq at a time
-BUSY: Final = 0.5  # seconds; hardly a server gives a silent client less than twice that
+BUSY: Final = 0.3  # seconds; hardly a server gives up on a client as soon as that
 SHORTEST: Final = 0.01
 _COPYING: Final = (PGRES_COPY_IN, PGRES_COPY_BOTH)
 
@@ -99,16 +99,12 @@ class Stream:
             self._inside(self._feed, reply)
 
     def feed_back(self, done: Event) -> None:
-        """Until `done`, send feedback when it is time, and for a consumer that is stuck.
+        """Until `done`, send feedback when it is time, and often while the consumer is busy.
 
-        One that is busy with a message does not answer the server, which would give up on it.
+        One that is busy with a message cannot answer the server, which might give up on it.
         """
-        seen: object = None
         while not done.wait(min(BUSY, max(self.due - monotonic(), SHORTEST))):
-            mark = (self.progress.start, len(self.ahead))
-            stuck = mark == seen and not self._sleeper.asleep
-            seen = mark
-            if stuck or monotonic() >= self.due:
+            if monotonic() >= self.due or not self._sleeper.asleep:
                 self._feed_if_free()
 
     def _feed_if_free(self) -> None:
@@ -126,14 +122,14 @@ class Stream:
         state = conn._state
         state.enter()
         try:
+            if conn.closed:
+                raise closed()
             act(conn.pgconn_ptr, *args)
         finally:
             state.inside = False
             leave(conn, state)
 
     def _read(self, pgconn: int) -> None:
-        if monotonic() >= self.due and not self._ended:
-            self._feed(pgconn)
         status = -1 if self._ended else self._messages.take(pgconn, ROOM, self.ahead.append)
         if not self.ahead and status >= -1:
             if not libpq.PQconsumeInput(pgconn):
@@ -148,6 +144,8 @@ class Stream:
             self._ended = True
             if not self.ahead:
                 self._finish(pgconn)
+        elif monotonic() >= self.due:  # last: sent to a server that has gone, it would hide why
+            self._feed(pgconn)
 
     def _finish(self, pgconn: int) -> None:
         """Fetch the result that ends the stream, as far as it has come."""

@@ -170,10 +170,9 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
         message = ReplicationMessage(self, payload)
         message.data_size = len(data) - HEADER
         message.data_start = start
-        message.wal_end = stream.progress.wal_end = wal_end
+        message.wal_end = wal_end
         message._sent = sent
-        if start > stream.progress.start:
-            stream.progress.start = start
+        stream.progress.received(start, wal_end)
         return message
 
     def send_feedback(

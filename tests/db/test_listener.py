@@ -1,0 +1,321 @@
+"""`greenpg.Listener`: many subscribers over one connection that is kept up."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+
+import greenpg
+from greenpg import Listener, Missed
+from greenpg.backend import current
+from tests.db.conftest import until
+
+SUBSCRIBERS, NOTIFICATIONS, CHANNELS = 200, 3000, 3
+
+
+@pytest.fixture
+def listener(dsn):
+    with Listener(dsn) as made:
+        yield made
+
+
+@pytest.fixture
+def notify(connect):
+    """Send notifications from another connection."""
+    other = connect()
+    other.autocommit = True
+
+    def send(channel, *payloads):
+        for payload in payloads:
+            other.cursor().execute("select pg_notify(%s, %s)", (channel, payload))
+
+    return send
+
+
+@pytest.fixture
+def cut(auto):
+    """End the listener's session."""
+
+    def cut_off(listener):
+        auto.cursor().execute("select pg_terminate_backend(%s)", (pid_of(listener),))
+
+    return cut_off
+
+
+def pid_of(listener):
+    return listener._link._conn.info.backend_pid
+
+
+def payloads(items):
+    return [item.payload for item in items]
+
+
+def heard(subscription):
+    """Wait for the next notification and return what it says."""
+    return payloads([subscription.get(5)])[0]
+
+
+@pytest.mark.timeout(100)
+def test_every_subscriber_gets_every_notification_in_order(listener, auto, spawn):
+    ready = []
+
+    def subscribe(number):
+        with listener.subscribe(f"channel {number % CHANNELS}") as subscription:
+            ready.append(number)
+            return payloads(islice(subscription, NOTIFICATIONS // CHANNELS))
+
+    jobs = [spawn(subscribe, number) for number in range(SUBSCRIBERS)]
+    until(lambda: len(ready) == SUBSCRIBERS, "all have subscribed")
+    auto.cursor().execute(
+        "select pg_notify('channel ' || i %% %s, i::text) from generate_series(0, %s) i",
+        (CHANNELS, NOTIFICATIONS - 1),
+    )
+
+    for number, job in enumerate(jobs):
+        expected = [str(i) for i in range(number % CHANNELS, NOTIFICATIONS, CHANNELS)]
+        assert job.result() == expected
+
+
+def test_one_subscriber_hears_several_channels(listener, notify):
+    with listener.subscribe("one", "two") as subscription:
+        notify("one", "a")
+        notify("two", "b")
+
+        assert [note.channel for note in islice(subscription, 2)] == ["one", "two"]
+
+
+def test_nothing_is_started_before_the_first_subscription(dsn, sessions):
+    before = sessions()
+
+    with Listener(dsn):
+        assert sessions() == before
+
+
+def test_channels_are_added_and_dropped(listener, notify):
+    with listener.subscribe("first") as subscription:
+        subscription.add("second", "third")
+        subscription.drop("first")
+        until(lambda: subscription.channels == {"second", "third"}, "the change is in force")
+
+        notify("first", "unheard")
+        notify("second", "two")
+        notify("third", "three")
+
+        assert payloads(islice(subscription, 2)) == ["two", "three"]
+
+
+def test_closed_subscription_ends_its_iteration(listener, spawn, db):
+    subscription = listener.subscribe("closed")
+    job = spawn(lambda: list(subscription))
+
+    subscription.close()
+    subscription.close()
+
+    assert job.result() == []
+    with pytest.raises(db.InterfaceError, match="the subscription is closed"):
+        subscription.get()
+    with pytest.raises(db.InterfaceError, match="the subscription is closed"):
+        subscription.add("more")
+
+
+def test_what_has_arrived_can_be_read_after_the_end(listener, notify):
+    subscription = listener.subscribe("late")
+    notify("late", "one", "two")
+    until(lambda: len(subscription._inbox._items) == 2, "both have arrived")
+
+    listener.close()
+
+    assert payloads(subscription) == ["one", "two"]
+
+
+def test_unused_channel_is_not_listened_to(listener, notify):
+    kept = listener.subscribe("kept")
+    dropped = listener.subscribe("dropped")
+
+    del dropped
+
+    until(lambda: list(listener._subscribers) == ["kept"], "the channel is dropped")
+    notify("kept", "one")
+    assert heard(kept) == "one"
+
+
+@pytest.mark.green
+def test_killed_subscriber_leaves_nothing(listener, spawn):
+    def subscribe():
+        for _ in listener.subscribe("doomed"):
+            pass
+
+    job = spawn(subscribe)
+    until(lambda: "doomed" in listener._subscribers, "it has subscribed")
+
+    job.kill()
+    job.join()
+
+    until(lambda: not listener._subscribers, "nobody is subscribed")
+
+
+@pytest.mark.green
+def test_subscriber_killed_while_subscribing_leaves_nothing(proxy, spawn):
+    with Listener(proxy.dsn) as listener, listener.subscribe("first"):
+        proxy.stall()
+        job = spawn(listener.subscribe, "doomed")
+        until(lambda: "doomed" in listener._subscribers, "it is subscribing")
+
+        job.kill()
+        job.join()
+        proxy.flow()
+
+        until(lambda: list(listener._subscribers) == ["first"], "it is not subscribed")
+
+
+def test_full_queue_drops_the_oldest_and_tells_how_many(listener, notify):
+    with listener.subscribe("busy", max_queue=3) as subscription:
+        notify("busy", *"abcdef")
+        until(lambda: subscription._inbox._total == 3, "three are dropped")
+
+        items = list(islice(subscription, 4))
+
+    assert items[0] == Missed(3)
+    assert payloads(items[1:]) == ["d", "e", "f"]
+
+
+def test_slow_subscriber_does_not_hold_up_the_others(listener, notify):
+    slow = listener.subscribe("shared", max_queue=1)
+    quick = listener.subscribe("shared")
+
+    notify("shared", *"abc")
+
+    assert payloads(islice(quick, 3)) == ["a", "b", "c"]
+    assert slow.get(5) == Missed(2)
+
+
+def test_get_gives_up_in_time(listener):
+    assert listener.subscribe("quiet").get(0.01) is None
+
+
+def test_lost_connection_is_made_anew_and_told(listener, notify, cut):
+    with listener.subscribe("phoenix") as subscription:
+        notify("phoenix", "before")
+        assert heard(subscription) == "before"
+
+        cut(listener)
+
+        assert subscription.get(5) == Missed(None)
+        notify("phoenix", "after")
+        assert heard(subscription) == "after"
+
+
+def test_nothing_is_lost_after_the_marker(listener, notify, cut):
+    with listener.subscribe("phoenix") as subscription:
+        for number in range(5):
+            cut(listener)
+            assert subscription.get(5) == Missed(None)
+
+            notify("phoenix", f"{number} a", f"{number} b")
+
+            assert payloads(islice(subscription, 2)) == [f"{number} a", f"{number} b"]
+
+
+def test_new_subscriber_is_told_of_no_loss_before_its_time(listener, cut):
+    old = listener.subscribe("phoenix")
+    cut(listener)
+    assert old.get(5) == Missed(None)
+
+    with listener.subscribe("phoenix") as new:
+        assert new.get(0.01) is None
+
+
+def test_subscribers_wait_for_a_server_that_is_away(proxy, spawn, notify):
+    proxy.refuse()
+    with Listener(proxy.dsn) as listener:
+        job = spawn(listener.subscribe, "patient")
+        until(lambda: listener._failures > 1, "it has tried twice")
+
+        proxy.admit()
+
+        subscription = job.result()
+        notify("patient", "one")
+        assert heard(subscription) == "one"
+
+
+def test_impatient_subscriber_learns_why(proxy, db):
+    proxy.refuse()
+    with Listener(proxy.dsn) as listener:
+        with pytest.raises(db.OperationalError, match="'x' not listened to in") as caught:
+            listener.subscribe("x", timeout=0.2)
+
+        assert isinstance(caught.value.__cause__, db.OperationalError)
+        assert "refused" in str(caught.value.__cause__)
+
+
+def test_silent_server_counts_as_lost(proxy, notify):
+    with Listener(proxy.dsn, heartbeat=0.1, patience=0.2) as listener:
+        subscription = listener.subscribe("stalled")
+        proxy.stall(scope="present")
+
+        assert subscription.get(5) == Missed(None)
+        notify("stalled", "alive")
+        assert heard(subscription) == "alive"
+
+
+def test_idle_server_that_answers_does_not(proxy):
+    with Listener(proxy.dsn, heartbeat=0.02) as listener:
+        subscription = listener.subscribe("idle")
+        pid = pid_of(listener)
+
+        assert subscription.get(0.3) is None
+        assert pid_of(listener) == pid
+
+
+def test_closed_listener_refuses_subscribers(listener, db):
+    subscription = listener.subscribe("any")
+
+    listener.close()
+    listener.close()
+
+    with pytest.raises(db.InterfaceError, match="the listener is closed"):
+        listener.subscribe("more")
+    with pytest.raises(db.InterfaceError, match="the listener is closed"):
+        subscription.get()
+
+
+def test_close_ends_the_session_and_who_waits(listener, sessions, spawn):
+    before = sessions()
+    jobs = [spawn(list, listener.subscribe(name)) for name in ("one", "two", "two")]
+    assert len(sessions()) == len(before) + 1
+
+    listener.close()
+
+    assert [job.result() for job in jobs] == [[], [], []]
+    until(lambda: sessions() == before, "the session has ended")
+
+
+def test_close_does_not_wait_for_a_server_that_is_silent(proxy):
+    listener = Listener(proxy.dsn)
+    subscription = listener.subscribe("any")
+    proxy.stall()
+    with pytest.raises(greenpg.OperationalError):
+        subscription.add("other", timeout=0.01)
+
+    listener.close(timeout=1.5)
+
+    assert list(subscription) == []
+    proxy.flow()
+    until(lambda: listener._link is None, "the connection is given up")
+
+
+def test_backend_may_be_chosen(dsn, notify):
+    with Listener(dsn, backend=current()) as listener, listener.subscribe("any") as subscription:
+        notify("any", "one")
+
+        assert heard(subscription) == "one"
+
+
+def test_wrong_arguments_are_refused(dsn, db):
+    with pytest.raises(db.ProgrammingError, match="invalid dsn"):
+        Listener("no such = thing")
+    with pytest.raises(greenpg.errors.BackendError):
+        Listener(dsn, backend="no_such_backend").subscribe("any")
+    with pytest.raises(db.ProgrammingError, match="a name has 1 to 63 bytes"), Listener(dsn) as one:
+        one.subscribe("")
