@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 20
 MANY, FEW = "10000", "100"
-UNITS = 100_000
+UNITS = 200_000  # 20 each: gevent's queue walks all waiting getters for each (100-200 us)
 LOOPS = ("gevent", "eventlet")
 
 
