@@ -170,7 +170,8 @@ class State:
         me = self.current()
         if id(me) != self.last:
             self._meet(me)
-        if self.held.setdefault(0, me) != me:
+        holder = self.held.setdefault(0, me)
+        if holder is not me and holder != me:
             self._queue(me, self._until(me, patient))
         elif self.inside:
             raise ProgrammingError(REENTERED)

@@ -73,10 +73,12 @@ def wait_callback(conn: Any) -> None:
     upon which psycopg2 closes the connection.
     """
     try:
-        state = conn._state
+        state = conn._state_made
     except AttributeError:
-        _wait_plain(conn)
-        return
+        state = getattr(conn, "_state", None)
+        if state is None:
+            _wait_plain(conn)
+            return
     if (state.odd or not state.inside) and _served_specially(conn, state):
         return
     try:

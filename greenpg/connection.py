@@ -51,14 +51,18 @@ class _Guard:
 
 
 class _StateOnFirstNeed:
-    """Makes a connection's state: a user's `__new__` or `__init__` may skip ours."""
+    """Makes a connection's state: a user's `__new__` or `__init__` may skip ours.
+
+    `_state_made` is the same; CPython reads it faster, since no attribute of the class is
+    behind it.
+    """
 
     def __get__(self, conn: Any, owner: type) -> State:
         if conn is None:
             raise AttributeError("_state")
         state = State(backend_of_next())
-        conn.__dict__["_guard"] = _Guard(state.waiter)
-        conn.__dict__["_state"] = state
+        conn._guard = _Guard(state.waiter)
+        conn._state = conn._state_made = state
         _forks.watch(conn)
         return state
 

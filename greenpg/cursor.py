@@ -53,9 +53,11 @@ class Cursor(c_cursor):
         """
         conn = self.connection
         try:
-            state = conn._state
-        except AttributeError:  # made by a class that skips our __init__: C has an error for it
-            return _execute(self, query, vars)
+            state = conn._state_made
+        except AttributeError:
+            state = getattr(conn, "_state", None)
+            if state is None:  # of a class that skips our __init__, or on a plain connection
+                return _execute(self, query, vars)
         if state.fetching and self in state.fetching:
             raise _being_fetched()
         state.enter(False, query)

@@ -6,17 +6,14 @@ import os
 import sys
 from contextlib import suppress
 from posix import close  # gevent.monkey's os.close() leaves the descriptor to the loop
-from typing import Any, Final
+from typing import Any
 
 from gevent import get_hub, getcurrent
 from gevent._hub_local import get_hub_if_exists
-from gevent.hub import Waiter as Switcher
 
 from greenpg.backend import READ
 
 __all__ = ["LibuvWaiter", "Waiter"]
-
-_TIMED_OUT: Final = 0
 
 
 class Waiter:
@@ -24,48 +21,71 @@ class Waiter:
 
     libpq may close the socket inside `poll()`, and the next owner of its number must not
     meet our watcher; the number of a duplicate is ours until `close`. What the loop calls is
-    compiled code: Ctrl-C in a callback of ours would stop the watcher for good.
+    the task's own switch, compiled code: Ctrl-C in a callback of ours would stop the watcher
+    for good. The waiter itself is what is switched in, so that a wake-up is known by it.
     """
 
-    __slots__ = ("_fd", "_hub", "_io", "_task")
+    __slots__ = ("_early", "_fd", "_hub", "_io", "_task")
 
     def __init__(self) -> None:
         self._hub: Any = None
         self._io: Any = None
         self._fd = -1
         self._task: Any = None
+        self._early = False
 
     def wait(self, fd: int, events: int, timeout: float | None) -> int:
         hub = get_hub()
         if hub is not self._hub:
             self._watch(hub, fd)
-        self._task = getcurrent()
+        if events != READ or timeout is not None:
+            return self._wait_specially(hub, events, timeout)
+        io = self._io
+        self._early = False
+        self._task = task = getcurrent()
         try:
-            if events != READ or timeout is not None:
-                return self._wait_specially(hub, events, timeout)
-            hub.wait(self._io)
+            io.start(task.switch, self)
+            while not self._early and (got := hub.switch()) is not self:
+                _pass_on(got)
             return READ
         finally:
             self._task = None
+            io.stop()
 
     def _wait_specially(self, hub: Any, events: int, timeout: float | None) -> int:
-        io, switcher, timer = self._io, Switcher(hub), None
+        io, timer = self._io, None
+        self._early = False
+        self._task = task = getcurrent()
         try:
             if timeout is not None:
                 timer = hub.loop.timer(max(timeout, 0))
                 # the loop's time stood still while we computed
-                timer.start(switcher.switch, _TIMED_OUT, update=True)
+                timer.start(task.switch, self, update=True)
             io.events = events
-            io.start(switcher.switch, pass_events=True)
-            flags: int = switcher.get()
+            io.start(task.switch, self, pass_events=True)
+            while not self._early:
+                got = hub.switch()
+                if got is self:
+                    return 0
+                if type(got) is tuple and got[-1] is self:
+                    return got[0] & events or events  # an error makes all ready
+                _pass_on(got)
+            return events
         finally:
+            self._task = None
             io.stop()
             io.events = READ
             if timer is not None:
                 timer.close()
-        if flags == _TIMED_OUT:
-            return 0
-        return flags & events or events  # an error makes all ready
+
+    def came_early(self) -> None:
+        """Note a wake-up that another wait of the same task has taken.
+
+        A finalizer may wait between a wait's start and its switch. Left to itself the loop
+        would call again and again.
+        """
+        self._early = True
+        self._io.stop()
 
     def _watch(self, hub: Any, fd: int) -> None:
         self.close()
@@ -104,11 +124,12 @@ class LibuvWaiter(Waiter):
     While nobody waits it does not keep the loop alive, and data that comes unasked stops it.
     """
 
-    __slots__ = ("_ready",)
+    __slots__ = ("_counted", "_ready")
 
     def __init__(self) -> None:
         super().__init__()
         self._ready = False
+        self._counted: Any = None
 
     def wait(self, fd: int, events: int, timeout: float | None) -> int:
         hub = get_hub()
@@ -118,18 +139,25 @@ class LibuvWaiter(Waiter):
         self._ready = False
         self._task = getcurrent()
         try:
+            self._counted.ref = True
             if events != READ or timeout is not None:
                 io.stop()
                 return self._wait_specially(hub, events, timeout)
             if not io.active:
                 io.start(self._readable)
-            io.ref = True
             while not self._ready:  # a finalizer's query may take the wake-up meant for us
                 hub.switch()
             return READ
         finally:
             self._task = None
-            io.ref = False
+            if self._io is io:  # not closed meanwhile
+                self._counted.ref = False
+
+    def _watch(self, hub: Any, fd: int) -> None:
+        super()._watch(hub, fd)
+        # the ref of what loop.io() returns does nothing: the handle behind it counts
+        self._counted = getattr(self._io, "_watcher_ref", self._io)
+        self._counted.ref = False
 
     def _readable(self) -> None:
         task = self._task
@@ -138,6 +166,12 @@ class LibuvWaiter(Waiter):
         else:
             self._ready = True
             task.switch()
+
+
+def _pass_on(got: Any) -> None:
+    waiter = got[-1] if type(got) is tuple and got else got
+    if isinstance(waiter, Waiter):
+        waiter.came_early()
 
 
 def _dispose(io: Any, fd: int) -> None:

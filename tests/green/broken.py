@@ -11,11 +11,11 @@ from gevent import get_hub, getcurrent
 
 from greenpg import _forks, _repair, _state
 from greenpg.backend import READ, Backend
-from greenpg_gevent import _backend, _conformance
+from greenpg_gevent import _conformance, _watch
 from greenpg_gevent._backend import backend
 
 conformance = _conformance.description
-Waiter: Any = _backend.Waiter
+Waiter: Any = _watch.Waiter
 State: Any = _state.State
 FAULTS: dict[str, Callable[[], object]] = {}
 
