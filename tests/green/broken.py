@@ -11,7 +11,7 @@ from gevent import get_hub, getcurrent
 
 from greenpg import _forks, _repair, _state
 from greenpg.backend import READ, Backend
-from greenpg_gevent import _conformance, _watch
+from greenpg_gevent import _backend, _conformance, _watch
 from greenpg_gevent._backend import backend
 
 conformance = _conformance.description
@@ -105,7 +105,7 @@ def _timer_runs_on() -> None:
 
 @fault
 def _watcher_is_kept_after_close() -> None:
-    around(_backend, "_dispose", lambda *_: None)
+    around(_watch, "_dispose", lambda *_: None)
 
 
 @fault
