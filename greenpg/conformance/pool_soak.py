@@ -6,6 +6,7 @@ Strikes borrowers so often in each mode, then takes a server away for 20 seconds
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import subprocess
 import sys
@@ -35,6 +36,7 @@ MODULE: Final = "greenpg.conformance.pool_soak"
 
 def soak(backend: str, dsn: str, rounds: int, seed: int) -> None:
     """Play the rounds in this process, then the outage."""
+    logging.getLogger("greenpg.pool").setLevel(logging.ERROR)  # what we strike it tells
     found, description = find(backend)
     name = f"greenpg-pool-{os.getpid()}"
     observer = Observer(dsn)

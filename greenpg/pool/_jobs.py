@@ -30,7 +30,7 @@ def connect(pool: Pool, slot: Slot) -> None:
     except BaseException as error:
         pool.stats.connections_errors += 1
         level = logging.DEBUG if pool.state.failures else logging.WARNING
-        log.log(level, "pool %r: no connection: %s", pool.name, str(error).strip() or repr(error))
+        log.log(level, "pool %r: no connection: %s", pool.name, _said(error))
         pool.report("connect_failed", slot, error)
         return
     pool.stats.connections += monotonic() - began
@@ -52,7 +52,7 @@ def inspect(pool: Pool, slot: Slot) -> None:
     try:
         pool.driver.check(slot.conn)
     except BaseException as error:
-        log.info("pool %r: a connection is broken: %s", pool.name, error)
+        log.info("pool %r: a connection is broken: %s", pool.name, _said(error))
         pool.stats.connections_lost += 1
         pool.report("retire", slot)
     else:
@@ -65,7 +65,7 @@ def clean(pool: Pool, slot: Slot) -> None:
     try:
         pool.driver.clean(slot.conn)
     except BaseException as error:
-        log.warning("pool %r: a connection could not be cleaned: %s", pool.name, error)
+        log.warning("pool %r: a connection could not be cleaned: %s", pool.name, _said(error))
         pool.stats.returns_bad += 1
         pool.report("retire", slot)
     else:
@@ -81,9 +81,13 @@ def close(pool: Pool, slot: Slot) -> None:
     try:
         pool.driver.close(conn)
     except BaseException as error:
-        log.warning("pool %r: closing a connection failed: %s", pool.name, error)
+        log.warning("pool %r: closing a connection failed: %s", pool.name, _said(error))
     finally:
         pool.report("closed", slot)
+
+
+def _said(error: BaseException) -> str:
+    return str(error).strip() or repr(error)
 
 
 JOBS: Final[dict[str, Callable[[Pool, Slot], None]]] = {

@@ -8,6 +8,8 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
+from psycopg2 import ProgrammingError
+
 from greenpg.errors import PoolClosed
 
 from ._slots import CHECKING, Waiter
@@ -32,6 +34,8 @@ def begin(pool: Pool) -> None:
 
 def until(pool: Pool, holds: Callable[[], bool], timeout: float) -> bool:
     """Wait until something holds of the state; False after `timeout` seconds."""
+    if not pool.backend.can_wait():
+        raise ProgrammingError("in the event loop's own greenlet nothing may wait")
     waiter = Waiter(pool.backend.event())
     pool.tell(partial(_watch, pool.state, waiter, holds))
     try:

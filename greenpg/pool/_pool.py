@@ -212,6 +212,8 @@ class Pool:
 
         Then this waits for its cleaning, a second at most; an interrupt ends the wait alone.
         """
+        if self.on_release is not None:
+            condition = max(condition, self._released(conn))
         condition = self._verdicts[condition]
         now = monotonic()
         me = _ident()
@@ -241,8 +243,15 @@ class Pool:
             self._perform()
         if condition:
             self._after_trouble(done)
-        if self.on_release is not None:
-            self.on_release(conn)
+
+    def _released(self, conn: Any) -> int:
+        """Call the user's hook, whose failure must not hide an error of the block."""
+        try:
+            if self.on_release is not None:
+                self.on_release(conn)
+        except Exception:
+            log.exception("pool %r: the hook on_release failed", self.name)
+        return self.condition(conn)
 
     def _after_trouble(self, done: Event | None) -> None:
         if done is None:

@@ -588,6 +588,60 @@ def test_a_failing_acquire_hook_loses_no_connection(make):
     assert pool.get_stats()["pool_available"] == 1
 
 
+def test_a_failing_release_hook_hides_no_error(make, caplog):
+    def fail(conn):
+        answer(conn)
+        raise LookupError
+
+    pool = make(on_release=fail)
+
+    with pytest.raises(ZeroDivisionError):
+        fail_in(pool, "select 1", ZeroDivisionError)
+
+    assert "on_release" in caplog.text
+    until(lambda: pool.get_stats()["pool_available"] == 1, "rolled back and idle")
+
+
+def test_an_error_of_discard_on_costs_the_connection(make):
+    pool = make(discard_on=(LookupError,))
+    with pool.connection() as conn:
+        before = pid(conn)
+
+    with pytest.raises(KeyError):
+        fail_in(pool, "select 1", KeyError)
+
+    with pool.connection() as conn:
+        assert pid(conn) != before
+
+
+def test_a_connection_left_at_work_is_closed(make, spawn):
+    pool = make()
+    with pool.connection() as conn:
+        job = spawn(answer, conn, "select pg_sleep(20)")
+        until(lambda: conn.info.transaction_status == 1, "at work")
+
+    with pytest.raises(psycopg2.Error):
+        job.result()
+    with pool.connection() as other:
+        assert other is not conn
+
+
+def test_a_kept_lock_costs_the_connection(make):
+    pool = make()
+    with pool.connection() as conn:
+        greenpg.ConnectionLock(conn).acquire()
+
+    with pool.connection() as other:
+        assert other is not conn
+
+
+def test_reentering_one_lease_is_refused(make):
+    lease = make(max_size=2).connection()
+
+    with lease, pytest.raises(RuntimeError, match="once for each"):
+        lease.__enter__()
+
+
 def test_statistics_are_psycopg_pools(make):
     pool = make(min_size=1, max_size=2)
     with pool.connection():
