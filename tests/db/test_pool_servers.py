@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import socket
 import subprocess
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import psycopg2
 import pytest
@@ -15,13 +16,14 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 import greenpg
 from greenpg.backend import current
-from greenpg.embedded import EmbeddedServer
+from greenpg.embedded import running
 from greenpg.pool import ConnectionPool, PoolSet
 
 from .conftest import until
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin") or ""
 TASKS = 32
+RUNS = itertools.count()
 
 
 class Load:
@@ -33,7 +35,8 @@ class Load:
         self.written = []
         self._pool = pool
         self._over = False
-        self.jobs = [spawn(self._work, number) for number in range(tasks)]
+        first = next(RUNS) * 1000  # no two loads write the same rows
+        self.jobs = [spawn(self._work, first + number) for number in range(tasks)]
 
     def _work(self, number):
         count = 0
@@ -71,47 +74,42 @@ def rows(dsn):
     return found
 
 
-@contextmanager
-def server():
-    made = EmbeddedServer()
-    try:
+@pytest.fixture(scope="module")
+def ours():
+    """A server that tests may halt; the last of them leaves it halted."""
+    with running() as made:
+        prepare(made.dsn)
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.mark.timeout(45)
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_restart_costs_what_is_in_use(spawn, mode):
-    with server() as ours:
-        prepare(ours.dsn)
-        pool = ConnectionPool(ours.dsn, min_size=4, max_size=8, timeout=10)
-        load = Load(pool, spawn)
-        until(lambda: len(load.good) > 50, "under load")
+def test_a_restart_costs_what_is_in_use(ours, spawn, mode):
+    pool = ConnectionPool(ours.dsn, min_size=4, max_size=8, timeout=10)
+    load = Load(pool, spawn)
+    until(lambda: len(load.good) > 50, "under load")
 
-        ours.halt(mode)
-        current().sleep(1)
-        ours.resume()
-        back = time.monotonic()
+    ours.halt(mode)
+    current().sleep(1)
+    ours.resume()
+    back = time.monotonic()
 
-        until(lambda: load.good[-1] > back, "works again")
-        first = next(moment for moment in load.good if moment > back) - back
-        load.stop()
-        pool.close()
-        assert len(load.errors) <= 8, load.errors
-        assert first <= 1.0
-        assert set(load.written) <= rows(ours.dsn)
+    until(lambda: load.good[-1] > back, "works again")
+    first = next(moment for moment in load.good if moment > back) - back
+    load.stop()
+    pool.close()
+    assert len(load.errors) <= 8, load.errors
+    assert first <= 1.0
+    assert set(load.written) <= rows(ours.dsn)
 
 
 @pytest.mark.timeout(60)
-def test_writes_move_to_the_promoted_standby(spawn):
-    with server() as first:
-        prepare(first.dsn)
-        second = first.standby()
-        try:
-            _fail_over(first, second, spawn)
-        finally:
-            second.stop()
+def test_writes_move_to_the_promoted_standby(ours, spawn):
+    second = ours.standby()
+    try:
+        _fail_over(ours, second, spawn)
+    finally:
+        second.stop()
 
 
 def _fail_over(first, second, spawn):

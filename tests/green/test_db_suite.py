@@ -13,7 +13,7 @@ import pytest
 from tests.green.__main__ import MODES, MONKEY
 
 ROOT: Final = Path(__file__).parents[2]
-SECONDS: Final = 150.0
+SECONDS: Final = 300.0
 
 
 @pytest.mark.timeout(SECONDS + 10)
