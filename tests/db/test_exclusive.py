@@ -194,13 +194,13 @@ def test_killed_waiter_gives_its_place_up(conn, spawn, holder):
 
 
 @pytest.mark.green
-def test_waiter_killed_with_the_lock_in_hand_passes_it_on(conn, spawn):
-    holder = Holder(conn, spawn)
-    first, second = spawn(one, conn, 1), spawn(one, conn, 2)
-    waiting(conn, 2)
+def test_waiter_killed_with_the_lock_in_hand_passes_it_on(auto, spawn):
+    holder = Holder(auto, spawn)
+    first, second = spawn(one, auto, 1), spawn(one, auto, 2)
+    waiting(auto, 2)
 
     holder.go.set()
-    until(lambda: len(conn._state.turns) < 2, "the lock is handed over")
+    until(lambda: len(auto._state.turns) < 2, "the lock is handed over")
     first.kill()
 
     assert second.result() == 2
