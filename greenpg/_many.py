@@ -141,7 +141,7 @@ def _steps(
         yield from pipe.turn()
     if nested and not tally.failed:
         pipe.send(silent, b"RELEASE SAVEPOINT greenpg_many")
-    yield from pipe.sync() if not tally.failed else _abort(pipe)
+    yield from pipe.sync(tally) if not tally.failed else _abort(pipe)
     yield from pipe.finish()
     pipe.leave()
 
@@ -156,14 +156,14 @@ def _send(
     cur: Any, query: str, row: Any, plain: PlainInsert | None, pipe: Pipe, tally: _Tally
 ) -> bool:
     """Queue one row; False if psycopg2 cannot write it, for which it has an error of its own."""
-    encoded = plain.encoded(row) if plain is not None else None
+    try:
+        encoded = plain.encoded(row) if plain is not None else None
+        sql = b"" if encoded is not None else c_cursor.mogrify(cur, query, row)
+    except Exception:
+        return False
     if plain is None or encoded is None:
         if plain is not None:
             plain.forget()
-        try:
-            sql = c_cursor.mogrify(cur, query, row)
-        except Exception:
-            return False
         pipe.send(tally, sql)
         return True
     if not plain.fits(encoded):

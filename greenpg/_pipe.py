@@ -30,13 +30,24 @@ class Answer(Protocol):
         ...
 
 
+class _Sync:
+    """The end of a group; it is told if the group could not be committed."""
+
+    def __init__(self, answer: Answer | None) -> None:
+        self._answer = answer
+
+    def take(self, result: int, status: int) -> None:
+        if self._answer is not None:
+            self._answer.take(result, status)
+
+
 class Pipe:
-    """The commands that were sent and not answered; None among them is a Sync."""
+    """The commands that were sent and not answered, Syncs among them."""
 
     def __init__(self, pgconn: int, fd: int) -> None:
         self._pgconn = pgconn
         self._fd = fd
-        self._waiting: deque[Answer | None] = deque()
+        self._waiting: deque[Answer] = deque()
         self._answered = False
         self.sent = 0
 
@@ -88,10 +99,13 @@ class Pipe:
                 return
             yield self._fd, READ | WRITE
 
-    def sync(self) -> Steps:
-        """End a group of commands: an error in it goes no further."""
+    def sync(self, answer: Answer | None = None) -> Steps:
+        """End a group of commands: an error in it goes no further.
+
+        Only an error has an answer: outside a transaction, that of the group's commit.
+        """
         self._check(libpq.PQpipelineSync(self._pgconn))
-        self._waiting.append(None)
+        self._waiting.append(_Sync(answer))
         yield from self.pump()
 
     def finish(self) -> Steps:
@@ -112,10 +126,10 @@ class Pipe:
             yield self._fd, READ
             self._receive()
 
-    def abandon(self) -> Steps:
-        """After a cancel: take all answers, synchronise, and leave pipeline mode."""
-        if not self._waiting or self._waiting[-1] is not None:
-            yield from self.sync()
+    def abandon(self, answer: Answer | None = None) -> Steps:
+        """Synchronise, take all answers, and leave pipeline mode; also after a cancel."""
+        if not self._waiting or not isinstance(self._waiting[-1], _Sync):
+            yield from self.sync(answer)
         yield from self.finish()
         self.leave()
 
@@ -132,7 +146,8 @@ class Pipe:
                 self._take(result)
             elif self._answered:  # each command's results end with a null
                 self._answered = False
-                waiting.popleft()
+                if not isinstance(waiting[0], _Sync):  # after an error it still has its own
+                    waiting.popleft()
 
     def _take(self, result: int) -> None:
         try:
@@ -141,8 +156,6 @@ class Pipe:
                 self._waiting.popleft()
                 return
             self._answered = True
-            answer = self._waiting[0]
-            if answer is not None:
-                answer.take(result, status)
+            self._waiting[0].take(result, status)
         finally:
             libpq.PQclear(result)

@@ -13,8 +13,9 @@ from psycopg2._psycopg import cursor as c_cursor
 from . import _results
 from ._libpq import PGRES_COMMAND_OK, PGRES_PIPELINE_ABORTED, PGRES_TUPLES_OK, libpq
 from ._pipe import PIPELINES, Pipe
-from ._raw import drive, pgconn_of
+from ._raw import drive, pgconn_of, stop
 from ._repair import leave
+from ._wait import Turns
 from .errors import PipelineAborted
 
 __all__ = ["Pipeline", "PipelineResult"]
@@ -117,6 +118,7 @@ class Pipeline:
         self._conn = conn
         self.cursor: Any = None
         self._pipe: Pipe | None = None
+        self._turns: Turns | None = None
         self._results: list[PipelineResult] = []
 
     def __enter__(self) -> Pipeline:
@@ -130,6 +132,7 @@ class Pipeline:
         conn._state.enter()
         try:
             self._pipe = Pipe(pgconn, fd)
+            self._turns = Turns(conn._state)
             self._pipe.enter()
         except BaseException:
             self._leave()
@@ -155,8 +158,15 @@ class Pipeline:
         return result
 
     def sync(self) -> None:
-        """End a group: what failed before it does not abort what follows."""
-        self._drive(self._open().sync())
+        """End a group: what failed before it does not abort what follows.
+
+        If the group's commit fails, which only autocommit knows, the block's end raises why.
+        """
+        self._drive(self._open().sync(self._commit()))
+
+    def _commit(self) -> PipelineResult:
+        self._results.append(PipelineResult(self))
+        return self._results[-1]
 
     def await_result(self, result: PipelineResult) -> None:
         """Send what is queued and wait for this result."""
@@ -165,9 +175,11 @@ class Pipeline:
     def _drive(self, steps: Any) -> None:
         """Take the steps; an interrupt ends the pipeline with all that was queued."""
         pipe, state = self._open(), self._conn._state
-        drive(self._conn, steps, pipe.abandon)
-        if state.pending is not None or self._conn.closed:
-            self._leave()
+        try:
+            drive(self._conn, steps, pipe.abandon, self._turns)
+        finally:
+            if state.pending is not None or self._conn.closed:
+                self._leave()
 
     def __exit__(
         self,
@@ -177,7 +189,7 @@ class Pipeline:
     ) -> None:
         if self._pipe is None:
             return
-        self._drive(self._pipe.abandon())
+        self._drive(self._pipe.abandon(self._commit()))
         if self._pipe is not None:
             self._leave()
         unread = [result.error for result in self._results if result.error and not result.seen]
