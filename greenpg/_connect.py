@@ -98,7 +98,7 @@ def _try_in_turn(targets: Plan, make: Callable[[str], Any]) -> Any:
         except OperationalError as err:  # noqa: PERF203  one turn is a connection
             code, text = sqlstate(str(err))
             failed.append(text.strip())
-            if code not in (None, CANNOT_CONNECT_NOW):
+            if code not in (None, CANNOT_CONNECT_NOW) or getattr(err, "final", False):
                 break
     raise OperationalError("\n".join(failed) + "\n")
 

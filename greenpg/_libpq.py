@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ctypes import POINTER, PYFUNCTYPE, c_char_p, c_int, c_void_p
+from ctypes import POINTER, PYFUNCTYPE, byref, c_char_p, c_int, c_void_p
 from functools import cache
 from typing import Any, Final, TypeAlias
 
@@ -47,6 +47,7 @@ _SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "PQconninfoParse": (POINTER(ConninfoOption), (_S, POINTER(c_void_p))),
     "PQconninfoFree": (None, (POINTER(ConninfoOption),)),
     "PQfreemem": (None, (_P,)),
+    "PQconnectionNeedsPassword": (_I, (_P,)),
     "PQstatus": (_I, (_P,)),
     "PQsocket": (_I, (_P,)),
     "PQflush": (_I, (_P,)),
@@ -175,20 +176,39 @@ class CopyBuffer:
     SIZE: Final = 65536
 
     def __init__(self) -> None:
-        self._memory = ctypes.create_string_buffer(self.SIZE)
-        self._start = ctypes.addressof(self._memory)
+        self._memory = ctypes.create_string_buffer(2 * self.SIZE)
         self._view = memoryview(self._memory).cast("B")
+        self._enlarging = 5
+
+    def consume(self, pgconn: int) -> bool:
+        """Take what has arrived from the socket; False if the connection is lost.
+
+        The first few times libpq reads twice: if its buffer is full then, it doubles it.
+        """
+        if self._enlarging:
+            self._enlarging -= 1
+            libpq.PQconsumeInput(pgconn)
+        return bool(libpq.PQconsumeInput(pgconn))
 
     def fill(self, pgconn: int) -> tuple[bytes, bool]:
-        """Return what is there, and whether the transfer has ended (or failed)."""
-        get, connection = libpq.PQgetlineAsync, c_void_p(pgconn)
-        position, start, size = 0, self._start, self.SIZE
-        while position < size:
-            count = get(connection, start + position, size - position)
+        """Return what is there, and whether the transfer has ended (or failed).
+
+        SIZE bytes or more mean that there may be more.
+        """
+        get, connection, memory, room = _getline_async(), c_void_p(pgconn), self._memory, self.SIZE
+        position = 0
+        while position < room:
+            count = get(connection, byref(memory, position), room)
             if count <= 0:
                 return bytes(self._view[:position]), count < 0
             position += count
         return bytes(self._view[:position]), False
+
+
+@cache
+def _getline_async() -> Any:
+    """Return PQgetlineAsync without argument types: it is called for each row."""
+    return libpq._dll["PQgetlineAsync"]
 
 
 def send_query(pgconn: int, sql: bytes, parameters: Sequence[Parameter]) -> bool:

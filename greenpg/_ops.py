@@ -166,21 +166,13 @@ def end_copy_in(pgconn: int, fd: int, error: bytes | None = None) -> Steps:
 def copy_out(pgconn: int, fd: int, write: Callable[[bytes], bool]) -> Steps:
     """Hand over what the server sends, until its end or until `write` returns False."""
     buffer = CopyBuffer()
-    asked = False
     while True:
         block, ended = buffer.fill(pgconn)
-        if block:
-            if not write(block):
-                return
-            asked = False
-            yield fd, 0
-        if ended:
+        if (block and not write(block)) or ended:
             return
-        if asked:
-            yield fd, READ
-        if not libpq.PQconsumeInput(pgconn):
+        yield fd, 0 if block else READ
+        if len(block) < buffer.SIZE and not buffer.consume(pgconn):
             return
-        asked = not block
 
 
 def receive(pgconn: int, fd: int, buffer: CopyBuffer) -> Generator[tuple[int, int], None, bytes]:
@@ -196,7 +188,7 @@ def receive(pgconn: int, fd: int, buffer: CopyBuffer) -> Generator[tuple[int, in
             return block
         if asked:
             yield fd, READ
-        if not libpq.PQconsumeInput(pgconn):
+        if not buffer.consume(pgconn):
             raise _lost(pgconn)
         asked = True
 

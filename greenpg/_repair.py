@@ -261,8 +261,8 @@ def _put_right(conn: Any, state: State) -> BaseException | None:
     elif state.doomed:
         status = _transaction_status(conn)
         undone = state.undoing and status == ext.TRANSACTION_STATUS_INTRANS
-        ended = status == ext.TRANSACTION_STATUS_IDLE and conn.status != ext.STATUS_BEGIN
-        state.doomed = not undone and not ended
+        ended = state.undoing or conn.status != ext.STATUS_BEGIN
+        state.doomed = not undone and not (ended and status == ext.TRANSACTION_STATUS_IDLE)
     state.broken = False
     return pending
 

@@ -69,7 +69,22 @@ def waker(hub: Any) -> Waker:
     found = _wakers.get(hub)
     if found is None:
         found = _wakers[hub] = Waker(hub)
+        if hasattr(hub, "loop"):
+            os.register_at_fork(after_in_child=_keep_running_loop)
     return found
+
+
+def _keep_running_loop() -> None:
+    """Let the forking thread's loop run on in the child.
+
+    eventlet's asyncio hub has a hook that makes its loop the child's, and the last hub's hook
+    wins: that of a thread which is not in the child. This one comes after it.
+    """
+    loop = getattr(getattr(_threadlocal, "hub", None), "loop", None)
+    if loop is not None:
+        import asyncio.events  # late: asyncio is the hub's to load
+
+        asyncio.events._set_running_loop(loop)
 
 
 def call_in_hub(hub: Any, fn: Callable[..., object], *args: Any) -> None:
