@@ -1,4 +1,4 @@
-"""Soaks the pool: `python -m greenpg.conformance.pool_soak --backend gevent --rounds 20000`.
+"""Soaks the pool: `python -m greenpg.conformance.pool_soak --rounds 20000`.
 
 Strikes borrowers so often in each mode, then takes a server away for 20 seconds under load.
 """
@@ -20,7 +20,7 @@ from psycopg2.extensions import make_dsn
 from greenpg.embedded import EmbeddedServer, server_dsn
 from greenpg.pool import ConnectionPool
 
-from ._describe import find
+from ._describe import find, installed
 from ._jobs import Job
 from ._observer import Observer
 from ._pool_storm import SESSIONS, PoolStorm
@@ -116,7 +116,7 @@ def main() -> int:
     args = parser.parse_args()
     seed = SystemRandom().randrange(1 << 30) if args.seed is None else args.seed
     columns = [
-        pair for which in args.backend or ["threads", "gevent", "eventlet"]
+        pair for which in args.backend or installed()
         for pair in columns_of(which)
     ]  # fmt: skip
     with server_dsn() as dsn:

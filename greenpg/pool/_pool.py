@@ -137,12 +137,13 @@ class Pool:
     def _line_up(self, now: float) -> Waiter:
         """Stand in line; called with the lock held."""
         state = self.state
+        backend = self._backend or self.backend
         try:
-            if not self.backend.can_wait():
+            if not backend.can_wait():
                 raise ProgrammingError(IN_HUB)
             if not state.open:
                 self._open_or_refuse(now)
-            waiter = Waiter(self.backend.event())
+            waiter = Waiter(backend.event())
             if not state.queue(waiter, now):
                 text = f"pool {self.name!r}: too many wait already ({load(state, now)})"
                 raise TooManyRequests(text)
@@ -190,9 +191,7 @@ class Pool:
         return slot
 
     def _served(self, waiter: Waiter, began: float, seconds: float) -> Slot:
-        if not waiter.event.is_set():
-            left = began + seconds - monotonic()
-            waiter.event.wait(None if left == inf else max(left, 0.0))
+        waiter.event.wait(None if seconds == inf else began + seconds - monotonic())
         if waiter.error is not None:
             raise waiter.error
         if waiter.slot is None:
