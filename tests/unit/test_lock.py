@@ -116,12 +116,14 @@ def test_free_lock_is_taken_without_a_wait(room):
     assert room.free()
 
 
-def test_waiters_are_served_in_order(room):
+def test_waiters_are_served_in_order_and_at_once(room):
+    start = room.sim.now
     tasks = [room.sim.spawn(room.use) for _ in range(5)]
 
     room.sim.run()
 
     assert room.served == tasks
+    assert room.sim.now == start
     assert room.free()
 
 
