@@ -50,7 +50,7 @@ def _queue_pool(contender: Contender, dsn: str, size: int) -> Lend:
 def _db_pool(contender: Contender, dsn: str, size: int) -> Lend:
     make = import_module("eventlet.db_pool").RawConnectionPool
     module = SimpleNamespace(connect=connector(contender))
-    pool = make(module, dsn, min_size=size, max_size=size)
+    pool = make(module, min_size=size, max_size=size, dsn=dsn)
     lend: Lend = pool.item
     return lend
 
