@@ -36,6 +36,7 @@ upstream: $(READY)
 soak: $(READY)
 	$(BIN)/python -m greenpg.conformance.storm --rounds $(ROUNDS) $(ARGS)
 	$(BIN)/python -m greenpg.conformance.pool_soak $(ARGS)
+	GREENPG_COPY_MEGABYTES=500 $(BIN)/greenpg conformance --strict -k 'copy.*_memory*'
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
