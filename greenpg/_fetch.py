@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from psycopg2 import Error
 
+from ._libpq import libpq
 from ._wait import SLICE
 
 __all__ = ["SLICE_ROWS", "fetch_on", "stream"]
@@ -17,6 +18,7 @@ __all__ = ["SLICE_ROWS", "fetch_on", "stream"]
 SLICE_ROWS: Final = 2000  # rows built in C between two looks at the clock
 _FIRST: Final = 100
 _LARGEST: Final = 4000
+_BYTES: Final = 1 << 20  # of a fetch; with its rows as objects it takes some times as much
 _serial: Final = count(1)
 
 
@@ -45,7 +47,7 @@ def fetch_on(cur: Any, fetchmany: Callable[..., list[Any]], rows: list[Any], wan
 def stream(cur: Any, query: Any, args: Any) -> Iterator[Any]:
     """Yield the rows of a server-side cursor, fetching more at a time as it goes on."""
     conn = cur.connection
-    hold = conn.autocommit and conn.info.transaction_status == 0
+    hold = conn.autocommit  # else psycopg2 refuses it, in a transaction of the program's own too
     name = f"greenpg_stream_{next(_serial)}"
     source = conn.cursor(name, cursor_factory=type(cur), withhold=hold)
     size = _FIRST
@@ -53,7 +55,17 @@ def stream(cur: Any, query: Any, args: Any) -> Iterator[Any]:
         source.execute(query, args)
         while rows := source.fetchmany(size):
             yield from rows
-            size = min(2 * size, _LARGEST)
+            size = _next_size(source, size)
     finally:
         with suppress(Error):  # after an interrupt it ends with its transaction
             source.close()
+
+
+def _next_size(source: Any, size: int) -> int:
+    """Return twice as many rows, or fewer if the last ones were large."""
+    result = source.pgresult_ptr
+    if result and libpq.has("PQresultMemorySize"):
+        taken = libpq.PQresultMemorySize(result)
+        if taken > _BYTES:
+            return max(size * _BYTES // taken, 1)  # type: ignore[no-any-return]  # ctypes
+    return min(2 * size, _LARGEST)

@@ -74,6 +74,7 @@ _SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "PQresultErrorField": (_S, (_P, _I)),
     "PQcmdTuples": (_S, (_P,)),
     "PQcmdStatus": (_S, (_P,)),
+    "PQresultMemorySize": (ctypes.c_size_t, (_P,)),
     "PQntuples": (_I, (_P,)),
     "PQnfields": (_I, (_P,)),
     "PQfname": (_S, (_P, _I)),
