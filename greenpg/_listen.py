@@ -14,7 +14,7 @@ from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import cursor as c_cursor
 
-from ._idle import wait_for_input
+from ._idle import Sleeper
 from ._repair import closed
 from ._wait import SLICE
 from .sync import Deadline
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Notifications", "checked", "statement"]
 
+_TICK: Final = 0.005
 LONGEST: Final = 63  # bytes; the server cuts off what is longer
 _IDLE: Final = ext.TRANSACTION_STATUS_IDLE
 _OPEN: Final = (_IDLE, ext.TRANSACTION_STATUS_INTRANS)
@@ -49,6 +50,8 @@ class Notifications:
         self._state: State = conn._state
         self._task = self._state.current()
         self._slice_end = 0.0
+        self._waits = self._stopped = False
+        self._sleeper = Sleeper(conn)
         self._state.acquire(self._task)
         try:
             self._refuse_transaction()
@@ -67,13 +70,18 @@ class Notifications:
         """Return the next notification; `timeout` seconds without one end the iteration."""
         if not self._open:
             raise StopIteration
+        if self._state.current() != self._task:
+            raise ProgrammingError("listen: the iteration belongs to the task that called listen")
+        self._waits = True
         try:
             found = self._next()
         except BaseException:
-            self.close()
+            self._end()
             raise
+        finally:
+            self._waits = False
         if found is None:
-            self.close()
+            self._end()
             raise StopIteration
         return found
 
@@ -91,24 +99,41 @@ class Notifications:
         self.close()
 
     def __del__(self) -> None:
-        """Close it; with a task of its own where this one may not."""
-        if not self._open or sys.is_finalizing():
-            return
-        state = self._state
-        if state.current() == self._task and state.can_wait():
-            self.close()
-        else:
-            self._let_go()
-            state.backend.spawn(self._unlisten)
+        """Close it; with a task of its own where this one may not wait."""
+        if self._open and not sys.is_finalizing():
+            if self._state.can_wait():
+                self.close()
+            else:
+                self._let_go()
+                self._state.backend.spawn(self._unlisten)
 
     def close(self) -> None:
-        """Stop listening; any number of times. What was not yielded stays in `conn.notifies`."""
-        if not self._open:
-            return
-        try:
-            self._unlisten()
-        finally:
+        """Stop listening; any number of times, from any task.
+
+        What was not yielded stays in `conn.notifies`.
+        """
+        if self._state.current() == self._task:
+            self._end()
+        elif self._waits:
+            self._stop_waiting()
+        elif self._open:
             self._let_go()
+            self._unlisten()
+
+    def _stop_waiting(self) -> None:
+        """Have the task that waits in `__next__` end the iteration."""
+        self._stopped = True
+        self._sleeper.wake()
+        while self._waits and self._state.can_wait():
+            self._state.backend.sleep(_TICK)
+            self._sleeper.wake()  # an OS thread that was about to sleep missed the first one
+
+    def _end(self) -> None:
+        if self._open:
+            try:
+                self._unlisten()
+            finally:
+                self._let_go()
 
     def _let_go(self) -> None:
         self._open = False
@@ -127,13 +152,16 @@ class Notifications:
 
     def _find(self) -> None:
         end = None if self._timeout is None else monotonic() + self._timeout
-        while True:
+        while not self._stopped:
             self._refuse_transaction()
             self._conn.poll()
             left = None if end is None else end - monotonic()
             if self._sorter.found or (left is not None and left <= 0):
                 return
-            wait_for_input(self._conn, left)
+            self._sleeper.sleep(left, self._is_stopped)
+
+    def _is_stopped(self) -> bool:
+        return self._stopped
 
     def _refuse_transaction(self) -> None:
         if self._conn.closed:

@@ -130,22 +130,31 @@ class Stream:
             leave(conn, state)
 
     def _read(self, pgconn: int) -> None:
-        status = -1 if self._ended else self._messages.take(pgconn, ROOM, self.ahead.append)
-        if not self.ahead and status >= -1:
-            if not libpq.PQconsumeInput(pgconn):
-                raise self._lost(pgconn)
-            if status == 0:
-                status = self._messages.take(pgconn, ROOM, self.ahead.append)
+        if not self._ended:
+            self._gather(pgconn)
+        if self._ended and not self.ahead:
+            self._finish(pgconn)
+            if self.active:  # the result has not come whole
+                self._consume_input(pgconn)
+                self._finish(pgconn)
+        elif monotonic() >= self.due and not self._ended:
+            self._feed(pgconn)  # last: sent to a server that has gone, it would hide why
+
+    def _gather(self, pgconn: int) -> None:
+        """Take messages from libpq; from the socket only if libpq has none."""
+        status = self._messages.take(pgconn, ROOM, self.ahead.append)
+        if status == 0 and not self.ahead:
+            self._consume_input(pgconn)
+            status = self._messages.take(pgconn, ROOM, self.ahead.append)
+        if status == -2 and not self.ahead:
+            raise self._lost(pgconn)
+        self._ended = status == -1
         if self.ahead:
             self.io_time = time()
-        if status == -2:
+
+    def _consume_input(self, pgconn: int) -> None:
+        if not libpq.PQconsumeInput(pgconn):
             raise self._lost(pgconn)
-        if status == -1:
-            self._ended = True
-            if not self.ahead:
-                self._finish(pgconn)
-        elif monotonic() >= self.due:  # last: sent to a server that has gone, it would hide why
-            self._feed(pgconn)
 
     def _finish(self, pgconn: int) -> None:
         """Fetch the result that ends the stream, as far as it has come."""
@@ -153,10 +162,11 @@ class Stream:
             result = libpq.PQgetResult(pgconn)
             if not result:
                 self.stop()
-                if self._error is not None:
-                    raise self._brought_up(self._error)
-                return
+                break
             self._take(pgconn, result)
+        if self._error is not None and (not self.active or _is_fatal(self._error)):
+            self.stop()
+            raise self._noticed(self._error)
 
     def _take(self, pgconn: int, result: int) -> None:
         try:
@@ -172,21 +182,27 @@ class Stream:
     def _feed(self, pgconn: int, reply: bool = False) -> None:
         message = self.progress.feedback(time(), reply)
         if libpq.PQputCopyData(pgconn, message, len(message)) < 0:
-            raise self._lost(pgconn)
+            raise self._failure(pgconn)  # the next reading ends the stream
         self._unflushed = libpq.PQflush(pgconn) == 1
         self.io_time = self.feedback_time = time()
         self.due = monotonic() + self.interval
 
     def _lost(self, pgconn: int) -> Error:
-        text = (libpq.PQerrorMessage(pgconn) or b"").decode(errors="replace")
-        kind = OperationalError if libpq.PQstatus(pgconn) else DatabaseError
         self.stop()
-        return self._brought_up(self._error or kind(text))
+        return self._noticed(self._error or self._failure(pgconn))
 
-    def _brought_up(self, error: Error) -> Error:
-        """Have psycopg2 notice that the server has gone, if it has."""
+    def _failure(self, pgconn: int) -> Error:
+        text = (libpq.PQerrorMessage(pgconn) or b"").decode(errors="replace")
+        return (OperationalError if libpq.PQstatus(pgconn) else DatabaseError)(text)
+
+    def _noticed(self, error: Error) -> Error:
+        """Have psycopg2 notice too that the server has gone, if it has."""
         with suppress(Error):
             c_connection.poll(self._conn)
         if self._conn.closed:
             self._conn._state.waiter.close()
         return error
+
+
+def _is_fatal(error: Error) -> bool:
+    return error.diag.severity_nonlocalized in ("FATAL", "PANIC")

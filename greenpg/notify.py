@@ -87,7 +87,11 @@ class Listener:
         self._start()
         inbox = Inbox(self._backend, self._max_queue if max_queue is None else max_queue)
         subscription = Subscription(inbox, self._add, self._change)
-        subscription.add(*channels, timeout=timeout)
+        try:
+            subscription.add(*channels, timeout=timeout)
+        except BaseException:
+            subscription.close()
+            raise
         return subscription
 
     def close(self, timeout: float = 5.0) -> None:

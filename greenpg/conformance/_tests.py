@@ -12,7 +12,7 @@ __all__ = ["MODULES", "Skip", "Test", "discover", "each", "limit", "needs", "rai
 MODULES: Final = (
     "seam", "tasks", "sharing", "inside", "watcher", "hub", "os_threads", "forks", "interrupts",
     "deadlines", "cancelling", "closing", "connecting", "authenticating",
-    "storm", "startup", "copy", "copy_stopped", "lobject",
+    "storm", "startup", "copy", "copy_stopped", "lobject", "notify", "replication",
     "pool",
 )  # fmt: skip
 SECONDS: Final = 15.0

@@ -305,3 +305,40 @@ def test_iterator_dropped_by_another_task_stops_listening(conn, spawn):
 
     until(lambda: channels(conn) == [], "it has stopped listening")
     assert not conn._state.held
+
+
+def test_iterating_in_another_task_is_refused(db, conn, spawn):
+    notes = conn.listen("mine")
+
+    with pytest.raises(db.ProgrammingError, match="belongs to the task that called listen"):
+        spawn(next, notes).result()
+
+    notes.close()
+
+
+def test_another_task_may_end_the_iteration(conn, spawn):
+    made = []
+
+    def listen():
+        with conn.listen("mine") as notes:
+            made.append(notes)
+            return list(notes)
+
+    job = spawn(listen)
+    until(lambda: made and made[0]._waits, "it waits")
+
+    made[0].close()
+
+    assert job.result() == []
+    assert channels(conn) == []
+    assert not conn._state.held
+
+
+def test_another_task_may_close_an_iterator_that_nobody_waits_on(conn, spawn):
+    notes = conn.listen("mine")
+
+    spawn(notes.close).result()
+
+    assert list(notes) == []
+    assert channels(conn) == []
+    assert not conn._state.held

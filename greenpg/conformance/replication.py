@@ -1,0 +1,391 @@
+"""Replication: a stream that goes on whatever strikes its consumer, and a follower that finds it.
+
+The plug-in pgoutput serves, which every server has.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count, groupby
+from operator import itemgetter
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import greenpg
+from greenpg import Error, InterfaceError
+from greenpg.errors import AdminShutdown
+from greenpg.extras import LogicalReplicationConnection, StopReplication
+from greenpg.replication import follow
+
+from ._tests import limit, needs, raises
+from .forks import Child
+
+if TYPE_CHECKING:
+    from ._context import Context
+
+TRANSACTIONS: Final = 200
+ROWS: Final = 500
+CUTS: Final = 10
+INTERRUPTS: Final = 300
+_numbers = count()
+
+
+class Source:
+    """A table of numbers whose changes a slot keeps; a row is (transaction, number)."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
+        self.name: Final = f"{ctx.name.replace('-', '_')}_{next(_numbers)}"
+        self.options: Final = {"proto_version": 1, "publication_names": self.name}
+        self.ask = ctx.server.ask
+        self.ask(f"create table {self.name} (transaction int, number int)")
+        self.ask(f"create publication {self.name} for table {self.name}")
+        self.ask("select pg_create_logical_replication_slot(%s, 'pgoutput')", self.name)
+
+    def insert(self, transaction: int, rows: int = 1) -> None:
+        """Commit a transaction that inserts so many rows."""
+        self.ask(
+            f"insert into {self.name} select %s, n from generate_series(0, %s) n",
+            transaction,
+            rows - 1,
+        )
+
+    def pid(self) -> int | None:
+        """Return the process that serves the slot, if one does."""
+        rows = self.ask(
+            "select active_pid from pg_replication_slots where slot_name = %s", self.name
+        )
+        pid: int | None = rows[0][0]
+        return pid
+
+    def connect(self, dsn: str | None = None, **options: Any) -> Any:
+        """Return a replication connection."""
+        return self.ctx.connect(dsn, connection_factory=LogicalReplicationConnection, **options)
+
+    def stream(self, conn: Any) -> Any:
+        """Return a cursor on which the slot's changes are streaming."""
+        cur = conn.cursor()
+        cur.start_replication(slot_name=self.name, options=self.options)
+        return cur
+
+    def drop(self) -> None:
+        """Drop what was made, once the slot is free."""
+        with suppress(Error):
+            self.ask("select pg_terminate_backend(%s)", self.pid())
+        self.ctx.wait_until(lambda: self.pid() is None, "the slot is free")
+        self.ask("select pg_drop_replication_slot(%s)", self.name)
+        self.ask(f"drop publication {self.name}; drop table {self.name}")
+
+
+@contextmanager
+def _source(ctx: Context) -> Iterator[Source]:
+    source = Source(ctx)
+    try:
+        yield source
+    finally:
+        source.drop()
+
+
+def row_of(message: Any) -> tuple[int, int] | None:
+    """Return the inserted row; None for a message of another kind."""
+    payload = message.payload
+    if payload[:1] != b"I":
+        return None
+    position, columns = 8, []
+    for _ in range(2):
+        (size,) = struct.unpack_from(">I", payload, position + 1)
+        columns.append(int(payload[position + 5 : position + 5 + size]))
+        position += 5 + size
+    return columns[0], columns[1]
+
+
+class Collector:
+    """A consumer that keeps the rows, and stops after the last one of a transaction."""
+
+    def __init__(self, last: tuple[int, int]) -> None:
+        self.rows: list[tuple[int, int]] = []
+        self._last = last
+
+    def __call__(self, message: Any) -> None:
+        row = row_of(message)
+        if row is not None:
+            self.rows.append(row)
+        message.cursor.send_feedback(flush_lsn=message.data_start)
+        if row == self._last:
+            raise StopReplication
+
+
+def _consume(cur: Any, collector: Collector) -> None:
+    with suppress(StopReplication):
+        cur.consume_stream(collector)
+
+
+def _asleep(cur: Any) -> bool:
+    return bool(cur._stream._sleeper.asleep)
+
+
+@limit(40)
+def test_others_run_while_a_flood_is_consumed(ctx: Context) -> None:
+    with _source(ctx) as source:
+        source.insert(0, 50_000)
+        cur = source.stream(source.connect())
+        collector = Collector((0, 49_999))
+
+        with ctx.heartbeat():
+            _consume(cur, collector)
+
+        assert collector.rows == [(0, number) for number in range(50_000)]
+        cur.connection.close()
+
+
+@limit(40)
+def test_idle_stream_costs_nothing(ctx: Context) -> None:
+    """An idle second costs less than 5 ms, where the server says nothing meanwhile."""
+    with _source(ctx) as source:
+        cur = source.stream(source.connect())
+        job = ctx.spawn(cur.consume_stream, print)
+        ctx.wait_until(lambda: _asleep(cur), "it waits")
+
+        costs = [_quiet_cost(ctx, cur) for _ in range(5)]
+
+        assert min(costs) <= ctx.around.idle_cpu + 0.001, costs
+        cur.connection.close()
+        with raises(InterfaceError):
+            job.result()
+
+
+def _quiet_cost(ctx: Context, cur: Any) -> float:
+    """Return the CPU time of a fifth of a second in which no keepalive message came."""
+    while True:
+        heard = cur._stream.io_time
+        cost = ctx.idle_cpu(0.2)
+        if cur._stream.io_time == heard:
+            return cost
+
+
+def _strike(ctx: Context, fn: Callable[[], object]) -> None:
+    """Call a function under a timeout that may or may not strike."""
+    timeout: Any = ctx.timeout(ctx.random.uniform(0, 0.004))
+    try:
+        with timeout:
+            fn()
+    except BaseException as error:
+        if error is not timeout:
+            raise
+
+
+@needs("kill")
+@limit(60)
+def test_random_timeouts_lose_and_repeat_nothing(ctx: Context) -> None:
+    with _source(ctx) as source:
+        cur = source.stream(source.connect())
+        collector = Collector((INTERRUPTS, 9))
+
+        for transaction in range(INTERRUPTS):
+            source.insert(transaction, 10)
+            _strike(ctx, lambda: _consume(cur, collector))
+        source.insert(INTERRUPTS, 10)
+        _consume(cur, collector)
+
+        expected = [(one, number) for one in range(INTERRUPTS + 1) for number in range(10)]
+        assert collector.rows == expected
+        cur.connection.close()
+
+
+@needs("kill")
+@limit(60)
+def test_random_kills_lose_and_repeat_nothing(ctx: Context) -> None:
+    with _source(ctx) as source:
+        cur = source.stream(source.connect())
+        collector = Collector((INTERRUPTS, 9))
+
+        for transaction in range(INTERRUPTS):
+            source.insert(transaction, 10)
+            job = ctx.spawn(_consume, cur, collector)
+            ctx.backend.sleep(ctx.random.uniform(0, 0.004))
+            job.kill()
+            job.join()
+        source.insert(INTERRUPTS, 10)
+        _consume(cur, collector)
+
+        expected = [(one, number) for one in range(INTERRUPTS + 1) for number in range(10)]
+        assert collector.rows == expected
+        cur.connection.close()
+
+
+@needs("kill")
+@limit(60)
+def test_random_timeouts_leave_a_stopped_stream_usable_or_closed(ctx: Context) -> None:
+    with _source(ctx) as source:
+        for number in range(INTERRUPTS // 5):
+            source.insert(number, 10)
+            cur = source.stream(source.connect())
+
+            _strike(ctx, cur.stop_replication)
+
+            if not cur.connection.closed:
+                cur.stop_replication()
+                cur.execute("IDENTIFY_SYSTEM")
+                assert len(cur.fetchone()) == 4
+                cur.connection.close()
+            ctx.wait_until(lambda: source.pid() is None, "the slot is free")
+
+
+@limit(30)
+def test_busy_consumer_keeps_its_connection(ctx: Context) -> None:
+    with _source(ctx) as source:
+        cur = source.stream(source.connect(options="-c wal_sender_timeout=1s"))
+        source.insert(0, 2)
+        collector = Collector((0, 1))
+
+        def dawdle(message: Any) -> None:
+            if row_of(message) == (0, 0):
+                ctx.backend.sleep(2.5)
+            collector(message)
+
+        with suppress(StopReplication):
+            cur.consume_stream(dawdle)
+
+        assert collector.rows == [(0, 0), (0, 1)]
+        assert source.pid() == cur.connection.info.backend_pid
+        cur.connection.close()
+
+
+def test_silent_server_holds_up_neither_timeout_nor_close(ctx: Context) -> None:
+    proxy = ctx.proxy()
+    with _source(ctx) as source:
+        cur = source.stream(source.connect(proxy.dsn))
+        proxy.stall()
+        began = monotonic()
+
+        with raises(greenpg.DeadlineExceeded), cur.connection.deadline(0.05):
+            cur.consume_stream(print)
+        job = ctx.spawn(cur.consume_stream, print)
+        ctx.wait_until(lambda: _asleep(cur), "it waits")
+        cur.connection.close()
+        with raises(InterfaceError):
+            job.result()
+
+        assert monotonic() - began < 2
+        proxy.flow()
+
+
+def test_lost_stream_is_told_by_its_error(ctx: Context) -> None:
+    with _source(ctx) as source:
+        cur = source.stream(source.connect())
+        job = ctx.spawn(cur.consume_stream, print)
+        ctx.wait_until(lambda: _asleep(cur), "it waits")
+
+        ctx.server.terminate(cur.connection.info.backend_pid)
+
+        with raises(AdminShutdown):
+            job.result()
+
+
+def test_stream_that_is_dropped_leaves_nothing(ctx: Context) -> None:
+    with _source(ctx) as source:
+        conn = greenpg.connect(
+            ctx.dsn, backend=ctx.backend, connection_factory=LogicalReplicationConnection
+        )
+        cur = source.stream(conn)
+        source.insert(0)
+        _consume(cur, Collector((0, 0)))
+
+        del conn, cur
+
+        ctx.wait_until(lambda: source.pid() is None, "the session has ended")
+
+
+@limit(100)
+def test_follower_sees_every_row_though_its_session_is_cut_ten_times(ctx: Context) -> None:
+    """100,000 rows, each at least once; those of a transaction in order, none between them."""
+    with _source(ctx) as source:
+        writer = ctx.spawn(_write, ctx, source.name)
+        cutter = ctx.spawn(_cut, ctx, source)
+        rows: list[tuple[int, int]] = []
+
+        def collect(message: Any) -> None:
+            row = row_of(message)
+            if row is not None:
+                rows.append(row)
+            if message.payload[:1] == b"C" and rows[-1] == (TRANSACTIONS, 0):
+                raise StopReplication
+
+        finish = ctx.spawn(_finish, source, [writer, cutter])
+        follow(ctx.dsn, source.name, collect, options=source.options, backend=ctx.backend)
+        finish.result()
+
+        assert cutter.value == CUTS
+        whole = [numbers for _, numbers in _runs(rows) if numbers == list(range(len(numbers)))]
+        complete = {one for one, numbers in _runs(rows) if numbers == list(range(ROWS))}
+        assert len(whole) == len(_runs(rows))
+        assert complete == set(range(TRANSACTIONS))
+
+
+def _runs(rows: list[tuple[int, int]]) -> list[tuple[int, list[int]]]:
+    """Return each transaction's numbers as they came; a new run begins with number 0."""
+    runs: list[tuple[int, list[int]]] = []
+    for transaction, group in groupby(rows, itemgetter(0)):
+        for _, number in group:
+            if number == 0:
+                runs.append((transaction, []))
+            runs[-1][1].append(number)
+    return runs
+
+
+def _write(ctx: Context, table: str) -> None:
+    conn = ctx.connect()
+    cur = conn.cursor()
+    for transaction in range(TRANSACTIONS):
+        cur.execute(
+            f"insert into {table} select %s, n from generate_series(0, %s) n",
+            (transaction, ROWS - 1),
+        )
+        conn.commit()
+        ctx.backend.sleep(0.002)
+
+
+def _cut(ctx: Context, source: Source) -> int:
+    cuts = 0
+    while cuts < CUTS:
+        ctx.backend.sleep(ctx.random.uniform(0.01, 0.1))
+        pid = source.pid()
+        if pid is not None:
+            cuts += ctx.server.ask("select pg_terminate_backend(%s)", pid) == [(True,)]
+    return cuts
+
+
+def _finish(source: Source, jobs: list[Any]) -> None:
+    for job in jobs:
+        job.result(60)
+    source.insert(TRANSACTIONS)
+
+
+@limit(40)
+def test_forked_child_reads_nothing_of_the_stream(ctx: Context) -> None:
+    with _source(ctx) as source:
+        cur = source.stream(source.connect())
+        collector = Collector((9, 0))
+        job = ctx.spawn(_consume, cur, collector)
+        ctx.wait_until(lambda: _asleep(cur), "it waits")
+
+        told = Child(ctx, lambda: _live_on(ctx, cur, job)).result()
+        for transaction in range(10):
+            source.insert(transaction)
+        job.result()
+
+        assert told == {"read": "OperationalError", "rows": 0}
+        assert collector.rows == [(number, 0) for number in range(10)]
+        cur.connection.close()
+
+
+def _live_on(ctx: Context, cur: Any, job: Any) -> dict[str, Any]:
+    """Let the copy of the consumer run, then use what was inherited."""
+    ctx.backend.sleep(0.2)
+    try:
+        while True:
+            cur.read_message()
+    except Error as error:
+        return {"read": type(error).__name__, "rows": 0}
