@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from psycopg2 import Error
 from psycopg2._psycopg import connection as c_connection
 
-from ._repair import AGAIN, Shield, Unrepaired, cancel_query, closed, leave
+from ._repair import AGAIN, CLOSE_TIMEOUT, Shield, Unrepaired, cancel_query, closed, leave
 from ._wait import Turns, settle_descriptor
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def stop(conn: Any, exc: BaseException | None, rest: Callable[[], Steps]) -> Non
     The connection is closed if that does not succeed within `cancel_timeout`.
     """
     state = conn._state
-    shield = Shield(state.backend, exc, state.cancel_timeout)
+    seconds = CLOSE_TIMEOUT if state.closing else state.cancel_timeout
+    shield = Shield(state.backend, exc, seconds)
     try:
         cancel_query(conn, shield)
         for fd, events in rest():
