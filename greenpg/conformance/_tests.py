@@ -12,7 +12,8 @@ __all__ = ["MODULES", "Skip", "Test", "discover", "each", "limit", "needs", "rai
 MODULES: Final = (
     "seam", "tasks", "sharing", "inside", "watcher", "hub", "os_threads", "forks", "interrupts",
     "deadlines", "cancelling", "closing", "connecting", "authenticating",
-    "storm", "startup", "copy", "copy_stopped", "lobject", "notify", "replication",
+    "storm", "startup", "copy", "copy_stopped", "lobject", "pipeline", "streaming",
+    "notify", "replication",
     "pool",
 )  # fmt: skip
 SECONDS: Final = 15.0

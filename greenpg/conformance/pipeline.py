@@ -1,0 +1,215 @@
+"""Pipeline mode and executemany: nobody is held up, and a block's end leaves nothing behind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg2
+
+from greenpg import DeadlineExceeded
+from greenpg.errors import InFailedSqlTransaction
+
+from ._copy_scene import row_count, table
+from ._tests import needs, raises
+
+if TYPE_CHECKING:
+    from ._context import Context
+
+SHORT: Final = 0.1
+STATEMENTS: Final = 5000
+ROWS: Final = 20_000
+
+
+class Sleeper:
+    """An executemany at whose second row the server falls asleep."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.cur = table(ctx)
+        self.conn = self.cur.connection
+        self.conn.commit()
+
+    def run(self) -> None:
+        """Insert rows until the server sleeps."""
+        query = (
+            "insert into t select case when n = 1 then pg_sleep(60)::text end from (select %s) x(n)"
+        )
+        self.cur.executemany(query, [(n,) for n in range(100)])
+
+    def check(self) -> None:
+        """Fail unless the transaction takes only a rollback, after which nothing is there."""
+        with raises(InFailedSqlTransaction):
+            self.conn.commit()
+        self.conn.rollback()
+        assert row_count(self.cur) == 0
+
+
+def _one(conn: Any) -> Any:
+    cur = conn.cursor()
+    cur.execute("select 1")
+    return cur.fetchone()[0]
+
+
+# Others run meanwhile
+
+
+def test_statements_hold_nobody_up(ctx: Context) -> None:
+    conn = ctx.connect()
+
+    with ctx.heartbeat() as pulse:
+        with conn.pipeline() as p:
+            results = [p.execute("select %s", (n,)) for n in range(STATEMENTS)]
+        total = sum(result.fetchall()[0][0] for result in results)
+
+    assert total == sum(range(STATEMENTS))
+    assert pulse.beats
+
+
+def test_results_read_one_by_one_hold_nobody_up(ctx: Context) -> None:
+    conn = ctx.connect(autocommit=True)
+
+    with ctx.heartbeat(), conn.pipeline() as p:
+        for n in range(STATEMENTS):
+            assert p.execute("select %s", (n,)).fetchone() == (n,)
+
+
+def test_executemany_holds_nobody_up(ctx: Context) -> None:
+    cur = table(ctx)
+
+    with ctx.heartbeat() as pulse:
+        cur.executemany("insert into t values (%s)", [(str(n),) for n in range(ROWS)])
+
+    assert cur.rowcount == row_count(cur) == ROWS
+    assert pulse.beats
+
+
+def test_values_written_by_psycopg2_hold_nobody_up(ctx: Context) -> None:
+    cur = table(ctx)
+
+    with ctx.heartbeat():
+        cur.executemany("insert into t values (lower(%s))", [(str(n),) for n in range(ROWS)])
+
+    assert row_count(cur) == ROWS
+
+
+def test_slow_server_holds_nobody_up(ctx: Context) -> None:
+    cur = ctx.connect(ctx.proxy().dsn).cursor()
+    cur.execute("create temp table t (data text)")
+    ctx.proxy().drip(65536, 0.01, "both")
+
+    with ctx.heartbeat() as pulse:
+        cur.executemany("insert into t values (%s)", [("x" * 1000,) for _ in range(2000)])
+
+    assert row_count(cur) == 2000
+    assert pulse.beats > 10
+
+
+# The connection meanwhile
+
+
+def test_block_has_the_connection_to_itself(ctx: Context) -> None:
+    conn, order = ctx.connect(), list[str]()
+
+    def intrude() -> None:
+        _one(conn)
+        order.append("intruder")
+
+    with conn.pipeline() as p:
+        intruder = ctx.spawn(intrude)
+        ctx.backend.sleep(SHORT)
+        with raises(psycopg2.ProgrammingError, words="pipeline() block"):
+            _one(conn)
+        assert p.execute("select 2").fetchone() == (2,)
+        order.append("block")
+    intruder.result()
+
+    assert order == ["block", "intruder"]
+
+
+@needs("hub")
+def test_hub_is_refused(ctx: Context) -> None:
+    conn = ctx.connect()
+
+    with raises(psycopg2.ProgrammingError, words="event loop"):
+        ctx.in_hub(lambda: conn.pipeline().__enter__())
+
+    assert _one(conn) == 1
+
+
+# Ends half-way
+
+
+def test_deadline_ends_a_block(ctx: Context) -> None:
+    conn = ctx.connect(autocommit=True)
+
+    with raises(DeadlineExceeded), conn.deadline(SHORT), conn.pipeline() as p:
+        for _ in range(1000):
+            p.execute("select pg_sleep(60)")
+        p.execute("select 1").fetchone()
+
+    assert _one(conn) == 1
+
+
+def test_deadline_stops_executemany(ctx: Context) -> None:
+    sleeper = Sleeper(ctx)
+
+    with raises(DeadlineExceeded), sleeper.conn.deadline(SHORT):
+        sleeper.run()
+
+    sleeper.check()
+
+
+@needs("kill")
+def test_kill_ends_a_block(ctx: Context) -> None:
+    conn = ctx.connect(autocommit=True)
+
+    def work() -> None:
+        with conn.pipeline() as p:
+            p.execute("select pg_sleep(60)").fetchone()
+
+    worker = ctx.spawn(work)
+    ctx.busy(conn)
+    worker.kill()
+    worker.join()
+
+    assert isinstance(worker.error, ctx.backend.exits)
+    assert _one(conn) == 1
+
+
+@needs("kill")
+def test_kill_stops_executemany(ctx: Context) -> None:
+    sleeper = Sleeper(ctx)
+    worker = ctx.spawn(sleeper.run)
+    ctx.busy(sleeper.conn)
+
+    worker.kill()
+    worker.join()
+
+    assert isinstance(worker.error, ctx.backend.exits)
+    sleeper.check()
+
+
+@needs("kill")
+def test_timeout_comes_out_of_a_block_as_itself(ctx: Context) -> None:
+    conn, timeout = ctx.connect(), ctx.timeout(SHORT)
+
+    with raises(BaseException) as caught, timeout, conn.pipeline() as p:
+        p.execute("select pg_sleep(60)").fetchone()
+
+    assert caught.error is timeout
+    conn.rollback()
+    assert _one(conn) == 1
+
+
+def test_close_ends_a_block(ctx: Context) -> None:
+    conn = ctx.connect()
+
+    def work() -> None:
+        with conn.pipeline() as p:
+            p.execute("select pg_sleep(60)").fetchone()
+
+    worker = ctx.spawn(work)
+    ctx.busy(conn)
+    conn.close()
+    worker.join()
+
+    assert isinstance(worker.error, psycopg2.InterfaceError)
