@@ -144,7 +144,7 @@ class LibuvWaiter(Waiter):
                 io.stop()
                 return self._wait_specially(hub, events, timeout)
             if not io.active:
-                io.start(self._readable)
+                io.start(self._readable, io, pass_events=True)
             while not self._ready:  # a finalizer's query may take the wake-up meant for us
                 hub.switch()
             return READ
@@ -159,10 +159,13 @@ class LibuvWaiter(Waiter):
         self._counted = getattr(self._io, "_watcher_ref", self._io)
         self._counted.ref = False
 
-    def _readable(self) -> None:
+    def _readable(self, events: int, io: Any) -> None:
         task = self._task
-        if task is None or self._ready:  # nobody asked, or the task is busy elsewhere
-            self._io.stop()
+        if events < 0:
+            io.stop()  # as libuv has done already: the next wait must start it anew
+        left_behind = io is not self._io  # in the hub of a thread it has moved from
+        if left_behind or task is None or self._ready:  # nobody asked, or it is busy elsewhere
+            io.stop()
         else:
             self._ready = True
             task.switch()
