@@ -79,12 +79,16 @@ class Waiter:
         return listener
 
     def _readable(self, fd: int) -> None:
+        if fd != self._fd:
+            return  # another thread has closed it or moved on; the hub is about to be told
         if self._task is None or self._ready & READ:
             self._drop_listener()  # unsolicited data: the hub would call us without end
         else:
             self._wake(READ)
 
     def _writable(self, fd: int) -> None:
+        if fd != self._fd:
+            return
         if self._task is None or self._ready & WRITE:
             self._drop_writer()
         else:
