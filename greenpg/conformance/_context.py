@@ -35,7 +35,7 @@ SECONDS: Final = 10.0
 TICK: Final = 0.002
 IDLE_SHARE: Final = 0.005
 IDLE_WINDOW: Final = 0.2
-IDLE_WINDOWS: Final = 5
+IDLE_LONGEST: Final = 2.0
 
 
 PROGRAM: Final = """{prelude}
@@ -181,14 +181,14 @@ class Context:
     def stays_idle(self) -> None:
         """Fail if nobody does anything and yet an idle second costs more than 5 ms of CPU.
 
-        What spins does so in each of several windows; noise does not.
+        What spins does so for as long as one looks; noise does not, so a doubt is looked at
+        for twice as long.
         """
-        limit = self.around.idle_cpu + IDLE_SHARE * IDLE_WINDOW
-        costs: list[float] = []
-        while not costs or costs[-1] > limit:
-            costs.append(self.idle_cpu())
-            told = ", ".join(f"{cost * 1000:.1f}" for cost in costs)
-            assert len(costs) < IDLE_WINDOWS, f"ms of CPU in idle windows: {told}"
+        told, window = list[str](), IDLE_WINDOW
+        while (cost := self.idle_cpu(window)) > self.around.idle_cpu + IDLE_SHARE * window:
+            told.append(f"{cost * 1000:.1f} in {window * 1000:.0f}")
+            window *= 2
+            assert window < IDLE_LONGEST, f"ms of CPU in ms of idleness: {', '.join(told)}"
 
     # What there is
 

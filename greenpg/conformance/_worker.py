@@ -63,8 +63,9 @@ class Worker:
         name = f"greenpg_conformance_{os.getpid()}"
         self._around = Surroundings(which, found, mode, self._orders["dsn"], name)
         self._warm_up()
-        for test in _chosen(self._orders["tests"]):
-            self._run(test)
+        known = {test.id: test for test in discover()}
+        for name in self._orders["tests"]:
+            self._run(known[name])
         self._watchdog.arm(WARM_UP_SECONDS)
         self._around.close()
 
@@ -134,11 +135,6 @@ class Worker:
 
     def _sessions(self) -> dict[Hashable, str]:
         return self._around.observer.sessions(self._around.application)
-
-
-def _chosen(ids: list[str]) -> list[Test]:
-    known = {test.id: test for test in discover()}
-    return [known[name] for name in ids]
 
 
 def _told(error: BaseException) -> str:
