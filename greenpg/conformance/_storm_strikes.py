@@ -287,7 +287,8 @@ class Run:
         if strike.kind == "close":
             return isinstance(error, InterfaceError)
         if strike.kind == "cancel":
-            return type(error) is QueryCanceled
+            cancelled = isinstance(error, QueryCanceled) or "due to user request" in str(error)
+            return cancelled and not isinstance(error, DeadlineExceeded)
         if strike.kind == "deadline":
             return isinstance(error, DeadlineExceeded)
         return error is strike.error
