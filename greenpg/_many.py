@@ -61,26 +61,28 @@ class _Silent(_Tally):
 def execute_many(cur: Any, query: str, rows: Iterator[Any], one_by_one: OneByOne) -> int:
     """Run the statement for all rows and return how many rows it touched.
 
-    The first row and each part's last are psycopg2's: it begins the transaction, and the cursor
-    is left as it would be. A part that fails is undone and run by psycopg2, row by row, so that
-    the error, and under autocommit the rows before it, are what they would have been.
+    The first row and the last are psycopg2's: it begins the transaction, and the cursor is left
+    as it would be. A part that fails is undone and run by psycopg2, row by row, so that the
+    error, and under autocommit the rows before it, are what they would have been.
     """
     plain = PlainInsert.of(cur.connection, query)
-    touched, size = 0, 1
-    while True:
-        part, failure = _gather(rows, size)
-        more = len(part) == size
-        if len(part) >= WORTH_IT:
-            touched += _run_part(cur, query, part[:-1], plain, one_by_one)
-            part = part[-1:]
-        if part or size == 1:
-            one_by_one(part)
-            touched += _rowcount(cur)
-        if failure is not None:
-            raise failure
-        if not more:
-            return touched
-        size = PART
+    part, failure = _gather(rows, 1)
+    one_by_one(part)
+    touched, kept = _rowcount(cur), list[Any]()
+    more = bool(part)
+    while more and failure is None:
+        part, failure = _gather(rows, PART)
+        more = len(part) == PART
+        kept += part
+        if len(kept) >= WORTH_IT:
+            touched += _run_part(cur, query, kept[:-1], plain, one_by_one)
+            kept = kept[-1:]
+    if kept:
+        one_by_one(kept)
+        touched += _rowcount(cur)
+    if failure is not None:
+        raise failure
+    return touched
 
 
 def _gather(rows: Iterator[Any], size: int) -> tuple[list[Any], BaseException | None]:
