@@ -138,10 +138,11 @@ def write_and_commit(s: Scene) -> Steps:
 # The session
 
 
-@operation(settles=True)
+@operation(fresh=True, settles=True)
 def reset(s: Scene) -> Steps:
-    s.write(nap=0)
     s.conn.cursor().execute("set greenpg.storm to 'before'")
+    s.conn.commit()
+    s.write(nap=0)
     s.settled = lambda: _shown(s, "greenpg.storm") in (None, "")
     yield
     s.conn.reset()

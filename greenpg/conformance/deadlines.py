@@ -162,6 +162,17 @@ def test_deadline_of_one_connection_leaves_another_alone(ctx: Context) -> None:
     _answers(one)
 
 
+def test_operation_past_the_deadline_is_not_sent(ctx: Context) -> None:
+    conn, name = ctx.connect(autocommit=True), f"{ctx.name}_calls"
+    ctx.server.ask(f"create sequence {name}")
+
+    with conn.deadline(0), raises(DeadlineExceeded):
+        conn.cursor().execute("select nextval(%s)", (name,))
+
+    assert ctx.server.ask(f"select is_called from {name}") == [(False,)]
+    ctx.server.ask(f"drop sequence {name}")
+
+
 def test_interrupted_transaction_takes_only_a_rollback(ctx: Context) -> None:
     conn = ctx.connect()
     conn.cursor().execute("select 1")

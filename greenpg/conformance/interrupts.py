@@ -175,18 +175,20 @@ def _hit(ctx: Context, conn: Any, seconds: float) -> bool:
 
 
 @needs("kill")
-def test_exit_beats_a_timeout(ctx: Context) -> None:
+@each("after the timeout", "before the timeout")
+def test_exit_beats_a_timeout(ctx: Context, case: str) -> None:
     proxy = ctx.proxy()
     conn = ctx.connect(proxy.dsn, autocommit=True)
+    first, second = (SHORT, 2 * SHORT) if case == "after the timeout" else (2 * SHORT, SHORT)
 
     def work() -> None:
-        with ctx.timeout(SHORT):
+        with ctx.timeout(first):
             conn.cursor().execute(LONG)
 
     task = ctx.spawn(work)
-    ctx.busy(conn)
-    proxy.delay(0.2)
-    ctx.backend.sleep(2 * SHORT)
+    ctx.backend.pause()
+    proxy.delay(0.3)  # the answer to the first one's cancel: the second one comes meanwhile
+    ctx.backend.sleep(second)
     task.kill()
     task.join(3)
 
@@ -343,6 +345,8 @@ def test_interrupted_reset_is_complete(ctx: Context, case: str) -> None:
     conn = ctx.connect(proxy.dsn, autocommit=case == "autocommit")
     cur = conn.cursor()
     cur.execute("set greenpg.test to 'before'")
+    conn.commit()
+    cur.execute("select 1")
     proxy.delay(0.15)
 
     _interrupted(ctx, "timeout", conn.reset, SHORT)
