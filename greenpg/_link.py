@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["LOOK", "Link"]
 
 CANCEL_TIMEOUT: Final = 1.0
-LOOK: Final = 1.0  # how often the task looks for a wake-up that came before it slept
+LOOK: Final = 1.0  # how often an OS thread looks for a wake-up that came before it slept
 
 
 class Link:
@@ -35,6 +36,7 @@ class Link:
         self._listening: set[str] = set()
         self._perhaps: set[str] = set()  # and those of an interrupted LISTEN or UNLISTEN
         self._patience = patience
+        self._look = inf if "hub" in backend.capabilities else LOOK
         self._heard = monotonic()
         self._conn = connect(dsn, backend=backend)
         self._sleeper = Sleeper(self._conn)
@@ -66,7 +68,8 @@ class Link:
 
         `awake` tells of a reason not to sleep.
         """
-        if self._sleeper.sleep(min(LOOK, heartbeat), awake):
+        longest = min(self._look, heartbeat)
+        if self._sleeper.sleep(None if longest == inf else longest, awake):
             self._heard = monotonic()
         elif monotonic() - self._heard >= heartbeat:
             self._ask("SELECT 1")

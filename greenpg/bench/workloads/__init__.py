@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from greenpg.bench._model import Workload
 
-NAMES = ("select1", "crowd", "copy", "lobject", "pool", "poolqueue")
+NAMES = ("select1", "crowd", "copy", "lobject", "pool", "poolqueue", "replication", "notify")
 
 
 def find(name: str) -> Workload:

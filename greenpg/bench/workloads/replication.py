@@ -1,0 +1,130 @@
+"""Logical decoding with pgoutput: rows of 60 bytes, and of 2 kB."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from importlib import import_module
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from greenpg.bench._drivers import DRIVERS, connector
+from greenpg.bench._hosts import HOSTS, crew
+from greenpg.bench._meter import meter
+from greenpg.bench._model import Contender, Job, Metric, Target, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+SHORT, LONG = "60 B", "2 kB"
+ROWS = {SHORT: 100_000, LONG: 20_000}
+SIZES = {SHORT: 60, LONG: 2000}
+TRANSACTIONS = 10
+LOOPS = ("gevent", "eventlet")
+_laps = count()
+
+
+class Source:
+    """A table whose changes a temporary slot of the consumer's own session keeps."""
+
+    def __init__(self, cursor: Any, variant: str) -> None:
+        self._cursor = cursor
+        self._rows, self._size = ROWS[variant], SIZES[variant]
+
+    @contextmanager
+    def changes(self, stream: Any) -> Iterator[Mapping[str, object]]:
+        """Make the changes; the options with which to stream them."""
+        name = f"bench_{os.getpid()}_{next(_laps)}"
+        execute = self._cursor.execute
+        execute(f"create table {name} (number int, word text storage external)")
+        execute(f"create publication {name} for table {name}")
+        try:
+            stream.execute(f"CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput")
+            for _ in range(TRANSACTIONS):
+                execute(
+                    f"insert into {name} select n, repeat('x', {self._size})"
+                    f" from generate_series(1, {self._rows // TRANSACTIONS}) n"
+                )
+            options = {"proto_version": 1, "publication_names": name}
+            yield {"slot_name": name, "options": options}
+        finally:
+            execute(f"drop publication {name}")
+            execute(f"drop table {name}")
+
+
+def _replicator(contender: Contender, dsn: str) -> Callable[[], Any]:
+    prepare = DRIVERS[contender.driver].prepare
+    assert prepare is not None
+    connect = prepare(HOSTS[contender.host])
+    module = "greenpg.extras" if contender.driver == "greenpg" else "psycopg2.extras"
+    factory = import_module(module).LogicalReplicationConnection
+    return lambda: connect(dsn, connection_factory=factory)
+
+
+def _consumer(messages: int) -> Callable[[Any], None]:
+    stop: type[Exception] = import_module("psycopg2.extras").StopReplication
+    left = messages
+
+    def consume(message: Any) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise stop
+
+    return consume
+
+
+def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+    contender = job.contender
+    variant = contender.variant
+    source = Source(connector(contender)(job.dsn).cursor(), variant)
+    connect = _replicator(contender, job.dsn)
+    tasks = crew(HOSTS[contender.host], 1)
+    stop: type[Exception] = import_module("psycopg2.extras").StopReplication
+    messages = ROWS[variant] + 2 * TRANSACTIONS  # and where each transaction begins and ends
+
+    def consume(stream: Any) -> None:
+        try:
+            stream.consume_stream(_consumer(messages))
+        except stop:
+            return
+
+    def measure() -> Mapping[str, float]:
+        connection = connect()
+        stream = connection.cursor()
+        with source.changes(stream) as arguments:
+            stream.start_replication(**arguments)
+            with meter() as reading:
+                tasks.start(consume, stream)
+                tasks.finish()
+            connection.close()
+        return {"rate": messages / reading.wall, "cpu": reading.cpu / messages * 1e6}
+
+    return measure
+
+
+def _group(variant: str) -> tuple[Contender, ...]:
+    green = (Contender("greenpg", host, variant) for host in (*LOOPS, "threads"))
+    return (*green, Contender("psycopg2", "threads", variant))
+
+
+WORKLOAD = Workload(
+    name="replication",
+    title="consume_stream of inserted rows",
+    groups=(_group(SHORT), _group(LONG)),
+    metrics=(
+        Metric("rate", "messages/s", "{:,.0f}"),
+        Metric("cpu", "client CPU, us/message", "{:.2f}"),
+    ),
+    targets=tuple(
+        Target(
+            f"greenpg/{host} {variant}", "rate", least, f"psycopg2/threads {variant}", at_least=True
+        )
+        for variant, least in ((SHORT, 0.75), (LONG, 0.9))
+        for host in LOOPS
+    ),
+    prepare=_prepare,
+    units=1,
+    rounds=9,
+    quick=3,
+)
