@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import TYPE_CHECKING
+
+from greenpg.conformance._heartbeat import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +26,10 @@ def _longest_gap(tasks: Crew, work: Callable[[], object]) -> float:
 
     def tick() -> None:
         nonlocal longest
-        last = perf_counter()
+        last = clock()
         while going:
             tasks.sleep(TICK)
-            now = perf_counter()
+            now = clock()
             longest, last = max(longest, now - last), now
 
     tasks.start(tick)

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from greenpg.bench._model import Workload
 
-NAMES = ("select1", "crowd", "copy", "lobject", "pool", "poolqueue", "replication", "notify")
+NAMES = (
+    "select1",
+    "crowd",
+    "copy",
+    "lobject",
+    "pool",
+    "poolqueue",
+    "replication",
+    "notify",
+    "many",
+    "rows",
+    "cancel",
+    "connect",
+)
 
 
 def find(name: str) -> Workload:

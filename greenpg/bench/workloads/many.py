@@ -1,0 +1,71 @@
+"""executemany of 10,000 inserts into three columns, here and at 10 ms of round trip."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from greenpg.bench._drivers import connector
+from greenpg.bench._meter import meter
+from greenpg.bench._model import Contender, Job, Metric, Target, Workload
+from greenpg.conformance._proxy import Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+UNITS = 10_000
+ROUND_TRIP = 0.01
+FAR = "far"
+LOOPS = ("gevent", "eventlet")
+
+
+def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+    dsn = job.dsn
+    if job.contender.variant == FAR:
+        proxy = Proxy(dsn)  # its process ends with this one
+        proxy.delay(ROUND_TRIP)
+        dsn = proxy.dsn
+    connection: Any = connector(job.contender)(dsn)
+    connection.autocommit = False
+    cursor = connection.cursor()
+    cursor.execute("create temp table bench_many (id int, name text, price numeric)")
+    rows = [(number, f"name {number}", number / 4) for number in range(UNITS)]
+
+    def measure() -> Mapping[str, float]:
+        cursor.execute("truncate bench_many")
+        with meter() as reading:
+            cursor.executemany("insert into bench_many values (%s, %s, %s)", rows)
+        connection.commit()
+        return {"wall": reading.wall * 1e3, "cpu": reading.cpu / UNITS * 1e6}
+
+    return measure
+
+
+def _targets(host: str) -> tuple[Target, ...]:
+    return (
+        Target(f"greenpg/{host}", "wall", 0.35, "psycopg2/threads"),
+        Target(f"greenpg/{host}", "wall", 1.0, "psycopg/gevent"),
+        Target(f"greenpg/{host} {FAR}", "wall", 200.0),
+    )
+
+
+WORKLOAD = Workload(
+    name="many",
+    title=f"executemany of {UNITS:,} rows of three columns",
+    groups=(
+        (
+            *(Contender("greenpg", host) for host in LOOPS),
+            Contender("psycopg2", "threads"),
+            Contender("psycopg", "gevent"),
+        ),
+        (
+            *(Contender("greenpg", host, FAR) for host in LOOPS),
+            Contender("psycopg", "gevent", FAR),
+        ),
+    ),
+    metrics=(Metric("wall", "ms"), Metric("cpu", "client CPU, us/row")),
+    targets=tuple(target for host in LOOPS for target in _targets(host)),
+    prepare=_prepare,
+    units=UNITS,
+    rounds=9,
+    quick=3,
+)

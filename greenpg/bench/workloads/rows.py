@@ -1,0 +1,128 @@
+"""1,000,000 rows: execute and fetchall, and one by one from the server."""
+
+from __future__ import annotations
+
+import gc
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from greenpg.bench._drivers import connector
+from greenpg.bench._hosts import HOSTS, crew
+from greenpg.bench._meter import meter, resident
+from greenpg.bench._model import Contender, Job, Metric, Target, Workload
+from greenpg.bench._ticker import stall
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from greenpg.bench._meter import Reading
+
+ROWS = 1_000_000
+QUERY = f"select generate_series(1, {ROWS})"
+LOOK = 50_000  # rows between two looks at the memory
+LOOPS = ("gevent", "eventlet")
+ALL, STREAM, NAMED = "all", "stream", "named"
+_numbers = count(1)
+
+
+def _fetch_all(connection: Any) -> tuple[object, object]:
+    cursor = connection.cursor()
+    cursor.execute(QUERY)
+    return cursor, cursor.fetchall()
+
+
+def _stream(connection: Any) -> Iterable[object]:
+    rows: Iterable[object] = connection.cursor().stream(QUERY)
+    return rows
+
+
+def _named(connection: Any) -> Iterable[object]:
+    cursor: Any = connection.cursor(f"bench_rows_{next(_numbers)}")
+    cursor.itersize = 2000
+    cursor.execute(QUERY)
+    rows: Iterable[object] = cursor
+    return rows
+
+
+def _read(rows: Iterable[object]) -> None:
+    for _ in rows:
+        pass
+
+
+def _growth(rows: Iterable[object]) -> int:
+    gc.collect()
+    before, peak = resident(), 0
+    for number, _ in enumerate(rows):
+        if number % LOOK == 0:
+            peak = max(peak, resident() - before)
+    return peak
+
+
+def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+    variant = job.contender.variant
+    connection: Any = connector(job.contender)(job.dsn)
+    connection.autocommit = False
+    tasks = crew(HOSTS[job.contender.host], 1)
+    sources = {STREAM: _stream, NAMED: _named}
+    kept: list[object] = []  # to free a million rows takes tens of ms, whoever made them
+
+    def work() -> None:
+        if variant == ALL:
+            kept.append(_fetch_all(connection))
+        else:
+            _read(sources[variant](connection))
+
+    def measure() -> Mapping[str, float]:
+        with meter() as reading:
+            work()
+        kept.clear()
+        sample = _sample(reading, stall(tasks, work))
+        kept.clear()
+        if variant != ALL:
+            sample["memory"] = _growth(sources[variant](connection)) / 1e6
+        connection.rollback()
+        return sample
+
+    return measure
+
+
+def _sample(reading: Reading, held_up: float) -> dict[str, float]:
+    return {"wall": reading.wall * 1e3, "cpu": reading.cpu * 1e3, "stall": held_up * 1e3}
+
+
+def _targets(host: str) -> tuple[Target, ...]:
+    return (
+        Target(f"greenpg/{host} {ALL}", "stall", 10.0),
+        Target(f"greenpg/{host} {ALL}", "wall", 1.1, f"psycopg2/threads {ALL}"),
+        Target(f"greenpg/{host} {STREAM}", "stall", 10.0),
+        Target(f"greenpg/{host} {STREAM}", "memory", 5.0),
+        Target(f"greenpg/{host} {STREAM}", "wall", 1.1, f"psycopg2/threads {NAMED}"),
+    )
+
+
+WORKLOAD = Workload(
+    name="rows",
+    title=f"a result of {ROWS:,} rows",
+    groups=(
+        (
+            *(Contender("greenpg", host, ALL) for host in LOOPS),
+            Contender("psycopg2", "threads", ALL),
+            Contender("psycopg2", "gevent", ALL),
+        ),
+        (
+            *(Contender("greenpg", host, STREAM) for host in LOOPS),
+            Contender("psycopg2", "threads", NAMED),
+        ),
+    ),
+    metrics=(
+        Metric("wall", "ms"),
+        Metric("cpu", "client CPU, ms"),
+        Metric("stall", "longest stall above idle, ms"),
+        Metric("memory", "memory added, MB"),
+    ),
+    targets=tuple(target for host in LOOPS for target in _targets(host)),
+    prepare=_prepare,
+    units=ROWS,
+    rounds=5,
+    quick=2,
+)
