@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from itertools import count
+from itertools import chain, count
 from time import monotonic
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from psycopg2 import Error
 from ._libpq import libpq
 from ._wait import SLICE
 
-__all__ = ["SLICE_ROWS", "fetch_on", "stream"]
+__all__ = ["SLICE_ROWS", "Stream", "fetch_on", "stream"]
 
 SLICE_ROWS: Final = 2000  # rows built in C between two looks at the clock
 _FIRST: Final = 100
@@ -44,8 +44,31 @@ def fetch_on(cur: Any, fetchmany: Callable[..., list[Any]], rows: list[Any], wan
         state.fetching.remove(cur)
 
 
-def stream(cur: Any, query: Any, args: Any) -> Iterator[Any]:
-    """Yield the rows of a server-side cursor, fetching more at a time as it goes on."""
+class Stream:
+    """Iterates over the rows of a query; `close()` gives up the rest on the server."""
+
+    def __init__(self, parts: Generator[list[Any], None, None]) -> None:
+        self._parts = parts
+        self._rows: Iterator[Any] = chain.from_iterable(parts)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._rows  # a for loop then runs in C
+
+    def __next__(self) -> Any:
+        return next(self._rows)
+
+    def close(self) -> None:
+        """Fetch no more; a loop gets to its end with the rows that are here."""
+        self._parts.close()
+        self._rows = iter(())
+
+
+def stream(cur: Any, query: Any, args: Any) -> Stream:
+    """Return the rows of a server-side cursor, fetched more at a time as it goes on."""
+    return Stream(_parts(cur, query, args))
+
+
+def _parts(cur: Any, query: Any, args: Any) -> Generator[list[Any], None, None]:
     conn = cur.connection
     hold = conn.autocommit  # else psycopg2 refuses it, in a transaction of the program's own too
     name = f"greenpg_stream_{next(_serial)}"
@@ -54,7 +77,7 @@ def stream(cur: Any, query: Any, args: Any) -> Iterator[Any]:
     try:
         source.execute(query, args)
         while rows := source.fetchmany(size):
-            yield from rows
+            yield rows
             size = _next_size(source, size)
     finally:
         with suppress(Error):  # after an interrupt it ends with its transaction

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -13,7 +13,7 @@ from psycopg2.extensions import get_wait_callback
 
 from . import copy
 from ._copystream import Copy
-from ._fetch import SLICE_ROWS, fetch_on, stream
+from ._fetch import SLICE_ROWS, Stream, fetch_on, stream
 from ._many import execute_many, may_pipeline
 from ._repair import leave
 from ._wait import wait_callback
@@ -209,8 +209,8 @@ class Cursor(c_cursor):
             fetch_on(self, _fetchmany, rows, size - SLICE_ROWS)
         return rows
 
-    def stream(self, query: Any, vars: Any = None) -> Iterator[Any]:
-        """Run a query on a server-side cursor of its own and yield its rows, in bounded memory.
+    def stream(self, query: Any, vars: Any = None) -> Stream:
+        """Run a query on a server-side cursor of its own and give its rows, in bounded memory.
 
         It fetches 100 rows at first, then more at a time, up to 4000 or some megabytes. Under
         autocommit the server keeps the result (WITH HOLD) until the iteration ends.
