@@ -189,7 +189,10 @@ class Pipeline:
     ) -> None:
         if self._pipe is None:
             return
-        self._drive(self._pipe.abandon(self._commit()))
+        if exc is None:
+            self._drive(self._pipe.abandon(self._commit()))
+        else:  # nobody will read what is still to come: cancel it
+            stop(self._conn, None, self._pipe.abandon)
         if self._pipe is not None:
             self._leave()
         unread = [result.error for result in self._results if result.error and not result.seen]
