@@ -17,7 +17,7 @@ __all__ = ["SLICE_ROWS", "Stream", "fetch_on", "stream"]
 
 SLICE_ROWS: Final = 2000  # rows built in C between two looks at the clock
 _FIRST: Final = 100
-_LARGEST: Final = 4000
+_LARGEST: Final = 2000  # more of them alive at a time cost more than round trips do
 _BYTES: Final = 1 << 20  # of a fetch; with its rows as objects it takes some times as much
 _serial: Final = count(1)
 
