@@ -13,7 +13,7 @@ import pytest
 from tests.green.__main__ import MODES, MONKEY
 
 ROOT: Final = Path(__file__).parents[2]
-SECONDS: Final = 300.0
+SECONDS: Final = 900.0  # each test has a limit of its own
 
 
 @pytest.mark.timeout(SECONDS + 10)
