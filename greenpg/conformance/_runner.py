@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,26 +52,58 @@ class Suite:
     seed: int
     on_result: Callable[[Result], object]
     limit: float = inf  # for the tests that have a longer one
+    running: Running = field(default_factory=lambda: Running())
 
     def run(self, columns: Sequence[tuple[Column, Mode]], jobs: int) -> list[Result]:
-        """Run all tests in all columns, `jobs` columns at a time."""
+        """Run all tests in all columns, `jobs` columns at a time; Ctrl-C ends the children."""
         with ThreadPoolExecutor(jobs) as pool:
             runs = [pool.submit(self._run_column, column, mode) for column, mode in columns]
-            return [result for run in runs for result in run.result()]
+            try:
+                return [result for run in runs for result in run.result()]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.running.stop()
+                raise
 
     def _run_column(self, column: Column, mode: Mode) -> list[Result]:
         results: list[Result] = []
         left = list(self.tests)
-        while left:
-            with _started(mode, self.limit) as child:
+        while left and not self.running.stopped:
+            with self.running.child(mode, self.limit) as child:
                 order = {"seed": self.seed, "dsn": self.dsn, "limit": self.limit}
                 ids = [test.id for test in left]
                 child.order(backend=column.backend, mode=asdict(mode), tests=ids, **order)
                 for result in child.results(column, left):
+                    if self.running.stopped:
+                        return results
                     self.on_result(result)
                     results.append(result)
             left = list(self.tests[len(results) :])
         return results
+
+
+class Running:
+    """The children of all columns."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._groups: set[int] = set()
+
+    @contextmanager
+    def child(self, mode: Mode, limit: float) -> Iterator[_Child]:
+        """Start a child for the length of the block."""
+        with _started(mode, limit) as (process, child):
+            self._groups.add(process.pid)
+            try:
+                yield child
+            finally:
+                self._groups.discard(process.pid)
+
+    def stop(self) -> None:
+        """Kill all children and let no new one be used."""
+        self.stopped = True
+        for pid in list(self._groups):
+            _kill(pid)
 
 
 class _Child:
@@ -148,7 +180,7 @@ class _Child:
 
 
 @contextmanager
-def _started(mode: Mode, limit: float) -> Iterator[_Child]:
+def _started(mode: Mode, limit: float) -> Iterator[tuple[subprocess.Popen[bytes], _Child]]:
     reading, writing = os.pipe()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -162,16 +194,21 @@ def _started(mode: Mode, limit: float) -> Iterator[_Child]:
         )
         os.close(writing)
         try:
-            yield _Child(process, reading, log, limit)
+            yield process, _Child(process, reading, log, limit)
         finally:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # what it forked too
+            _kill(process.pid)
             process.wait()
             os.close(reading)
             if process.stdin is not None:
                 process.stdin.close()
+
+
+def _kill(pid: int) -> None:
+    """Kill a child and what it forked."""
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _environment() -> dict[str, str]:

@@ -28,11 +28,15 @@ CONNECT: Final = (
     "greenpg.connect({dsn!r}).close()",
     "greenpg.connect({dsn!r}).close()",
 )
-CHOICES: Final = {
-    "use": "greenpg.use(backend())",
-    "per connection": "greenpg.connect = connect",
-    "patch": "import greenpg.patch; greenpg.patch.patcher(backend())[0]()",
-}
+CHOICES: Final = (
+    "warnings.simplefilter('always')",
+    "connect().close()",
+    "greenpg.use(backend())",
+    "greenpg.connect({dsn!r}).close()",
+    "greenpg.backend.choose(None)",
+    "import greenpg.patch",
+    "greenpg.patch.patcher(backend())[0]()",
+)
 
 
 def _works(ctx: Context) -> bool:
@@ -55,12 +59,12 @@ def test_patched_process_without_a_backend_is_warned_once(ctx: Context) -> None:
         assert f"from greenpg_{ctx.backend.name} import patch_psycopg" in done.stderr
 
 
-@each(*CHOICES, "environment")
+@each("program", "environment")
 def test_process_that_chose_a_backend_is_not_warned(ctx: Context, case: str) -> None:
-    line = CHOICES.get(case, "pass")
+    lines = [line.format(dsn=ctx.dsn) for line in CHOICES] if case == "program" else []
     environ = {"GREENPG_BACKEND": "threads"} if case == "environment" else {}
 
-    done = ctx.python(line, *_connecting(ctx), **environ)
+    done = ctx.python(*lines, *_connecting(ctx), **environ)
 
     assert done.returncode == 0, done.stderr
     assert "NotGreenWarning" not in done.stderr
