@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg2 import Error, InterfaceError, OperationalError
 from psycopg2.extras import StopReplication
 
-from ._backoff import backoff
+from ._backoff import backoff, one_line
 
 if TYPE_CHECKING:
     from .backend import Backend
@@ -51,13 +51,13 @@ class Follower:
         while True:
             try:
                 self._connected()
-                log.warning("replication: the server has ended the stream; connecting again")
+                log.warning("replication: the server has ended the stream, trying again")
             except StopReplication:
                 return
             except Error as err:
                 if not self._is_worth_a_try(err):
                     raise
-                log.warning("replication: connection lost, connecting again: %s", err)
+                log.warning("replication: connection lost, trying again: %s", one_line(err))
             self._failures += 1
             self._backend.sleep(backoff(self._failures - 1))
 

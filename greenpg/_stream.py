@@ -48,6 +48,7 @@ class Stream:
         self.io_time = self.feedback_time = 0.0
         self._conn = conn
         self._messages = CopyMessages()
+        self._readings = 1
         self._sleeper = Sleeper(conn)
         self._ended = False  # no more messages, but there may be an error to fetch
         self._error: Error | None = None
@@ -60,6 +61,8 @@ class Stream:
         self.active, self._ended, self._error = True, False, None
         self.ahead.clear()
         self.io_time = time()
+        # the first reading may leave half a TLS record where no wait for the socket sees it
+        self._readings = 2 if self._conn.info.ssl_in_use else 1
 
     def stop(self) -> None:
         """Forget the stream."""
@@ -143,9 +146,10 @@ class Stream:
     def _gather(self, pgconn: int) -> None:
         """Take messages from libpq; from the socket only if libpq has none."""
         status = self._messages.take(pgconn, ROOM, self.ahead.append)
-        if status == 0 and not self.ahead:
-            self._consume_input(pgconn)
-            status = self._messages.take(pgconn, ROOM, self.ahead.append)
+        for _ in range(self._readings):
+            if status == 0 and not self.ahead:
+                self._consume_input(pgconn)
+                status = self._messages.take(pgconn, ROOM, self.ahead.append)
         if status == -2 and not self.ahead:
             raise self._lost(pgconn)
         self._ended = status == -1

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from psycopg2 import InterfaceError
+from psycopg2 import InterfaceError, ProgrammingError
 
 from ._listen import checked
+from ._state import IN_HUB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -119,6 +120,8 @@ class Inbox:
         return item
 
     def _wait(self, timeout: float | None) -> None:
+        if not self._backend.can_wait():
+            raise ProgrammingError(IN_HUB)
         event = self._backend.event()
         sleepers = self._sleepers
         sleepers.append(event)

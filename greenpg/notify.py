@@ -10,12 +10,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from psycopg2 import InterfaceError, OperationalError
+from psycopg2 import InterfaceError, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
 
-from ._backoff import backoff
+from ._backoff import backoff, one_line
 from ._link import LOOK, Link
 from ._listen import Notifications
+from ._state import IN_HUB
 from ._subscription import SUBSCRIBE_TIMEOUT, Change, Inbox, Missed, Subscription, again
 from ._wait import SLICE
 from .backend import as_backend, current
@@ -123,6 +124,8 @@ class Listener:
     # What subscribers do
 
     def _add(self, inbox: Inbox, names: list[str], timeout: float) -> None:
+        if not self._backend.can_wait():
+            raise ProgrammingError(IN_HUB)
         done = self._backend.event()
         self._change(Change(inbox, add=names, done=done))
         end, pause = monotonic() + timeout, FIRST_LOOK
@@ -201,7 +204,7 @@ class Listener:
             self._serve(link, token)
         except Exception as err:
             if self._serves(token):
-                log.warning("listener: no connection, trying again: %s", err)
+                log.warning("listener: no connection, trying again: %s", one_line(err))
                 self._error, self._lost = err, True
         finally:
             if link is not None:

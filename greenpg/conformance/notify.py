@@ -251,6 +251,9 @@ def test_closing_in_the_hub_waits_for_nothing(ctx: Context) -> None:
     job = ctx.spawn(list, listener.subscribe(_channel(ctx)))
     pid = _pid(listener)
 
+    for waiting in (subscription.get, lambda: subscription.add("other")):
+        with raises(greenpg.ProgrammingError, words="nothing may wait"):
+            ctx.in_hub(waiting)
     ctx.in_hub(subscription.close)
     ctx.in_hub(listener.close)
 

@@ -590,7 +590,7 @@ def test_follow_connects_again_when_the_server_is_lost(source, follow, caplog):
 
     assert list(dict.fromkeys(rows)) == ["1", "2", "3", "4"]
     assert sorted(rows) == rows
-    assert "connecting again" in caplog.text
+    assert "trying again" in caplog.text
 
 
 def test_follow_returns_what_was_confirmed(source, follow):
