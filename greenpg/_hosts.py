@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias, TypeVar
 
 from psycopg2 import OperationalError
@@ -177,6 +178,7 @@ def _seconds(text: str) -> float | None:
     return float(seconds) if seconds > 0 else None
 
 
+@lru_cache(maxsize=256)
 def _is_ip(name: str) -> bool:
     try:
         ipaddress.ip_address(name.partition("%")[0])
