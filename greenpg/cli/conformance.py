@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from greenpg.cli import CommandError
 from greenpg.conformance._describe import installed
 from greenpg.conformance._results import BAD, Column, Result, failed, summary, verdict
 from greenpg.conformance._runner import Suite, columns_of
@@ -71,20 +72,29 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH
-    tests = [test for test in discover() if fnmatch(test.id, args.only) or test.row == args.only]
-    try:
-        columns = [pair for which in args.backends or installed() for pair in columns_of(which)]
-    except (BackendError, LookupError) as err:
-        console.print(f"[red]{escape(str(err))}[/]")
-        return 2
+    tests = [test for test in discover() if _is_wanted(test, args.only)]
+    columns = [pair for which in args.backends or installed() for pair in _columns(which, args)]
     if not tests:
-        console.print(f"no test matches {args.only!r}; --list shows them")
-        return 2
+        raise CommandError(f"no test matches {args.only!r}; --list shows them")
     if args.list:
         for name in (*(str(column) for column, _ in columns), *(test.id for test in tests)):
             console.print(name, markup=False, highlight=False)
         return 0
     return _run(console, args, tests, columns)
+
+
+def _is_wanted(test: Test, pattern: str) -> bool:
+    return pattern in (test.id, test.row) or fnmatch(test.id, pattern)
+
+
+def _columns(which: str, args: argparse.Namespace) -> list[tuple[Column, Mode]]:
+    """Return the columns of a backend; one that nobody asked for may lack its library."""
+    try:
+        return columns_of(which)
+    except (BackendError, LookupError) as err:
+        if args.backends or args.strict:
+            raise CommandError(str(err)) from err
+        return []
 
 
 def _run(

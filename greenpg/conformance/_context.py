@@ -206,6 +206,14 @@ class Context:
         """Return the module of the library's own sockets."""
         return importlib.import_module(self.description.sockets)
 
+    def select(self) -> Any:
+        """Return the library's own select module, which stands beside its sockets."""
+        name = self.description.sockets.removesuffix("socket") + "select"
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as err:
+            raise Skip(f"there is no module {name}") from err
+
     def python(self, *lines: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run lines in a new Python, after those that the mode begins with.
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Final, TypeVar
 __all__ = ["MODULES", "Skip", "Test", "discover", "each", "limit", "needs", "raises"]
 
 MODULES: Final = (
-    "seam", "tasks", "sharing", "inside", "watcher", "hub", "os_threads", "forks", "interrupts",
-    "deadlines", "cancelling", "closing", "connecting", "authenticating",
+    "seam", "tasks", "sharing", "locking", "inside", "watcher", "hub", "os_threads", "forks",
+    "interrupts", "deadlines", "cancelling", "closing", "connecting", "authenticating",
     "storm", "startup", "copy", "copy_stopped", "lobject", "pipeline", "streaming",
     "notify", "replication",
     "pool",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import select
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -263,10 +262,8 @@ def test_users_own_wait_beside_ours(ctx: Context, case: str) -> None:
 
 
 def _select(ctx: Context, conn: Any) -> bool:
-    """Wait with the green select of a patched process, else with a waiter, as a user can."""
-    if select.select.__module__ in (None, "select"):
-        return _poll(ctx, conn)
-    return select.select([conn], [], [], 5) == ([conn], [], [])
+    found: bool = ctx.select().select([conn], [], [], 5) == ([conn], [], [])
+    return found
 
 
 def _poll(ctx: Context, conn: Any) -> bool:
