@@ -65,6 +65,7 @@ class Round:
             scene.echo(nap=0)
             scene.rollback()
         self._compare()
+        self.story.append("the end")
 
     def close(self) -> None:
         """Close the round's connections."""

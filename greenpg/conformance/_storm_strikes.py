@@ -130,10 +130,13 @@ class Striker:
         return getattr(self._inner, name)
 
 
-def _inside(code: CodeType, frame: FrameType | None) -> bool:
+def _between(code: CodeType, frame: FrameType | None) -> list[str]:
+    """Return the names of the functions down from `code`; none if it does not run."""
+    names: list[str] = []
     while frame is not None and frame.f_code is not code:
+        names.append(frame.f_code.co_name)
         frame = frame.f_back
-    return frame is not None
+    return [] if frame is None else [*names, code.co_name]
 
 
 class Run:
@@ -243,12 +246,15 @@ class Run:
         if strike.kind in THROWN and self._green:
             self._description.in_hub(lambda: self._throw(strike))
         elif strike.kind in THROWN:
-            self._signals.append(strike)
-            signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
+            self._by_signal(strike)
         elif strike.kind == "kill":
             self._task.kill()
         else:
             self._beside(self._meddle, strike)
+
+    def _by_signal(self, strike: Strike) -> None:
+        self._signals.append(strike)
+        signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
 
     def _throw(self, strike: Strike) -> None:
         if self.running:
@@ -258,7 +264,10 @@ class Run:
 
     def _signalled(self, _number: int, frame: FrameType | None) -> None:
         strike = self._signals.popleft()
-        if self.running and _inside(self._code, frame):
+        where = _between(self._code, frame)
+        if "__del__" in where:  # where it would be swallowed
+            self._by_signal(strike)
+        elif self.running and where:
             strike.landed = True
             self.landed.append(strike)
             assert strike.error is not None
@@ -308,8 +317,8 @@ class Run:
         return self._wrong_one()
 
     def _wrong_one(self) -> str | None:
-        """Complain if two interrupts met and the lesser one came out."""
-        if len(self.landed) < 2 or len(self.landed) != len(self.strikes):
+        """Complain if two interrupts met and the lesser one came out; signals may not have met."""
+        if len(self.landed) < 2 or len(self.landed) != len(self.strikes) or not self._green:
             return None
         first, second = (strike.error for strike in self.landed)
         exits = (*self._backend.exits, KeyboardInterrupt)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,8 +45,16 @@ def _sleeper(ctx: Context, conn: Any, seconds: float = 10) -> Any:
 
 def _answers(conn: Any, number: int) -> None:
     with conn.cursor() as cur:
-        cur.execute("select %s from pg_sleep(0.001)", (number,))
+        cur.execute("select %s from pg_sleep(0.02)", (number,))
         assert cur.fetchall() == [(number,)]
+
+
+def _answers_until(conn: Any, over: Any) -> None:
+    """Run statements that a stray cancel would hit."""
+    for number in count():
+        _answers(conn, number)
+        if over.ended:
+            return
 
 
 @each(*LIBPQS)
@@ -67,13 +76,12 @@ def test_cancel_holds_up_nobody(ctx: Context, case: str) -> None:
 def test_cancel_that_travels_long_hits_no_later_query(ctx: Context, case: str) -> None:
     conn = _connected(ctx)
     query = _sleeper(ctx, conn, 0.05)
-    ctx.proxy().delay(FAR, scope="coming")
+    ctx.proxy().delay(FAR, way="both", scope="coming")
 
     with _libpq(case):
         cancel = ctx.spawn(conn.cancel)
         query.join(3)
-        for number in range(20):
-            _answers(conn, number)
+        _answers_until(conn, cancel)
 
     cancel.result()
 
@@ -83,7 +91,7 @@ def test_cancels_of_many_tasks_hit_no_later_query(ctx: Context, case: str) -> No
     conn = _connected(ctx)
     for number in range(3):
         query = _sleeper(ctx, conn, 0.02)
-        ctx.proxy().delay(0.03, scope="coming")
+        ctx.proxy().delay(0.03, way="both", scope="coming")
 
         with _libpq(case):
             cancels = [ctx.spawn(conn.cancel) for _ in range(4)]
@@ -98,15 +106,14 @@ def test_cancels_of_many_tasks_hit_no_later_query(ctx: Context, case: str) -> No
 def test_killed_canceller_lets_its_request_hit_no_later_query(ctx: Context, case: str) -> None:
     conn = _connected(ctx)
     query = _sleeper(ctx, conn, 0.05)
-    ctx.proxy().delay(FAR, scope="coming")
+    ctx.proxy().delay(FAR, way="both", scope="coming")
 
     with _libpq(case):
         cancel = ctx.spawn(conn.cancel)
         ctx.wait_until(lambda: cancel.began, "the request is under way")
         cancel.kill()
         query.join(3)
-        for number in range(20):
-            _answers(conn, number)
+        _answers_until(conn, cancel)
 
     assert isinstance(cancel.join(3).error, ctx.backend.exits)
 
@@ -150,12 +157,11 @@ def test_cancel_that_cannot_be_delivered_closes(ctx: Context, case: str) -> None
 
 def test_cancel_keeps_a_query_from_starting_while_it_is_under_way(ctx: Context) -> None:
     conn = _connected(ctx)
-    ctx.proxy().delay(FAR, scope="coming")
+    ctx.proxy().delay(FAR, way="both", scope="coming")
 
     cancel = ctx.spawn(conn.cancel)
     ctx.wait_until(lambda: cancel.began, "the request is under way")
-    for number in range(20):
-        _answers(conn, number)
+    _answers_until(conn, cancel)
 
     cancel.result()
 

@@ -99,12 +99,11 @@ class Storm:
             play = Round(self, seed, self._link(rng))
             try:
                 play.run(rng)
+                play.close()
             except BaseException as error:
                 self._sweep()
                 told = "\n  ".join(play.story)
                 raise StormError(f"seed {seed}: {error!r} after\n  {told}") from error
-            finally:
-                play.close()
 
     def _link(self, rng: Random) -> str:
         if rng.random() < 0.7:
