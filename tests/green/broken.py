@@ -183,5 +183,5 @@ def _query_is_not_cancelled() -> None:
 
 
 @fault
-def _interrupted_transaction_is_forgotten() -> None:
+def _interrupt_is_forgotten() -> None:
     around(_repair, "_after_interrupt", lambda *_: None)
