@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import gc
-import resource
-import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,12 +28,3 @@ def meter() -> Iterator[Reading]:
     yield reading
     reading.cpu += time.process_time()
     reading.wall += time.perf_counter()
-
-
-def resident() -> int:
-    """Bytes of memory resident now; where the system does not say, the most there ever were."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        return int(statm.read_text().split()[1]) * resource.getpagesize()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -11,7 +11,7 @@ __all__ = ["MODULES", "Skip", "Test", "discover", "each", "limit", "needs", "rai
 
 MODULES: Final = (
     "seam", "tasks", "sharing", "locking", "inside", "watcher", "hub", "os_threads", "forks",
-    "interrupts", "deadlines", "cancelling", "closing", "connecting", "authenticating",
+    "interrupts", "doomed", "deadlines", "cancelling", "closing", "connecting", "authenticating",
     "storm", "startup", "copy", "copy_stopped", "lobject", "pipeline", "streaming",
     "notify", "replication",
     "pool",

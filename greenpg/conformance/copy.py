@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg2
 
 from greenpg import DeadlineExceeded
-from greenpg.bench._meter import resident
 
 from ._copy_scene import BLOCK, ROWS, Half, Sink, Source, row_count, table
+from ._memory import resident
 from ._tests import each, limit, needs, raises
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ import greenpg
 from greenpg.backend import current
 from greenpg.embedded import server_dsn
 
-from ._describe import find
+from ._describe import find, installed
 from ._observer import Observer
 from ._older import older_libpq
 from ._proxy import Proxy
@@ -178,7 +178,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="default: a random one, which is printed")
     args = parser.parse_args()
     seed = SystemRandom().randrange(1 << 30) if args.seed is None else args.seed
-    backends = args.backend or ["threads", "gevent", "eventlet"]
+    backends = args.backend or installed()
     with server_dsn() as dsn:
         codes = [_in_child(which, dsn, seed, args.rounds) for which in backends]
     return max(codes)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from greenpg import DeadlineExceeded
-from greenpg.bench._meter import resident
 
+from ._memory import resident
 from ._tests import each, needs, raises
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from psycopg2.extras import DictCursor, RealDictCursor
 import greenpg
 from greenpg._fetch import SLICE_ROWS
 from greenpg.backend import current
-from greenpg.bench._meter import resident
+from greenpg.conformance._memory import resident
 
 SERIES = "select generate_series(1, %s)"
 CURSORS = "select count(*) from pg_cursors"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from greenpg.bench._drivers import connector
 from greenpg.bench._hosts import HOSTS, crew
-from greenpg.bench._meter import meter, resident
+from greenpg.bench._meter import meter
 from greenpg.bench._model import Contender, Job, Metric, Target, Workload
 from greenpg.bench._ticker import stall
+from greenpg.conformance._memory import resident
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
