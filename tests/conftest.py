@@ -1,5 +1,6 @@
 import faulthandler
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,11 @@ from greenpg.embedded import server_dsn
 
 APPLICATION = f"greenpg-tests-{os.getpid()}"
 GRACE = 10.0
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C: a shell's background job ignores it, and so would the children of tests."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
