@@ -102,7 +102,7 @@ def _texts_are_psycopg2s(ctx: Context, site: Secured) -> None:
     """The blocking psycopg2 says the same, for one host and for several."""
     nowhere = {"user": "postgres", "dbname": "nowhere"}
     for host in (HERE, f"{HERE},{HERE}"):
-        for options in ({"password": WRONG}, nowhere, {"port": 1}):
+        for options in ({"password": WRONG}, {}, nowhere, {"port": 1}):
             params: dict[str, Any] = site.dsn(host=host, sslmode="disable", **options)
             with raises(OperationalError) as witness:
                 _connect(ctx, params)

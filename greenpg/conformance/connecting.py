@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
 from psycopg2 import OperationalError
+from psycopg2.errors import DivisionByZero
 from psycopg2.extensions import make_dsn, parse_dsn
 
 import greenpg
@@ -147,6 +148,16 @@ def test_next_host_is_tried(ctx: Context, case: str) -> None:
     assert _answers(conn)
     assert conn.info.port == ctx.proxy().port
     assert parse_dsn(conn.dsn) == parse_dsn(dsn)
+
+
+def test_errors_read_as_ever_after_several_hosts(ctx: Context) -> None:
+    conn = ctx.connect(_dsn(ctx, f"{HERE},{HERE}"))
+
+    with raises(DivisionByZero) as witness:
+        conn.cursor().execute("select 1/0")
+
+    assert str(witness.error) == "division by zero\n"
+    assert witness.error.pgerror == "ERROR:  division by zero\n"
 
 
 @contextmanager
