@@ -258,8 +258,10 @@ class CopyMessages:
         # the same pointer as text: a slice is the quickest way to bytes
         self._text = POINTER(ctypes.c_char).from_buffer(self._pointer)
 
-    def take(self, pgconn: int, room: int, append: Callable[[bytes], None]) -> int:
-        """Pass messages on until their size exceeds `room`.
+    def take(
+        self, pgconn: int, head: int, room: int, append: Callable[[tuple[bytes, bytes]], None]
+    ) -> int:
+        """Pass messages on, each parted after `head` bytes, until their size exceeds `room`.
 
         Returns libpq's word on the next one: above 0 it is there, 0 means not yet, -1 is the
         transfer's end, -2 a failure.
@@ -269,7 +271,7 @@ class CopyMessages:
         pointer, reference = self._pointer, self._reference
         connection = c_void_p(pgconn)
         while (size := get(connection, reference, 1)) > 0:
-            append(text[:size])
+            append((text[:head] if size > head else text[:size], text[head:size]))
             free(pointer)
             room -= size
             if room < 0:

@@ -22,11 +22,11 @@ _KEEPALIVE_SIZE: Final = 18
 _feedback: Final = Struct(">cQQQq?").pack
 
 
-def data_header(message: bytes) -> tuple[int, int, int]:
+def data_header(header: bytes) -> tuple[int, int, int]:
     """Return where the payload starts, where the server's WAL ends, and when it was sent."""
-    if len(message) <= HEADER:
+    if len(header) < HEADER:
         raise OperationalError("data message header too small")
-    found: tuple[int, int, int] = _data(message)
+    found: tuple[int, int, int] = _data(header)
     return found
 
 

@@ -14,7 +14,7 @@ from psycopg2._psycopg import connection as c_connection
 from ._idle import Sleeper
 from ._libpq import PGRES_COPY_BOTH, PGRES_COPY_IN, PGRES_FATAL_ERROR, CopyMessages, libpq
 from ._repair import closed, leave
-from ._replmsg import KEEPALIVE, Progress, keepalive
+from ._replmsg import HEADER, KEEPALIVE, Progress, keepalive
 from ._results import error_of
 from .backend import READ, WRITE
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Stream"]
 
-ROOM: Final = 65536  # bytes of messages taken from libpq at a time
+ROOM: Final = 16384  # bytes of messages taken from libpq at a time, which stay in the cache
 BUSY: Final = 0.3  # seconds; hardly a server gives up on a client as soon as that
 SHORTEST: Final = 0.01
 _COPYING: Final = (PGRES_COPY_IN, PGRES_COPY_BOTH)
@@ -40,7 +40,7 @@ class Stream:
 
     def __init__(self, conn: Any) -> None:
         self.progress = Progress()
-        self.ahead: deque[bytes] = deque()  # taken from libpq, to be consumed
+        self.ahead: deque[tuple[bytes, bytes]] = deque()  # taken from libpq, to be consumed
         self.codec: str | None = None
         self.interval = 10.0
         self.due = 0.0  # when feedback is to be sent
@@ -145,15 +145,16 @@ class Stream:
 
     def _gather(self, pgconn: int) -> None:
         """Take messages from libpq; from the socket only if libpq has none."""
-        status = self._messages.take(pgconn, ROOM, self.ahead.append)
+        take, ahead = self._messages.take, self.ahead
+        status = take(pgconn, HEADER, ROOM, ahead.append)
         for _ in range(self._readings):
-            if status == 0 and not self.ahead:
+            if status == 0 and not ahead:
                 self._consume_input(pgconn)
-                status = self._messages.take(pgconn, ROOM, self.ahead.append)
-        if status == -2 and not self.ahead:
+                status = take(pgconn, HEADER, ROOM, ahead.append)
+        if status == -2 and not ahead:
             raise self._lost(pgconn)
         self._ended = status == -1
-        if self.ahead:
+        if ahead:
             self.io_time = time()
 
     def _consume_input(self, pgconn: int) -> None:

@@ -18,7 +18,7 @@ from ._connect import connect
 from ._follow import Follower
 from ._ops import finish
 from ._raw import pgconn_of, run
-from ._replmsg import DATA, HEADER, data_header, moment
+from ._replmsg import DATA, data_header, moment
 from ._stream import Stream
 from ._wait import SLICE
 from .backend import Backend, as_backend, current
@@ -150,10 +150,10 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
     def _next(self, stream: Stream) -> ReplicationMessage | None:
         ahead = stream.ahead
         while ahead or self._more(stream):
-            data = ahead.popleft()
-            if data[0] == DATA:
-                return self._message(stream, data)
-            stream.heed(data)
+            header, payload = ahead.popleft()
+            if header[0] == DATA:
+                return self._message(stream, header, payload)
+            stream.heed(header)
         return None
 
     def _more(self, stream: Stream) -> bool:
@@ -162,13 +162,11 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
         stream.read()
         return bool(stream.ahead)
 
-    def _message(self, stream: Stream, data: bytes) -> ReplicationMessage:
-        start, wal_end, sent = data_header(data)
-        payload: Any = data[HEADER:]
-        if stream.codec is not None:
-            payload = payload.decode(stream.codec)
-        message = ReplicationMessage(self, payload)
-        message.data_size = len(data) - HEADER
+    def _message(self, stream: Stream, header: bytes, payload: bytes) -> ReplicationMessage:
+        start, wal_end, sent = data_header(header)
+        codec = stream.codec
+        message = ReplicationMessage(self, payload if codec is None else payload.decode(codec))
+        message.data_size = len(payload)
         message.data_start = start
         message.wal_end = wal_end
         message._sent = sent

@@ -196,7 +196,7 @@ def test_messages_tell_what_psycopg2s_tell(source, stream):
     assert message.data_size == len(message.payload)
     assert messages[0].data_start <= message.data_start <= message.wal_end == stream.wal_end
     assert abs(message.send_time - datetime.now()) < timedelta(minutes=5)
-    assert f"data_size: {message.data_size}; data_start: 0/" in repr(message)
+    assert f"data_size: {message.data_size}; data_start: " in repr(message)
     assert abs(stream.io_timestamp - datetime.now()) < timedelta(minutes=5)
 
 
