@@ -77,7 +77,7 @@ class Stream:
         self._inside(self._read)
 
     def tell(self, reply: bool = False) -> None:
-        """Send feedback now; if another task sleeps on the stream, that task does it."""
+        """Send feedback now; if another task sleeps on the stream, that task does it at once."""
         if self._sleeper.asleep:
             self._owed = reply or bool(self._owed)
             self._sleeper.wake()
@@ -94,12 +94,9 @@ class Stream:
             self.tell()
 
     def sleep(self) -> None:
-        """Wait until there is something to read; `feed_back` attends to the time."""
+        """Wait until there is something to read or to tell; `feed_back` attends to the time."""
         events = READ | WRITE if self._unflushed else READ
         self._sleeper.sleep(None, self._owes, events)
-        if self._owed is not None:
-            reply, self._owed = self._owed, None
-            self._inside(self._feed, reply)
 
     def feed_back(self, done: Event) -> None:
         """Until `done`, send feedback when it is time, and often while the consumer is busy.
@@ -140,8 +137,9 @@ class Stream:
             if self.active:  # the result has not come whole
                 self._consume_input(pgconn)
                 self._finish(pgconn)
-        elif monotonic() >= self.due and not self._ended:
-            self._feed(pgconn)  # last: sent to a server that has gone, it would hide why
+        elif not self._ended and (self._owed is not None or monotonic() >= self.due):
+            reply, self._owed = bool(self._owed), None
+            self._feed(pgconn, reply)  # last: sent to a server that has gone, it would hide why
 
     def _gather(self, pgconn: int) -> None:
         """Take messages from libpq; from the socket only if libpq has none."""
