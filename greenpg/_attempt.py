@@ -55,17 +55,25 @@ class Attempt:
         where = f'at "{host}", port {port}'
         if host.startswith(("/", "@")):
             where = f'on socket "{host}/.s.PGSQL.{port}"'
-        prefix = (
-            ""
-            if text.startswith("connection to server")
-            else f"connection to server {where} failed: "
-        )
-        return OperationalError(prefix + text)
+        if not text.startswith("connection to server"):
+            text = f"connection to server {where} failed: {text}"
+        error: Any = OperationalError(text)
+        if libpq.has("PQconnectionNeedsPassword"):  # then no other host would let us in either
+            error.final = bool(libpq.PQconnectionNeedsPassword(conn.pgconn_ptr))
+        failure: OperationalError = error
+        return failure
+
+    def forget(self) -> None:
+        """Let go of the connection: an event loop may keep this context with a listener."""
+        self._conn = None
 
     def close(self) -> None:
         """Close what was being made."""
         if self._conn is not None:
             c_connection.close(self._conn)
+            state = getattr(self._conn, "_state_made", None)
+            if state is not None:
+                state.waiter.close()
 
 
 attempts: Final[ContextVar[Attempt | None]] = ContextVar("attempts", default=None)

@@ -115,6 +115,7 @@ def _attempt(
         raise
     finally:
         attempts.reset(token)
+        attempt.forget()
 
 
 def _resolve(host: str, port: int) -> list[str]:
