@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
@@ -173,7 +172,7 @@ def _served_specially(conn: Any, state: State) -> bool:
         raise not_ours()
     if not state.live:
         if conn.status not in CONNECTED:
-            _connect(conn, state.waiter)
+            _connect(conn, state.backend)
             return True
         settle_descriptor(conn, state)
     if not state.inside:
@@ -188,31 +187,18 @@ def settle_descriptor(conn: Any, state: State) -> None:
     state.look_closer()
 
 
-def _connect(conn: Any, waiter: Waiter) -> None:
-    """Wait while libpq connects; what fails leaves no duplicate of the socket."""
+def _connect(conn: Any, backend: Backend) -> None:
+    """Wait while libpq connects, when the descriptor may change between two waits."""
     attempt = attempts.get()
     if attempt is not None:
         attempt.begin(conn)
-    try:
-        _wait_connecting(conn, waiter, attempt)
-    except BaseException:
-        waiter.close()
-        raise
-    if attempt is not None:
-        attempt.end(conn)
-
-
-def _wait_connecting(conn: Any, waiter: Waiter, attempt: Attempt | None) -> None:
-    """Wait for libpq, which may go on to another socket between two waits."""
-    socket = None
     while (want := _poll_connecting(conn, attempt)) != POLL_OK:
         left = None if attempt is None else attempt.left()
-        fd = conn.fileno()
-        known, socket = socket, (fd, os.fstat(fd).st_ino)  # another may have the same number
-        if known not in (None, socket):
-            waiter.close()
-        if not waiter.wait(fd, READ if want == POLL_READ else WRITE, left) and attempt is not None:
+        events = READ if want == POLL_READ else WRITE
+        if not _repair.wait_once(backend, conn.fileno(), events, left) and attempt is not None:
             raise attempt.failed(conn, "timeout expired\n")
+    if attempt is not None:
+        attempt.end(conn)
 
 
 def _poll_connecting(conn: Any, attempt: Attempt | None) -> int:
@@ -232,7 +218,7 @@ def _wait_plain(conn: Any) -> None:
         if conn.status in CONNECTED:
             _wait_raising(conn, backend, waiter)
         else:
-            _connect(conn, waiter)
+            _connect(conn, backend)
     finally:
         waiter.close()
 
