@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from contextlib import nullcontext
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from greenpg.conformance._describe import Mode
 
-JOBS: Final = 2
+JOBS: Final = (os.cpu_count() or 1) + 1  # the tests sleep a good part of their time
 WIDTH: Final = 140
 SIGNS: Final = {
     "pass": "[green]pass[/]",

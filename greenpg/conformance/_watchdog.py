@@ -49,6 +49,7 @@ class Watchdog:
             self._changed.acquire(True, SECOND / 2)
             deadline = self._deadline
             if deadline is not None and time.monotonic() > deadline:
+                gc.unfreeze()  # the worker has set the greenlets of its baseline aside
                 self._report(stacks())
                 break
         os._exit(1)

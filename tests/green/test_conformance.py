@@ -31,7 +31,7 @@ FAULTS = {
     "nested_entry": "inside.wait_callback_that_touches_its_connection[commit]",
     "forks_are_not_cut_off": "forks.fork_under_load[plain]",
     "query_is_not_cancelled": "interrupts.kill_cancels_the_query[execute]",
-    "interrupt_is_forgotten": "interrupts.interrupted_transaction_takes_only_a_rollback[kill]",
+    "interrupt_is_forgotten": "doomed.interrupted_transaction_takes_only_a_rollback[kill]",
 }
 LIMIT = 4.0
 
@@ -74,6 +74,16 @@ def test_fault_is_found(dsn, fault, test):
     (result,) = ran(dsn, fault, test)
 
     assert result.outcome in ("fail", "hang"), result
+
+
+@pytest.mark.timeout(60)
+def test_hang_ends_with_all_stacks_and_the_next_test_runs(dsn):
+    hanging, sound = FAULTS["set_wakes_no_other_thread"], "seam.data_ends_a_wait"
+
+    results = ran(dsn, "set_wakes_no_other_thread", hanging, sound)
+
+    assert [result.outcome for result in results] == ["hang", "pass"]
+    assert "in test_set_from_another_thread_wakes_an_idle_hub" in results[0].detail
 
 
 def test_backends_of_third_parties_need_no_description():

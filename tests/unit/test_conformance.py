@@ -1,0 +1,96 @@
+import pytest
+
+from greenpg.conformance._describe import find
+from greenpg.conformance._results import Column, Result, failed, summary, verdict
+from greenpg.conformance._tests import _cases, discover, each, raises
+from greenpg.conformance._watchdog import stacks
+from greenpg.errors import BackendError
+
+COLUMN = Column("threads", "plain")
+
+
+def results(*outcomes):
+    return [Result(COLUMN, "module.test", f"module.test[{n}]", o) for n, o in enumerate(outcomes)]
+
+
+def test_each_test_has_a_name_of_its_own():
+    ids = [test.id for test in discover()]
+
+    assert len(ids) == len(set(ids)) > 100
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "worst"),
+    [
+        (["pass", "pass"], "pass"),
+        (["pass", "lacking"], "pass"),
+        (["pass", "skip"], "skip"),
+        (["skip", "fail", "pass"], "fail"),
+        (["fail", "hang"], "hang"),
+        ([], ""),
+    ],
+)
+def test_row_shows_the_worst_of_its_cases(outcomes, worst):
+    assert verdict(outcomes) == worst
+
+
+@pytest.mark.parametrize(
+    ("outcome", "strict", "bad"),
+    [
+        ("pass", True, False),
+        ("lacking", True, False),
+        ("skip", True, True),
+        ("skip", False, False),
+        ("fail", False, True),
+        ("hang", False, True),
+    ],
+)
+def test_skip_fails_only_a_strict_suite_and_a_missing_capability_none(outcome, strict, bad):
+    assert failed(results("pass", outcome), strict) == bad
+
+
+def test_summary_counts_a_hang_as_failed():
+    assert summary(results("pass", "hang", "fail", "skip", "lacking")) == (
+        "1 passed, 2 failed, 2 skipped"
+    )
+
+
+def test_raises_fails_where_nothing_or_something_else_is_raised():
+    with pytest.raises(AssertionError, match="ValueError expected"), raises(ValueError):
+        pass
+    with pytest.raises(KeyError), raises(ValueError):
+        raise KeyError
+    with pytest.raises(AssertionError, match="'seven'"), raises(ValueError, words="seven"):
+        raise ValueError("six")
+
+
+def test_raises_keeps_what_was_raised():
+    error = ValueError("seven")
+
+    with raises(ValueError, KeyError, words="seven") as witness:
+        raise error
+
+    assert witness.error is error
+
+
+def test_cases_become_arguments():
+    heard = []
+
+    @each("one", "two")
+    def test(ctx, case):
+        heard.append((ctx, case))
+
+    for made in _cases("module", test):
+        made.run("context")
+
+    assert heard == [("context", "one"), ("context", "two")]
+
+
+def test_stacks_tell_where_this_thread_is():
+    assert "test_stacks_tell_where_this_thread_is" in stacks()
+
+
+@pytest.mark.parametrize("which", ["no such", "no.such.module:backend", "greenpg.threads:no_such"])
+def test_unknown_backend_is_named(which):
+    with pytest.raises(BackendError, match=which.rpartition(".")[2]):
+        find(which)
