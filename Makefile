@@ -4,7 +4,7 @@ ROUNDS ?= 3000
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint types format conformance bench upstream soak clean
+.PHONY: demo test lint types format conformance bench upstream frameworks docs soak clean
 
 demo: $(READY)
 	$(BIN)/greenpg demo $(ARGS)
@@ -32,6 +32,12 @@ bench: $(READY)
 
 upstream: $(READY)
 	$(BIN)/python -m tests.upstream $(ARGS)
+
+frameworks: $(READY)
+	$(BIN)/pytest tests/frameworks $(ARGS)
+
+docs: $(READY)
+	$(BIN)/sphinx-build -n -W --keep-going docs docs/_build $(ARGS)
 
 soak: $(READY)
 	$(BIN)/python -m greenpg.conformance.storm --rounds $(ROUNDS) $(ARGS)

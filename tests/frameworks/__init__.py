@@ -1,0 +1,1 @@
+"""greenpg inside real frameworks, each in processes of its own: `make frameworks`."""

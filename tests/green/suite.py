@@ -1,0 +1,31 @@
+"""Runs tests in a green child process, as `python -m tests.green` does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+
+
+def run(name: str, mode: str, *arguments: str, dsn: str, seconds: float) -> str:
+    """What pytest printed in a process whose every test runs in a green thread; a failure raises.
+
+    After `seconds` the child is killed and subprocess.TimeoutExpired raised.
+    """
+    order = [sys.executable, "-m", "tests.green", name, mode, *arguments, "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        order,
+        cwd=ROOT,
+        env={**os.environ, "GREENPG_DSN": dsn},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
