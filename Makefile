@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/greenpg demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/pytest $(wildcard tests/unit tests/db tests/green) $(ARGS)
+	$(BIN)/pytest tests/unit tests/db tests/green tests/docs $(ARGS)
 
 lint: types
 	$(BIN)/ruff format --check .
@@ -37,7 +37,7 @@ frameworks: $(READY)
 	$(BIN)/pytest tests/frameworks $(ARGS)
 
 docs: $(READY)
-	$(BIN)/sphinx-build -n -W --keep-going docs docs/_build $(ARGS)
+	$(BIN)/sphinx-build -E -n -W --keep-going docs docs/_build $(ARGS)
 
 soak: $(READY)
 	$(BIN)/python -m greenpg.conformance.storm --rounds $(ROUNDS) $(ARGS)

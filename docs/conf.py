@@ -1,0 +1,32 @@
+"""How Sphinx builds the documentation: `make docs`."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from greenpg import version as release  # noqa: E402  the checkout's own, whatever is installed
+
+project = "greenpg"
+author = "the greenpg developers"
+version = release
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"greenpg {release}"
+html_copy_source = False
+html_show_sourcelink = False
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+add_module_names = False
+
+# Names of greenpg must resolve; Python, psycopg2 and the frameworks have manuals of their own.
+nitpick_ignore_regex = [(r"py:.*", r"(?!greenpg).*")]
