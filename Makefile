@@ -45,7 +45,7 @@ soak: $(READY)
 	GREENPG_COPY_MEGABYTES=500 $(BIN)/greenpg conformance --strict -k 'copy.*_memory*'
 
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Debian ships python3 without ensurepip; there, the system's pip brings pip into the venv.
 $(READY): pyproject.toml
