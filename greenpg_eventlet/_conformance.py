@@ -57,6 +57,11 @@ def _hub_of_thread_ends() -> None:
         hub.loop.close()
 
 
+def _facts() -> Mapping[str, str]:
+    hub = type(get_hub()).__module__.rpartition(".")[2]
+    return {"event loop": hub, "resolver": "getaddrinfo in a thread"}
+
+
 description: Final = Description(
     modes=MODES,
     sockets="eventlet.green.socket",
@@ -64,4 +69,5 @@ description: Final = Description(
     timeout=eventlet.Timeout,
     registered=_registered,
     hub_of_thread_ends=_hub_of_thread_ends,
+    facts=_facts,
 )

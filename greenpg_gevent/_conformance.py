@@ -49,6 +49,13 @@ def _fork() -> int:
     return pid
 
 
+def _facts() -> Mapping[str, str]:
+    hub: Any = get_hub()
+    loop = type(hub.loop).__module__.split(".")[1]
+    resolver = type(hub.resolver).__module__.rpartition(".")[2]
+    return {"event loop": f"{loop}, {hub.loop.backend}", "resolver": resolver}
+
+
 description: Final = Description(
     modes=MODES,
     sockets="gevent.socket",
@@ -57,4 +64,5 @@ description: Final = Description(
     registered=_registered,
     hub_of_thread_ends=_hub_of_thread_ends,
     fork=_fork,
+    facts=_facts,
 )

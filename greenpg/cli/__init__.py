@@ -15,6 +15,7 @@ __all__ = ["CommandError", "main"]
 
 COMMANDS: Final = {
     "demo": "watch 200 tasks share 10 connections",
+    "doctor": "tell whether this environment, or a program, is green",
     "bench": "measure greenpg beside its peers",
     "conformance": "check that a backend keeps the rules",
 }

@@ -39,6 +39,10 @@ def _nothing() -> Registered:
     return {}
 
 
+def _no_facts() -> Mapping[str, str]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
     """Describes a backend to the suite; every part has a default that suits OS threads.
@@ -48,7 +52,8 @@ class Description:
     `timeout(seconds)` is the library's own timeout, which raises in a with block. `registered`
     tells what is registered with the event loop, `hub_of_thread_ends` is called at the end of an
     OS thread that has used the library, `fork` the plainest
-    way to fork that the library survives.
+    way to fork that the library survives. `facts` tells, for the doctor, which of its event loops
+    and resolvers the library uses.
     """
 
     modes: tuple[Mode, ...] = (Mode("plain"),)
@@ -59,6 +64,7 @@ class Description:
     registered: Callable[[], Registered] = _nothing
     hub_of_thread_ends: Callable[[], object] = _nothing
     fork: Callable[[], int] = os.fork
+    facts: Callable[[], Mapping[str, str]] = _no_facts
 
 
 def find(which: str) -> tuple[Backend, Description]:

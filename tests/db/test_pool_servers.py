@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import os
-import shutil
-import socket
-import subprocess
 import time
-from contextlib import suppress
 
 import psycopg2
 import pytest
-from psycopg2.extensions import make_dsn, parse_dsn
+from psycopg2.extensions import make_dsn
 
 import greenpg
 from greenpg.backend import current
 from greenpg.embedded import running
 from greenpg.pool import ConnectionPool, PoolSet
 
+from .bouncer import bouncing
 from .conftest import until
 
-PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin") or ""
 TASKS = 32
 RUNS = itertools.count()
 
@@ -172,58 +167,10 @@ def _write(pool):
         cur.execute("create table forbidden ()")
 
 
-class Bouncer:
-    """PgBouncer in transaction mode on a port of its own, before a server."""
-
-    def __init__(self, dsn, directory):
-        where = parse_dsn(dsn)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        users = directory / "users.txt"
-        users.write_text(f'"{where["user"]}" ""\n')
-        self._file = directory / "pgbouncer.ini"
-        self._file.write_text(
-            f"[databases]\n* = host={where['host']} port={where['port']}\n[pgbouncer]\n"
-            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
-            f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\n"
-            "default_pool_size = 5\nmax_client_conn = 100\nignore_startup_parameters = "
-            "extra_float_digits\n"
-        )
-        directory.chmod(0o755)
-        self.dsn = make_dsn(dsn, host="127.0.0.1", port=self.port)
-        self.start()
-
-    def start(self):
-        root = ["--user", "nobody"] if os.geteuid() == 0 else []  # it refuses root
-        self._process = subprocess.Popen(
-            [PGBOUNCER, "-q", *root, str(self._file)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        until(self._listens, "pgbouncer listens")
-
-    def _listens(self):
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-            return True
-        return False
-
-    def stop(self):
-        self._process.kill()
-        self._process.wait()
-
-
 @pytest.fixture
 def bouncer(dsn, tmp_path):
-    if not PGBOUNCER:
-        pytest.skip("capability missing: pgbouncer is not installed")
-    if "host" not in parse_dsn(dsn):
-        pytest.skip("the test server is not reached over TCP")
-    for parent in (tmp_path, *tmp_path.parents[:3]):
-        parent.chmod(0o755)
-    made = Bouncer(dsn, tmp_path)
-    yield made
-    made.stop()
+    with bouncing(dsn, tmp_path) as made:
+        yield made
 
 
 @pytest.mark.timeout(40)

@@ -153,7 +153,7 @@ def test_help_names_the_commands(capsys):
 
     assert end.value.code == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in ("demo", "bench", "conformance"))
+    assert all(name in said for name in ("demo", "doctor", "bench", "conformance"))
 
 
 def test_version_tells_all_three(capsys):
@@ -174,7 +174,7 @@ def test_wrong_words_are_refused(words, capsys):
     assert "usage: greenpg" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["demo", "bench", "conformance"])
+@pytest.mark.parametrize("command", ["demo", "doctor", "bench", "conformance"])
 def test_missing_rich_names_the_extra(command, monkeypatch, capsys):
     for name in [name for name in sys.modules if name.startswith("greenpg.cli.")]:
         monkeypatch.delitem(sys.modules, name)

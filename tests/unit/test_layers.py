@@ -44,6 +44,7 @@ LAYERS = (
     ("__init__",),
     ("_postmaster", "embedded", "django", "metrics", "sqlalchemy"),
     ("bench", "conformance"),
+    ("doctor",),
     ("cli", "__main__"),
 )
 RANKS = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

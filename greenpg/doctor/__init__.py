@@ -1,0 +1,7 @@
+"""Whether an environment, or a program, is green; each bad row says what to do."""
+
+from ._examine import examine
+from ._process import here
+from ._row import Row
+
+__all__ = ["Row", "examine", "here"]

@@ -1,0 +1,99 @@
+"""Rows about what is installed."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Final
+
+import psycopg2
+
+import greenpg
+from greenpg._libpq import libpq
+from greenpg.backend import GROUP
+from greenpg.errors import FeatureUnavailable
+
+from ._row import Row
+
+__all__ = ["libraries"]
+
+SECTION: Final = "environment"
+BUILT_IN: Final = "threads"
+TWINS: Final = ("psycopg2", "psycopg2-binary")  # they install the same package
+NEWER: Final = {
+    "pipelines (libpq 14)": "PQpipelineSync",
+    "green cancel (libpq 17)": "PQcancelStart",
+}
+
+
+def libraries() -> Iterator[Row]:
+    """Yield a row for each library that matters, and for libpq and its features."""
+    python = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    yield Row(SECTION, "Python", "fact", python)
+    yield Row(SECTION, "greenpg", "fact", greenpg.version)
+    yield _psycopg2()
+    yield _libpq()
+    yield _green_libraries()
+    if _version("psycopg"):
+        yield _psycopg3()
+    if _version("psycogreen"):
+        yield _psycogreen()
+
+
+def _psycopg2() -> Row:
+    found = [name for name in TWINS if _version(name)]
+    version = greenpg.__version__.partition(" ")[0]
+    fact = f"{version}, from {' and '.join(found) or 'no distribution'}"
+    if len(found) < len(TWINS):
+        return Row(SECTION, "psycopg2", "good", fact)
+    remedy = f"pip uninstall {' '.join(TWINS)}, then install one of them"
+    return Row(SECTION, "psycopg2", "bad", f"{fact}: each overwrites the other's files", remedy)
+
+
+def _libpq() -> Row:
+    number = psycopg2.__libpq_version__
+    version = f"{number // 10000}.{number % 10000}"
+    try:
+        libpq.need("PQstatus")
+    except FeatureUnavailable as err:
+        fact = f"{version}, not reachable, so no COPY, large objects or pipelines: {err}"
+        return Row(SECTION, "libpq", "bad", fact, "pip install psycopg2-binary")
+    there = [name for name, function in NEWER.items() if libpq.has(function)]
+    lacking = [name for name in NEWER if name not in there]
+    fact = f"{version}, with {' and '.join(there) or 'no newer features'}"
+    if not lacking:
+        return Row(SECTION, "libpq", "good", fact)
+    remedy = "psycopg2-binary brings a newer libpq"
+    return Row(SECTION, "libpq", "note", f"{fact}; without {' and '.join(lacking)}", remedy)
+
+
+def _green_libraries() -> Row:
+    points = metadata.entry_points(group=GROUP)
+    names = sorted({point.name for point in points} - {BUILT_IN})
+    found = [f"{name} {version}" for name in (*names, "greenlet") if (version := _version(name))]
+    if any(_version(name) for name in names):
+        return Row(SECTION, "green libraries", "good", ", ".join(found))
+    remedy = " or ".join(f"pip install 'greenpg[{name}]'" for name in names)
+    return Row(SECTION, "green libraries", "bad", "none is installed", remedy)
+
+
+def _psycopg3() -> Row:
+    fact = f"{_version('psycopg')} is installed beside psycopg2; greenpg does not touch it"
+    if not _version("django"):
+        return Row(SECTION, "psycopg 3", "fact", fact)
+    remedy = "pip uninstall psycopg, if Django's connections shall be greenpg's"
+    return Row(SECTION, "psycopg 3", "note", f"{fact}, and Django prefers it", remedy)
+
+
+def _psycogreen() -> Row:
+    fact = f"{_version('psycogreen')} is installed; its patch_psycopg would undo greenpg's"
+    remedy = "pip uninstall psycogreen, once no import is left"
+    return Row(SECTION, "psycogreen", "note", fact, remedy)
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,144 @@
+"""Rows about a process: what is patched, which backend was chosen, who waits."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import Any, Final
+
+import psycopg2
+from psycopg2 import extensions as ext
+
+from greenpg._connect import open_connection
+from greenpg._wait import wait_callback
+from greenpg.backend import Backend, chosen, load
+from greenpg.errors import BackendError
+
+from ._row import Row, State
+
+__all__ = ["here", "is_testable", "ticking_backend"]
+
+SECTION: Final = "program"
+WAITING: Final = {
+    "socket": ("socket", "socket"),
+    "select": ("select", "select"),
+    "time": ("time", "sleep"),
+    "thread": ("_thread", "start_new_thread"),
+}
+
+
+def here() -> list[Row]:
+    """Return the rows of this process: monkey-patching, backend, wait callback, connections.
+
+    Nothing is connected or changed, so that a running program may call it.
+    """
+    owners = _owners()
+    try:
+        backend = chosen()
+    except BackendError as err:  # of the name in GREENPG_BACKEND
+        broken = Row(SECTION, "backend", "bad", str(err), "mend GREENPG_BACKEND")
+        return [_monkey_patching(owners), broken]
+    return [
+        _monkey_patching(owners),
+        _backend(backend, _library(owners)),
+        _callback(backend),
+        _connect(backend),
+    ]
+
+
+def is_testable() -> bool:
+    """Tell whether there are tasks to hold up, of one library: two event loops would hang."""
+    library, backend = _library(_owners()), chosen()
+    if library is None or backend is None:
+        return library is not None or backend is not None
+    return backend.name == library or "hub" not in backend.capabilities
+
+
+def ticking_backend() -> Backend:
+    """Return the backend whose tasks a connection of this program would hold up."""
+    library = _library(_owners())
+    if library is not None:
+        with suppress(BackendError):  # a library without a plug-in
+            return load(library)
+    return chosen() or load("threads")
+
+
+def _owners() -> dict[str, str]:
+    """Return which library has replaced each module's waiting."""
+    found = {}
+    for title, (module, name) in WAITING.items():
+        function = getattr(sys.modules.get(module), name, None)
+        owner = str(getattr(function, "__module__", None) or module).partition(".")[0]
+        if owner not in sys.stdlib_module_names:
+            found[title] = owner
+    return found
+
+
+def _library(owners: dict[str, str]) -> str | None:
+    return next(iter(owners.values()), None)
+
+
+def _monkey_patching(owners: dict[str, str]) -> Row:
+    title = "monkey-patching"
+    libraries = sorted(set(owners.values()))
+    if not libraries:
+        return Row(SECTION, title, "fact", "none")
+    if len(libraries) > 1:
+        told = ", ".join(f"{name} by {owner}" for name, owner in owners.items())
+        return Row(SECTION, title, "bad", told, "let one library patch the process")
+    left = [name for name in WAITING if name not in owners]
+    fact = f"by {libraries[0]}: {', '.join(owners)}"
+    if not left:
+        return Row(SECTION, title, "good", fact)
+    remedy = "patch everything, before any other import"
+    return Row(SECTION, title, "note", f"{fact}, but not {', '.join(left)}", remedy)
+
+
+def _backend(backend: Backend | None, library: str | None) -> Row:
+    if backend is None:
+        return _no_backend(library)
+    green = "hub" in backend.capabilities
+    if library is not None and backend.name != library:
+        fact = f"{backend.name}, but {library} has patched this process: queries block its tasks"
+        return Row(SECTION, "backend", "bad", fact, f"greenpg.use({library!r})")
+    state: State = "good" if green else "fact"
+    return Row(SECTION, "backend", state, backend.name)
+
+
+def _no_backend(library: str | None) -> Row:
+    if library is None:
+        remedy = "patch_psycopg() of the library's plug-in, or greenpg.use(...), or GREENPG_BACKEND"
+        return Row(SECTION, "backend", "bad", "none was chosen: queries block their thread", remedy)
+    remedy = f"from greenpg_{library} import patch_psycopg; patch_psycopg()"
+    fact = f"none was chosen, though {library} has patched this process"
+    return Row(SECTION, "backend", "bad", fact, remedy)
+
+
+def _callback(backend: Backend | None) -> Row:
+    title = "wait callback"
+    callback = ext.get_wait_callback()
+    if callback is wait_callback:
+        return Row(SECTION, title, "good", "greenpg's")
+    if backend is None:
+        told = "none: psycopg2 blocks while it waits" if callback is None else _name(callback)
+        return Row(SECTION, title, "fact", told)
+    if callback is None:
+        return Row(SECTION, title, "fact", "none yet: the first greenpg connection brings it")
+    fact = f"{_name(callback)}, in greenpg's place: a kill or timeout costs the connection"
+    remedy = "remove the call that set it, such as psycogreen's patch_psycopg"
+    return Row(SECTION, title, "bad", fact, remedy)
+
+
+def _name(callback: Any) -> str:
+    return f"{callback.__module__}.{getattr(callback, '__qualname__', type(callback).__name__)}"
+
+
+def _connect(backend: Backend | None) -> Row:
+    title = "psycopg2.connect"
+    if psycopg2._connect is open_connection:  # type: ignore[attr-defined]  # a global of its connect()
+        return Row(SECTION, title, "good", "makes greenpg connections")
+    fact = "makes plain connections"
+    if backend is None:
+        return Row(SECTION, title, "fact", fact)
+    fact += ": tasks may not share one, and an interrupt closes it"
+    return Row(SECTION, title, "note", fact, "greenpg.connect, or patch_psycopg() at the start")

@@ -1,0 +1,64 @@
+"""What the doctor finds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Final, Literal, TypeAlias
+from urllib.parse import quote
+
+from psycopg2 import ProgrammingError
+from psycopg2.extensions import parse_dsn
+
+__all__ = ["Row", "Secrets", "State", "is_green"]
+
+State: TypeAlias = Literal["good", "fact", "note", "bad"]
+SECRET: Final = ("password", "sslpassword", "scram_client_key", "oauth_client_secret")
+HIDDEN: Final = "***"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One finding: a "note" is worth a thought, a "bad" one is why the environment is not green."""
+
+    section: str
+    name: str
+    state: State
+    fact: str
+    remedy: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """Return it as an object for `json`."""
+        return asdict(self)
+
+
+def is_green(rows: list[Row]) -> bool:
+    """Tell whether no row is bad."""
+    return all(row.state != "bad" for row in rows)
+
+
+class Secrets:
+    """Takes the passwords of a connection string, and of the environment, out of rows."""
+
+    def __init__(self, dsn: str | None) -> None:
+        found = {text for secret in _secrets(dsn) for text in (secret, quote(secret, safe=""))}
+        self._texts = sorted(found, key=len, reverse=True)
+
+    def hide(self, row: Row) -> Row:
+        """Return the row without them."""
+        return replace(row, fact=self._hidden(row.fact), remedy=self._hidden(row.remedy))
+
+    def _hidden(self, text: str) -> str:
+        for secret in self._texts:
+            text = text.replace(secret, HIDDEN)
+        return text
+
+
+def _secrets(dsn: str | None) -> Iterator[str]:
+    yield from filter(None, [os.environ.get("PGPASSWORD")])
+    try:
+        given = parse_dsn(dsn or "")
+    except ProgrammingError:  # then it goes nowhere
+        return
+    yield from (given[name] for name in SECRET if given.get(name))

@@ -1,0 +1,111 @@
+"""The child process that looks at one part: the server, a backend, or a program."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
+from typing import Any, Final, TypeAlias
+
+import psycopg2
+from psycopg2.extensions import make_dsn
+
+import greenpg
+from greenpg._connect import open_connection
+from greenpg._hosts import plan
+from greenpg.backend import chosen
+from greenpg.conformance._describe import find
+from greenpg.errors import BackendError
+from greenpg.patch import patcher
+
+from ._live import Live
+from ._process import here, is_testable, ticking_backend
+from ._row import Row
+from ._server import server
+
+__all__ = ["main"]
+
+CONNECT_SECONDS: Final = 5
+Orders: TypeAlias = Mapping[str, Any]
+
+
+def main() -> None:
+    """Obey the orders on standard input and write a row a line to the descriptor given."""
+    orders = json.loads(sys.stdin.readline())
+    faulthandler.dump_traceback_later(orders["limit"], exit=True)
+    out = int(sys.argv[1])
+
+    def work() -> None:
+        for row in _rows(orders):
+            os.write(out, json.dumps(row.as_json()).encode() + b"\n")
+
+    if "backend" in orders:
+        find(orders["backend"])[1].run(work)
+    else:
+        work()
+    os._exit(0)  # what a program has started must not keep us
+
+
+def _rows(orders: Orders) -> Iterator[Row]:
+    if "app" in orders:
+        return _program(orders)
+    return _backend(orders) if "backend" in orders else _server(orders)
+
+
+def _dsn(text: str) -> str:
+    """Return the connection string, bounded where the user has set no bound."""
+    extra = {} if plan(text).timeout else {"connect_timeout": CONNECT_SECONDS}
+    return make_dsn(text, fallback_application_name="greenpg doctor", **extra)
+
+
+def _server(orders: Orders) -> Iterator[Row]:
+    try:
+        yield from server(partial(greenpg.connect, _dsn(orders["dsn"]), backend="threads"))
+    except psycopg2.Error as err:
+        fact = "; ".join(" ".join(line.split()) for line in str(err).strip().splitlines())
+        remedy = "make `psql` work with the same connection string first"
+        yield Row("server", "PostgreSQL", "bad", fact, remedy)
+
+
+def _backend(orders: Orders) -> Iterator[Row]:
+    which = orders["backend"]
+    backend, description = find(which)
+    patcher(backend)[0]()
+    for title, fact in description.facts().items():
+        yield Row(which, title, "fact", fact)
+    live = Live(which, backend, f"greenpg conformance {which} tells which rule is broken")
+    yield from _live(live, orders, psycopg2.connect)
+
+
+def _program(orders: Orders) -> Iterator[Row]:
+    name = orders["app"].partition(":")[0]
+    try:
+        import_module(name)
+    except BaseException as err:  # whatever its import does, the rest is worth a look
+        fact = f"{type(err).__name__}: {err}"
+        yield Row("program", "import", "bad", fact, f"python -c 'import {name}' must work")
+    else:
+        yield Row("program", "import", "good", name)
+    yield from here()
+    with suppress(BackendError):  # it has its row
+        if is_testable():
+            live = Live("program", ticking_backend(), "what is bad above, or a call that blocks")
+            yield from _live(live, orders, _connect_of_program())
+
+
+def _connect_of_program() -> Callable[..., Any]:
+    """Return what the program will connect with, as far as can be seen."""
+    hooked = psycopg2._connect is open_connection  # type: ignore[attr-defined]  # a global of its connect()
+    return psycopg2.connect if hooked or chosen() is None else greenpg.connect
+
+
+def _live(live: Live, orders: Orders, connect: Callable[..., Any]) -> Iterator[Row]:
+    if orders["dsn"] is not None:
+        yield from live.names(orders["dsn"])
+    if orders["reachable"]:
+        yield from live.server(partial(connect, _dsn(orders["dsn"])))

@@ -1,0 +1,259 @@
+"""The doctor on real servers, backends and programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from psycopg2.extensions import make_dsn
+
+from greenpg.conformance._proxy import Proxy
+from greenpg.doctor import examine
+from tests.db.bouncer import bouncing
+
+GREEN = ("eventlet", "gevent")
+MONKEY = {
+    "gevent": "from gevent import monkey; monkey.patch_all()",
+    "eventlet": "import eventlet; eventlet.monkey_patch()",
+}
+PATCH = "from greenpg_{0} import patch_psycopg; patch_psycopg()"
+BLOCKING = """
+from greenpg.threads import Waiter
+from greenpg_gevent._backend import Gevent
+
+class Blocking(Gevent):
+    def waiter(self):
+        return Waiter()
+
+backend = Blocking()
+"""
+SECRET, QUOTED = "hunt@er2", "hunt%40er2"
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def doctor(*words, **more):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GREENPG")}
+    return subprocess.run(
+        [sys.executable, "-m", "greenpg", "doctor", *words],
+        env={**kept, "COLUMNS": "120", **more},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def report(*words, **more):
+    """The exit code, and the rows by section and name."""
+    done = doctor(*words, "--json", **more)
+    rows = json.loads(done.stdout)["rows"]
+    return done.returncode, {(row["section"], row["name"]): row for row in rows}
+
+
+def bad(rows):
+    return {name for (_, name), row in rows.items() if row["state"] == "bad"}
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Write a program of these lines, and look at it."""
+
+    def look(dsn, *lines, backend=None, limit="40"):
+        (tmp_path / "our_program.py").write_text("\n".join(lines))
+        words = [dsn, "--app", "our_program:app", "--limit", limit]
+        words += ["--backend", backend] if backend else []
+        return report(*words, PYTHONPATH=str(tmp_path))
+
+    return look
+
+
+def test_sound_environment_is_green(dsn):
+    code, rows = report(dsn)
+
+    assert code == 0, bad(rows)
+    for name in GREEN:
+        assert rows[name, "connecting"]["state"] == "good"
+        assert rows[name, "slow queries"]["state"] == "good"
+    assert rows["server", "PostgreSQL"]["state"] == "good"
+    assert rows["server", "pooler in between"]["fact"] == "none"
+    assert "gevent" in rows["environment", "green libraries"]["fact"]
+
+
+def test_table_fits_one_screen(dsn):
+    done = doctor(dsn, "--backend", "gevent")
+
+    lines = done.stdout.splitlines()
+    assert done.stderr == ""
+    assert max(map(len, lines)) <= 120
+    assert len(lines) <= 40
+    assert lines[-1] == "green"
+
+
+def test_backend_that_blocks_is_bad(dsn, tmp_path):
+    (tmp_path / "our_backend.py").write_text(BLOCKING)
+
+    code, rows = report(dsn, "--backend", "our_backend:backend", PYTHONPATH=str(tmp_path))
+
+    assert code == 1
+    assert bad(rows) == {"slow queries"}
+    assert "greenpg conformance" in rows["our_backend:backend", "slow queries"]["remedy"]
+
+
+def test_backend_of_the_environment_is_looked_at(dsn):
+    code, rows = report(dsn, GREENPG_BACKEND="threads")
+
+    assert code == 0
+    assert {section for section, _ in rows} == {"environment", "server", "threads"}
+
+
+def test_unknown_backend_of_the_environment_is_bad(dsn):
+    code, rows = report(dsn, GREENPG_BACKEND="no_such")
+
+    assert code == 1
+    assert "unknown backend 'no_such'" in rows["no_such", "backend"]["fact"]
+
+
+@pytest.mark.parametrize("library", GREEN)
+def test_patched_program_is_green(program, dsn, library):
+    code, rows = program(dsn, MONKEY[library], PATCH.format(library))
+
+    assert code == 0, bad(rows)
+    assert rows["program", "backend"]["fact"] == library
+    assert rows["program", "slow queries"]["state"] == "good"
+
+
+def test_program_of_a_patched_worker_is_green(program, dsn):
+    code, rows = program(dsn, PATCH.format("gevent"), backend="gevent")
+
+    assert code == 0, bad(rows)
+    assert rows["program", "monkey-patching"]["state"] == "good"
+
+
+def test_explicit_program_is_green(program, dsn):
+    code, rows = program(dsn, "import greenpg; greenpg.use('gevent')")
+
+    assert code == 0, bad(rows)
+    assert rows["program", "psycopg2.connect"]["state"] == "note"
+    assert rows["program", "slow queries"]["state"] == "good"
+
+
+def test_forgotten_patch_is_told_with_the_line_to_add(program, dsn):
+    code, rows = program(dsn, MONKEY["gevent"])
+
+    assert code == 1
+    assert bad(rows) == {"backend", "slow queries"}
+    assert rows["program", "backend"]["remedy"] == PATCH.format("gevent")
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        (["app = None"], {"backend"}),
+        ([MONKEY["gevent"], "import greenpg; greenpg.use('threads')"], {"backend", "slow queries"}),
+        ([MONKEY["gevent"], PATCH.format("eventlet")], {"backend"}),
+        (
+            [
+                MONKEY["gevent"],
+                PATCH.format("gevent"),
+                "from psycogreen.gevent import patch_psycopg; patch_psycopg()",
+            ],
+            {"wait callback"},
+        ),
+        ([MONKEY["gevent"], PATCH.format("gevent"), "raise SystemExit(3)"], {"import"}),
+    ],
+    ids=["nothing", "threads", "another_library", "psycogreen_after_it", "exits"],
+)
+def test_what_is_wrong_with_a_program_is_named(program, dsn, lines, named):
+    code, rows = program(dsn, *lines)
+
+    assert code == 1
+    assert bad(rows) == named
+
+
+def test_partly_patched_program_is_noted(program, dsn):
+    lines = ("from gevent import monkey; monkey.patch_all(thread=False)", PATCH.format("gevent"))
+
+    code, rows = program(dsn, *lines)
+
+    assert code == 0
+    assert rows["program", "monkey-patching"]["state"] == "note"
+    assert rows["program", "monkey-patching"]["fact"].endswith("but not thread")
+
+
+def test_program_that_does_not_end_its_import_is_told(program, dsn):
+    code, rows = program(dsn, "import time", "", "time.sleep(600)", limit="4")
+
+    assert code == 1
+    assert bad(rows) == {"end"}
+    assert rows["program", "end"]["fact"].endswith("our_program.py, line 3")
+
+
+def test_unreachable_server_leaves_the_local_rows_and_no_password():
+    where = f"postgresql://me:{QUOTED}@127.0.0.1:1/{QUOTED}"
+
+    code, rows = report(where)
+    shown = doctor(where, "--backend", "gevent")
+
+    assert code == shown.returncode == 1
+    assert bad(rows) == {"PostgreSQL"}
+    assert "port 1 failed" in rows["server", "PostgreSQL"]["fact"]
+    assert rows["environment", "libpq"]["state"] == "good"
+    for text in (str(rows), shown.stdout, shown.stderr):
+        assert SECRET not in text
+        assert QUOTED not in text
+
+
+def test_silent_server_is_given_up(dsn):
+    with Proxy(dsn) as proxy:
+        proxy.stall()
+        code, rows = report(make_dsn(proxy.dsn, connect_timeout=2), "--backend", "gevent")
+
+    assert code == 1
+    assert "timeout expired" in rows["server", "PostgreSQL"]["fact"]
+
+
+def test_name_that_nobody_knows_is_told_per_backend():
+    code, rows = report("host=no-such-host.invalid", "--backend", "gevent")
+
+    assert code == 1
+    assert rows["gevent", "name resolution"]["state"] == "bad"
+    assert "no-such-host.invalid" in rows["gevent", "name resolution"]["fact"]
+
+
+@pytest.mark.parametrize("name", GREEN)
+def test_name_is_resolved_by_the_backend(dsn, name):
+    here = make_dsn(dsn, host="localhost")
+
+    _, rows = report(here, "--backend", name)
+
+    assert rows[name, "name resolution"]["state"] == "good"
+    assert rows[name, "slow queries"]["state"] == "good"
+
+
+def test_encryption_is_told(dsn):
+    with Proxy(dsn, tls=True) as proxy:
+        _, rows = report(proxy.dsn, "--backend", "threads")
+
+    assert rows["server", "SSL"]["state"] == "good"
+    assert rows["server", "SSL"]["fact"].startswith("TLSv1.")
+
+
+@pytest.mark.parametrize(("mode", "state"), [("transaction", "note"), ("session", "fact")])
+def test_pooler_is_told_by_its_mode(dsn, tmp_path, mode, state):
+    with bouncing(dsn, tmp_path, mode) as bouncer:
+        code, rows = report(bouncer.dsn, "--backend", "gevent")
+
+    assert code == 0, bad(rows)
+    assert rows["server", "pooler in between"]["state"] == state
+    assert mode in rows["server", "pooler in between"]["fact"]
+
+
+def test_rows_are_there_for_programs_too(dsn, sessions):
+    found = {row.name: row for row in examine(dsn, backends=["threads"])}
+
+    assert found["connections"].state == "good"
+    assert found["timeouts"].state == "note"
+    assert found["two-phase commit"].fact.startswith("max_prepared_transactions ")

@@ -1,0 +1,85 @@
+import pytest
+from rich.console import Console
+
+from greenpg.cli import main
+from greenpg.cli.doctor import _table, _verdict
+from greenpg.doctor import Row, here
+from greenpg.doctor._row import Secrets, is_green
+
+SECRET, QUOTED = "hunt@er2", "hunt%40er2"
+
+
+def shown(renderable, width):
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_table_fits_its_screen_and_shows_every_remedy(width):
+    rows = [
+        Row("server", "PostgreSQL", "good", "16 [at] home"),
+        Row("server", "timeouts", "note", "none " * 20, "set them"),
+        Row("gevent", "slow queries", "bad", "stood still", "look above"),
+    ]
+
+    text = shown(_table(rows), width)
+
+    assert max(map(len, text.splitlines())) <= width
+    assert all(word in text for word in ("16 [at] home", "-> set them", "BAD", "-> look above"))
+
+
+@pytest.mark.parametrize(
+    ("state", "green", "verdict"),
+    [("good", True, "green"), ("note", True, "green"), ("bad", False, "not green: a: b")],
+)
+def test_only_a_bad_row_is_not_green(state, green, verdict):
+    rows = [Row("a", "b", state, "c")]
+
+    assert is_green(rows) is green
+    assert shown(_verdict(rows), 80).strip() == verdict
+
+
+@pytest.mark.parametrize(
+    "given",
+    [f"host=h password={SECRET}", f"postgresql://me:{QUOTED}@h/db", f"sslpassword={SECRET}"],
+)
+def test_secrets_are_hidden_as_written_and_as_quoted(given):
+    row = Secrets(given).hide(Row("a", "b", "bad", f"x {SECRET} y {QUOTED}", f"try {SECRET}"))
+
+    assert (row.fact, row.remedy) == ("x *** y ***", "try ***")
+
+
+def test_password_of_the_environment_is_hidden(monkeypatch):
+    monkeypatch.setenv("PGPASSWORD", SECRET)
+
+    row = Secrets(None).hide(Row("a", "b", "fact", SECRET))
+
+    assert row.fact == "***"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [f"postgres//me:{QUOTED}@host/db"],
+        [f"host=h {SECRET}"],
+        ["--backend", "no_such"],
+        ["--limit", "long"],
+    ],
+)
+def test_wrong_words_are_refused_without_quoting_a_password(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", *words])
+
+    said = capsys.readouterr()
+    assert end.value.code == 2
+    assert "usage: greenpg doctor" in said.err
+    assert not any(text in said.out + said.err for text in (SECRET, QUOTED))
+
+
+def test_rows_of_this_process_are_those_of_a_process_that_nobody_patched():
+    found = {row.name: row for row in here()}
+
+    assert [*found] == ["monkey-patching", "backend", "wait callback", "psycopg2.connect"]
+    assert found["monkey-patching"].fact == "none"
