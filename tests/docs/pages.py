@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = ROOT / "docs"
+EXAMPLES: Final = DOCS / "examples"
 CONSOLE: Final = ("bash", "console", "sh", "shell")
 _COMMENT: Final = re.compile(r"<!--\s*(program|file):\s*(.+?)\s*-->")
 _PRINTS: Final = re.compile(r"# prints (.+)$", re.M)

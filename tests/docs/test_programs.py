@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from .pages import ROOT, Program, pages, programs
+from .pages import EXAMPLES, ROOT, Program, pages, programs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ def run(program: Program, server: Server, folder: Path) -> subprocess.CompletedP
     return subprocess.run(
         [sys.executable, *(f"-W{rule}" for rule in STRICT), script.name],
         cwd=folder,
-        env={**environ, **server.environ, "PYTHONPATH": str(folder), **program.environ},
+        env={**environ, **server.environ, "PYTHONPATH": str(EXAMPLES), **program.environ},
         capture_output=True,
         text=True,
         timeout=SECONDS,
@@ -43,7 +43,7 @@ def run(program: Program, server: Server, folder: Path) -> subprocess.CompletedP
 
 def missing(promised: list[str], output: str) -> list[str]:
     """What was promised and is not printed, in order."""
-    lines = iter(output.splitlines())
+    lines = iter([line.rstrip() for line in output.splitlines()])
     return [line for line in promised if line not in lines]
 
 
