@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("greenpg", "greenpg_gevent", "greenpg_eventlet")
+PACKAGES = ("greenpg", "greenpg_autopatch", "greenpg_gevent", "greenpg_eventlet")
 MODULE_NAME = re.compile(r"[A-Za-z_][\w.]*(:\w+)?")
 
 

@@ -52,6 +52,7 @@ FACE = RANKS["__init__"]
 
 GREEN = {"gevent", "eventlet"}
 PLUGINS = {f"greenpg_{library}" for library in GREEN}
+OF_PLUGIN = {"greenpg_autopatch": "greenpg_gevent"}  # loaded by programs that may not want it
 CONNECTIONS = {"greenpg.connection", "greenpg.cursor", "greenpg._connect"}
 BARRED = {"asyncio", "select", "selectors", "socket", "ssl"}
 ADAPTERS = {"django", "metrics", "sqlalchemy"}
@@ -121,7 +122,8 @@ def test_core_names_no_green_library(module):
 
 @each(ADAPTED)
 def test_plugin_names_no_other_library(module):
-    own = module.name.split(".")[0]
+    package = module.name.split(".")[0]
+    own = OF_PLUGIN.get(package, package)
     others = (GREEN | PLUGINS) - {own, own.removeprefix("greenpg_")}
 
     named = {
@@ -169,6 +171,15 @@ def loaded_by(statement: str) -> set[str]:
 @pytest.mark.parametrize("name", ["greenpg", "greenpg.extras", "greenpg.patch", "greenpg.embedded"])
 def test_importing_greenpg_loads_neither_ssl_nor_socket(name):
     assert loaded_by(f"import {name}") == set()
+
+
+def test_plugin_of_the_monkey_patch_loads_nothing_before_it_is_asked():
+    code = "import sys, greenpg_autopatch; print(*sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    heavy = {*GREEN, *PLUGINS, "greenpg", "greenlet", "psycopg2", "socket", "ssl"}
+    assert not {*done.stdout.split()} & heavy
 
 
 @pytest.mark.parametrize("library", sorted(GREEN))

@@ -1,0 +1,124 @@
+"""GREENPG_PATCH: gevent's own patching installs greenpg, in programs that know nothing of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Final
+
+import pytest
+
+PATCH: Final = "from gevent import monkey; monkey.patch_all()"
+REPORT: Final = """
+import sys
+loaded = "greenpg" in sys.modules
+import psycopg2
+print(loaded, psycopg2._connect.__module__)
+"""
+TICKING: Final = """
+import gevent, psycopg2, sys
+ticks = []
+
+def tick():
+    while True:
+        ticks.append(1)
+        gevent.sleep(0.01)
+
+ticker = gevent.spawn(tick)
+conn = psycopg2.connect(sys.argv[1])
+conn.cursor().execute("select pg_sleep(0.3)")
+conn.close()
+ticker.kill()
+print(len(ticks) > 5)
+"""
+EARLY: Final = "from psycopg2 import connect"  # as a preloaded application has it
+FORKED: Final = f"""
+{EARLY}
+import os, sys
+
+pid = os.fork()
+if not pid:
+    {PATCH}
+    {{body}}
+    sys.stdout.flush()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+print("parent", "greenpg" in sys.modules)
+"""
+ON, OFF = "True greenpg._connect", "False psycopg2._psycopg"
+
+
+def run(code, *arguments, patch=None, options=("-W", "error"), before=()):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GREENPG")}
+    return subprocess.run(
+        [sys.executable, *options, *before, *(["-c", code] if code else []), *arguments],
+        env=kept if patch is None else {**kept, "GREENPG_PATCH": patch},
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("patch", "found"), [(None, OFF), ("", OFF), ("0", OFF), ("1", ON)], ids=str
+)
+def test_patch_all_installs_greenpg_when_asked_only(patch, found):
+    done = run(PATCH + REPORT, patch=patch)
+
+    assert (done.stdout.strip(), done.stderr) == (found, "")
+
+
+def test_connections_of_an_unchanged_program_are_green(dsn):
+    done = run(PATCH + TICKING, dsn, patch="1")
+
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_ssl_is_patched_before_greenpg_comes():
+    code = f"{PATCH}\nimport ssl; print(ssl.SSLContext.__module__)"
+
+    done = run(code, patch="1")
+
+    assert (done.stdout, done.stderr) == ("gevent.ssl\n", "")
+
+
+@pytest.mark.parametrize("patch", ["yes", "gevent"])
+def test_other_value_is_told_once_and_patches_nothing(patch):
+    code = f"{PATCH}; monkey.patch_all()\n{REPORT}"
+
+    done = run(code, patch=patch, options=("-W", "always"))
+
+    assert done.stdout.strip() == OFF
+    assert done.stderr.count("RuntimeWarning") == 1
+    assert done.stderr.startswith(f"<string>:1: RuntimeWarning: GREENPG_PATCH='{patch}' is neither")
+
+
+def test_patching_twice_is_patching_once():
+    done = run(f"{PATCH}; monkey.patch_all()\n{REPORT}", patch="1", options=())
+
+    assert done.stdout.strip() == ON
+
+
+def test_worker_that_patches_after_the_fork_is_green(dsn):
+    body = "conn = connect(sys.argv[1]); print(type(conn).__module__); conn.close()"
+
+    done = run(FORKED.format(body=body), dsn, patch="1", options=())
+
+    assert done.stdout.splitlines() == ["greenpg.connection", "parent False"], done.stderr
+
+
+def test_gevents_runner_of_scripts_installs_greenpg(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(REPORT)
+
+    done = run("", str(script), patch="1", before=("-m", "gevent.monkey"))
+
+    assert (done.stdout.strip(), done.stderr) == (ON, "")
+
+
+def test_eventlet_knows_nothing_of_it():
+    done = run("import eventlet; eventlet.monkey_patch()" + REPORT, patch="1", options=())
+
+    assert done.stdout.strip() == OFF
