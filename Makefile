@@ -1,6 +1,7 @@
 PYTHON ?= python3
 ARGS ?=
 ROUNDS ?= 3000
+WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/ready
 
@@ -10,7 +11,7 @@ demo: $(READY)
 	$(BIN)/greenpg demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/pytest tests/unit tests/db tests/green tests/docs $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal tests/unit tests/db tests/green tests/docs $(ARGS)
 
 lint: types
 	$(BIN)/ruff format --check .
