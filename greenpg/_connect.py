@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from time import monotonic
 from typing import Any, Final
@@ -23,8 +25,9 @@ from .backend import Backend, as_backend, choose, chosen
 from .connection import Connection, green_connection_class
 from .errors import ConnectionFactoryWarning, NotGreenWarning
 
-__all__ = ["connect", "open_connection", "use"]
+__all__ = ["connect", "connect_untraced", "open_connection", "use"]
 
+_asked: ContextVar[bool] = ContextVar("greenpg_connect", default=False)
 CANNOT_CONNECT_NOW: Final = "57P03"  # starting up, shutting down: the next host may do
 
 
@@ -51,8 +54,26 @@ def connect(
     """Connect as psycopg2.connect does, with every wait in the hands of a backend.
 
     Without `backend` it is the default one (see `use`). An interrupt during the attempt comes
-    out as it is and leaves neither socket nor server session.
+    out as it is and leaves neither socket nor server session. A tracer that has wrapped
+    psycopg2.connect is called, and may return a proxy of the connection.
     """
+    if not hasattr(psycopg2.connect, "__wrapped__"):
+        return connect_untraced(dsn, connection_factory, cursor_factory, backend=backend, **kwargs)
+    given = "" if dsn is None and not kwargs else dsn
+    factories = {"connection_factory": connection_factory, "cursor_factory": cursor_factory}
+    with using(None if backend is None else as_backend(backend)), _green_connections():
+        return psycopg2.connect(given, **factories, **kwargs)
+
+
+def connect_untraced(
+    dsn: str | None = None,
+    connection_factory: Callable[..., Any] | None = None,
+    cursor_factory: Callable[..., Any] | None = None,
+    *,
+    backend: str | Backend | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Connect as `connect` does, past whatever has wrapped psycopg2.connect."""
     modes = {name: kwargs.pop(name) for name in ("async", "async_") if name in kwargs}
     made = ext.make_dsn(dsn, **kwargs)
     with using(None if backend is None else as_backend(backend)):
@@ -60,6 +81,23 @@ def connect(
     if cursor_factory is not None:
         conn.cursor_factory = cursor_factory
     return conn
+
+
+@contextmanager
+def _green_connections() -> Iterator[None]:
+    """Have this task's psycopg2.connect make green connections, patched or not."""
+    if psycopg2._connect is c_connect:  # type: ignore[attr-defined]  # a global of its connect()
+        psycopg2._connect = _by_task  # type: ignore[attr-defined]
+    token = _asked.set(True)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def _by_task(dsn: str, connection_factory: Callable[..., Any] | None = None, **modes: Any) -> Any:
+    make: Any = open_connection if _asked.get() else c_connect
+    return make(dsn, connection_factory=connection_factory, **modes)
 
 
 def open_connection(

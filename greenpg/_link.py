@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from psycopg2 import Error
 
-from ._connect import connect
+from ._connect import connect_untraced
 from ._idle import Sleeper
 from ._listen import statement
 from .sync import Deadline
@@ -38,7 +38,7 @@ class Link:
         self._patience = patience
         self._look = inf if "hub" in backend.capabilities else LOOK
         self._heard = monotonic()
-        self._conn = connect(dsn, backend=backend)
+        self._conn = connect_untraced(dsn, backend=backend)
         self._sleeper = Sleeper(self._conn)
         self._conn._state.cancel_timeout = CANCEL_TIMEOUT
         self._conn.autocommit = True

@@ -14,7 +14,7 @@ from psycopg2._psycopg import ReplicationCursor as c_replication_cursor
 from psycopg2._psycopg import ReplicationMessage as c_replication_message
 from psycopg2.extras import REPLICATION_LOGICAL, REPLICATION_PHYSICAL, StopReplication
 
-from ._connect import connect
+from ._connect import connect_untraced
 from ._follow import Follower
 from ._ops import finish
 from ._raw import pgconn_of, run
@@ -285,7 +285,7 @@ def follow(
 
     chosen = current() if backend is None else as_backend(backend)
     factory = LogicalReplicationConnection
-    connected = partial(connect, dsn, connection_factory=factory, backend=chosen)
+    connected = partial(connect_untraced, dsn, connection_factory=factory, backend=chosen)
     follower = Follower(connected, begin, confirming if confirm else consume, chosen, patience)
     follower.run()
     return follower.position

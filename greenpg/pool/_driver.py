@@ -83,7 +83,10 @@ class Sessions:
         known = {*ext.parse_dsn(dsn), *kwargs}
         if not known & {*ELSEWHERE} and not os.environ.keys() & {"PGCONNECT_TIMEOUT", "PGSERVICE"}:
             kwargs["connect_timeout"] = CONNECT_SECONDS  # a silent server must not keep the slot
-        return connect(dsn, backend=self._backend(), **kwargs)
+        conn = connect(dsn, backend=self._backend(), **kwargs)
+        return (
+            conn if issubclass(type(conn), c_connection) else conn.__wrapped__
+        )  # a tracer's proxy
 
     def _run_hook(self, hook: Hook | None, conn: Any, name: str) -> None:
         if hook is None:
