@@ -206,6 +206,15 @@ def test_unreachable_server_leaves_the_local_rows_and_no_password():
         assert QUOTED not in text
 
 
+def test_password_that_the_server_repeats_is_hidden(dsn):
+    where = make_dsn(dsn, dbname=SECRET, password=SECRET)
+
+    code, rows = report(where, "--backend", "gevent")
+
+    assert code == 1
+    assert 'database "***" does not exist' in rows["server", "PostgreSQL"]["fact"]
+
+
 def test_silent_server_is_given_up(dsn):
     with Proxy(dsn) as proxy:
         proxy.stall()
