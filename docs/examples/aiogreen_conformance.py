@@ -41,7 +41,7 @@ def hub_of_thread_ends():
 
 
 conformance = Description(
-    sockets="socket",
+    sockets=None,  # an event loop whose sockets belong to coroutines
     in_hub=in_hub,
     timeout=Timeout,
     registered=registered,

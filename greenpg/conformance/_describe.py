@@ -48,17 +48,17 @@ class Description:
     """Describes a backend to the suite; every part has a default that suits OS threads.
 
     `run(fn)` enters the library and calls `fn` in a task. `sockets` names the module of the
-    library's own sockets. `in_hub(fn)` has the event loop's own task call `fn` soon, and
-    `timeout(seconds)` is the library's own timeout, which raises in a with block. `registered`
-    tells what is registered with the event loop, `hub_of_thread_ends` is called at the end of an
-    OS thread that has used the library, `fork` the plainest
-    way to fork that the library survives. `facts` tells, for the doctor, which of its event loops
-    and resolvers the library uses.
+    library's own sockets, None if it has none. `in_hub(fn)` has the event loop's own task call
+    `fn` soon, and `timeout(seconds)` is the library's own timeout, which raises in a with block.
+    `registered` tells what is registered with the event loop, `hub_of_thread_ends` is called at
+    the end of an OS thread that has used the library, `fork` is the plainest way to fork that the
+    library survives. `facts` tells, for the doctor, which of its event loops and resolvers the
+    library uses.
     """
 
     modes: tuple[Mode, ...] = (Mode("plain"),)
     run: Callable[[Callable[[], object]], object] = _directly
-    sockets: str = "socket"
+    sockets: str | None = "socket"
     in_hub: Callable[[Callable[[], object]], object] | None = None
     timeout: Callable[[float], AbstractContextManager[Any]] | None = None
     registered: Callable[[], Registered] = _nothing

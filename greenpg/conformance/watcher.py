@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg2
@@ -248,7 +249,8 @@ def test_waiting_for_a_slow_query_costs_nothing(ctx: Context) -> None:
 def test_users_own_wait_beside_ours(ctx: Context, case: str) -> None:
     conn = _used(ctx)
     conn.cursor().execute(f"listen {ctx.name}")
-    waiter = ctx.spawn(_select if case == "select" else _poll, ctx, conn)
+    wait = partial(_select, ctx.select()) if case == "select" else partial(_poll, ctx)
+    waiter = ctx.spawn(wait, conn)
     ctx.backend.sleep(SHORT)
     early = waiter.ended
 
@@ -261,8 +263,8 @@ def test_users_own_wait_beside_ours(ctx: Context, case: str) -> None:
     assert _asked(conn, 7) == 7
 
 
-def _select(ctx: Context, conn: Any) -> bool:
-    found: bool = ctx.select().select([conn], [], [], 5) == ([conn], [], [])
+def _select(select: Any, conn: Any) -> bool:
+    found: bool = select.select([conn], [], [], 5) == ([conn], [], [])
     return found
 
 

@@ -1,0 +1,39 @@
+"""The example of docs/backends.md is a sound backend, and as short as it is said to be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from .pages import EXAMPLES
+
+LINES = 120  # of code: neither blank nor imports, strings or comments alone
+ASIDE = ("import ", "from ", "#", '"""')
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("rows", ["seam.*", "tasks.*", "interrupts.kill*"])
+def test_example_conforms(server, rows):
+    order = ["conformance", "aiogreen_conformance:backend", "-k", rows, "--dsn", server.dsn]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "greenpg", *order, "--strict", "--jobs", "1"],
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=140,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert " 0 failed, 0 skipped" in done.stdout
+
+
+def test_example_is_short():
+    lines = [line.strip() for line in (EXAMPLES / "aiogreen.py").read_text().splitlines()]
+
+    assert sum(bool(line) and not line.startswith(ASIDE) for line in lines) <= LINES
