@@ -1,0 +1,1 @@
+"""Applications under gunicorn, and the client that loads them."""

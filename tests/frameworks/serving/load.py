@@ -1,0 +1,153 @@
+"""Crowds of HTTP clients, and what they meet with."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections import defaultdict
+from typing import Final
+
+from .client import Client, Reply, fetch
+
+__all__ = [
+    "CROWD",
+    "SIZE",
+    "Load",
+    "Restarting",
+    "described",
+    "overtakings",
+    "percentile",
+]
+
+CROWD: Final = 150  # requests at once, for each worker
+SIZE: Final = 20  # connections of each worker's pool
+ROUNDS: Final = 5
+SLOW_SECONDS: Final = 0.2
+
+
+async def crowd(port: int, size: int) -> dict[int, list[Client]]:
+    """Connect until each worker has so many clients; close those that are too many."""
+    clients: dict[int, list[Client]] = defaultdict(list)
+    while len(clients) < 2 or any(len(group) < size for group in clients.values()):
+        client = await Client.connect(port)
+        pid = (await client.get("/quick")).data["pid"]
+        if len(clients[pid]) < size:
+            clients[pid].append(client)
+        else:
+            await client.close()
+    return clients
+
+
+async def quick_ones(clients: list[Client], stop: asyncio.Event, seconds: list[float]) -> None:
+    """Ask for a page without a database, each client in turn, until the end."""
+    while not stop.is_set():
+        for client in clients:
+            seconds.append((await client.get("/quick")).seconds)
+            await asyncio.sleep(0.01)
+
+
+class Load:
+    """What happens to a crowd of slow requests, and to quick ones beside them."""
+
+    def __init__(self, port: int, beside: int) -> None:
+        """Load the server at `port`; the one at `beside` shows how much is the machine's doing."""
+        self._port = port
+        self._beside = beside
+        self.idle: list[float] = []
+        self.quick: list[float] = []
+        self.slow: dict[int, list[Reply]] = {}
+
+    async def run(self) -> None:
+        """Let a crowd of each worker's own ask for slow pages, round after round."""
+        groups = await crowd(self._port, CROWD + 1)
+        others = [await Client.connect(self._beside) for _ in groups]
+        try:
+            await self._ask(groups, others)
+        finally:
+            for client in [*others, *(client for group in groups.values() for client in group)]:
+                await client.close()
+
+    async def _ask(self, groups: dict[int, list[Client]], others: list[Client]) -> None:
+        stop = asyncio.Event()
+        bystanders = [group[CROWD] for group in groups.values()]
+        watches = [
+            asyncio.create_task(quick_ones(bystanders, stop, self.quick)),
+            asyncio.create_task(quick_ones(others, stop, self.idle)),
+        ]
+        replies = await asyncio.gather(*(slow_ones(group[:CROWD]) for group in groups.values()))
+        self.slow = dict(zip(groups, replies, strict=True))
+        stop.set()
+        await asyncio.gather(*watches)
+
+    def waits(self) -> list[list[float]]:
+        """Return for each worker how long its requests waited for a connection.
+
+        Without the first and the last round, in which the queue is not full.
+        """
+        return [
+            [reply.data["got"] - reply.data["began"] for reply in replies[CROWD:-CROWD]]
+            for replies in self.slow.values()
+        ]
+
+
+async def slow_ones(clients: list[Client]) -> list[Reply]:
+    """Return the replies of all rounds, round by round.
+
+    They begin spread over a round: a burst would measure how fast Python parses requests.
+    """
+    step = SLOW_SECONDS / SIZE
+    rounds = await asyncio.gather(
+        *(repeat(client, step * place) for place, client in enumerate(clients))
+    )
+    return [reply for one in zip(*rounds, strict=True) for reply in one]
+
+
+async def repeat(client: Client, delay: float) -> list[Reply]:
+    await asyncio.sleep(delay)
+    return [await client.get(f"/sleep/{SLOW_SECONDS}") for _ in range(ROUNDS)]
+
+
+def overtakings(replies: list[Reply]) -> int:
+    """Return how many later requests were served before one that waited, at most."""
+    spans = sorted((reply.data["began"], reply.data["got"]) for reply in replies)
+    served: list[float] = [got for _, got in spans]
+    return max(sum(got < mine for got in served[place + 1 :]) for place, mine in enumerate(served))
+
+
+def percentile(values: list[float], percent: int) -> float:
+    """Return the value below which so many of a hundred lie."""
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def described(name: str, seconds: list[float]) -> str:
+    """Return the percentiles in words."""
+    figures = {percent: 1000 * percentile(seconds, percent) for percent in (50, 95, 99)}
+    words = ", ".join(f"{value:.1f} ms p{percent}" for percent, value in figures.items())
+    return f"{name}: {words}, {1000 * max(seconds):.1f} ms the longest"
+
+
+class Restarting:
+    """Clients that connect anew for each request, for the length of a block."""
+
+    def __init__(self, port: int, path: str, count: int) -> None:
+        self.replies: list[Reply] = []
+        self._port = port
+        self._path = path
+        self._stopped = False
+        self._jobs = [self._ask() for _ in range(count)]
+
+    async def _ask(self) -> None:
+        while not self._stopped:
+            self.replies.append(await fetch(self._port, self._path))
+
+    def pids(self) -> set[int]:
+        """Return the processes that have answered so far."""
+        return {reply.data["pid"] for reply in self.replies if reply.status == 200}
+
+    async def __aenter__(self) -> Restarting:
+        self._running = asyncio.gather(*self._jobs)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stopped = True
+        await self._running

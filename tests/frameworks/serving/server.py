@@ -1,0 +1,117 @@
+"""A gunicorn of a test's own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import psutil
+
+from greenpg.conformance._observer import Observer
+
+if TYPE_CHECKING:
+    import signal
+
+__all__ = ["Gunicorn", "until"]
+
+HERE: Final = Path(__file__).parent
+ROOT: Final = HERE.parents[2]
+PATIENCE: Final = 15.0
+LISTENING: Final = re.compile(r"Listening at: http://127\.0\.0\.1:(\d+)")
+_numbers = itertools.count(1)
+
+
+def until(true: Callable[[], Any], why: str, seconds: float = PATIENCE) -> Any:
+    """Return the first true value of `true()`."""
+    end = time.monotonic() + seconds
+    while not (value := true()):
+        assert time.monotonic() < end, f"{why}: not in {seconds:g} s"
+        time.sleep(0.01)
+    return value
+
+
+class Gunicorn:
+    """A master with two workers; its sessions bear the name `name`."""
+
+    def __init__(
+        self, application: str, dsn: str, folder: Path, *options: str, **variables: str
+    ) -> None:
+        self.name: Final = f"{folder.name}-{next(_numbers)}-{os.getpid()}"
+        self._marks = folder / f"marks of {self.name}"
+        self._marks.touch()
+        self._log = folder / f"log of {self.name}"
+        self._observer = Observer(dsn)
+        module = f"tests.frameworks.serving.{application}"
+        given = {"DSN": dsn, "NAME": self.name, "MARKS": str(self._marks), "MODULE": module}
+        words = ["-c", str(HERE / "gunicorn_conf.py"), "-b", "127.0.0.1:0", *options]
+        with self._log.open("wb") as log:
+            self.process: Final = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", *words, f"{module}:app"],
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    **{f"APP_{key}": value for key, value in given.items()},
+                    **variables,
+                },
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            self.port: Final = int(until(self._listening, "gunicorn listens")[1])
+            self.master: Final = psutil.Process(self.process.pid)
+            until(lambda: len(self.workers()) == 2, "two workers")
+        except BaseException:
+            self.close()
+            raise
+
+    def _listening(self) -> re.Match[str] | None:
+        assert self.process.poll() is None, self.log()
+        return LISTENING.search(self.log())
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def workers(self) -> set[int]:
+        return {child.pid for child in self.master.children()}
+
+    def begun(self) -> int:
+        """Return how many requests have reached the application."""
+        return self._marks.stat().st_size
+
+    def sessions(self) -> dict[str, int]:
+        """Return how many server sessions each process has."""
+        rows = self._observer.ask(
+            "select application_name, count(*) from pg_stat_activity"
+            " where application_name like %s group by 1",
+            f"{self.name}%",
+        )
+        return dict(rows)
+
+    def busy(self) -> int:
+        """Return how many of its sessions run a query."""
+        rows = self._observer.ask(
+            "select 1 from pg_stat_activity where application_name like %s and state = 'active'",
+            f"{self.name}%",
+        )
+        return len(rows)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def close(self) -> None:
+        """Kill what is left of it; a test that stops it in order finds nothing to kill here."""
+        children = (
+            psutil.Process(self.process.pid).children() if self.process.poll() is None else []
+        )
+        self.process.kill()
+        for child in children:
+            child.kill()
+        self.process.wait()
+        self._observer.close()

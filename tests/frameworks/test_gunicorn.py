@@ -1,0 +1,168 @@
+"""greenpg in applications under gunicorn, two gevent workers and --preload."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from .serving.client import Reply, fetch
+from .serving.load import CROWD, SIZE, Load, Restarting, described, overtakings, percentile
+from .serving.server import Gunicorn, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUICK_SECONDS: Final = 0.020
+
+pytestmark = pytest.mark.timeout(90)
+
+
+@pytest.fixture
+def serve(dsn: str, tmp_path: Path) -> Iterator[Callable[..., Gunicorn]]:
+    """Start gunicorn with an application of tests/frameworks/serving."""
+    made: list[Gunicorn] = []
+
+    def served(application: str, *options: str, **variables: str) -> Gunicorn:
+        made.append(Gunicorn(application, dsn, tmp_path, *options, **variables))
+        return made[-1]
+
+    yield served
+    for gunicorn in made:
+        gunicorn.close()
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
+    """Print figures, whatever becomes of the test."""
+
+    def said(*lines: str) -> None:
+        with capsys.disabled():
+            print("", *lines, sep="\n  ")
+
+    return said
+
+
+@pytest.mark.parametrize(
+    ("application", "variables"),
+    [("flask_app", {}), ("flask_app", {"APP_LATE": "1"}), ("django_app", {})],
+    ids=["flask", "flask_patched_late", "django"],
+)
+def test_150_requests_per_worker_share_20_connections_fairly(serve, say, application, variables):
+    gunicorn = serve(application, **variables)
+    load = Load(gunicorn.port, beside=serve(application, **variables).port)
+
+    asyncio.run(load.run())
+
+    for waits in load.waits():
+        say(described("waits for a connection", waits))
+        assert percentile(waits, 99) < 2 * percentile(waits, 50)
+    for pid, replies in load.slow.items():
+        assert {(reply.status, reply.data["pid"]) for reply in replies} == {(200, pid)}
+        assert overtakings(replies) < SIZE
+    assert sum(gunicorn.sessions().values()) <= 2 * SIZE
+    say(described("quick pages", load.quick), described("... of an idle server", load.idle))
+    # the idle server shows how long a busy machine lets any page wait
+    assert percentile(load.quick, 50) < percentile(load.idle, 50) + QUICK_SECONDS
+
+
+async def reload_under_load(gunicorn: Gunicorn) -> list[Reply]:
+    """Restart the workers twice while requests come in; return all replies."""
+    async with Restarting(gunicorn.port, "/sleep/0.05", 2 * CROWD // 3) as load:
+        for _ in range(2):
+            await restart(gunicorn, load)
+        await later(lambda: gunicorn.workers() <= load.pids(), "both new workers answer")
+    return load.replies
+
+
+async def restart(gunicorn: Gunicorn, load: Restarting) -> None:
+    old = gunicorn.workers()
+    await later(lambda: old <= load.pids(), "both workers answer")
+    gunicorn.signal(signal.SIGHUP)
+    await later(lambda: not old & gunicorn.workers(), "the old workers are gone")
+
+
+async def later(true: Callable[[], Any], why: str) -> None:
+    """Wait for `true()` while the clients go on."""
+    await asyncio.to_thread(until, true, why)
+
+
+@pytest.mark.parametrize("application", ["flask_app", "django_app"])
+def test_reload_loses_no_request_and_leaves_no_session(serve, application):
+    gunicorn = serve(application)
+
+    replies = asyncio.run(reload_under_load(gunicorn))
+
+    assert {reply.status for reply in replies} == {200}
+    assert len({reply.data["pid"] for reply in replies}) == 6
+    if application == "flask_app":
+        now = {f"{gunicorn.name}-{pid}" for pid in gunicorn.workers()}
+        until(lambda: gunicorn.sessions().keys() <= now, "sessions of old workers end")
+
+
+async def ask_then(
+    gunicorn: Gunicorn, path: str, count: int, act: Callable[[], None], running: int = 0
+) -> list[Any]:
+    """Call `act` once so many requests have reached the application; return what they end in.
+
+    Before that, `running` queries must run at once: only those that never end are sure to.
+    """
+    jobs = [asyncio.create_task(fetch(gunicorn.port, path)) for _ in range(count)]
+    await later(lambda: gunicorn.begun() == count, f"{count} requests in flight")
+    await later(lambda: gunicorn.busy() >= running, "queries run")
+    act()
+    return await asyncio.gather(*jobs, return_exceptions=True)
+
+
+@pytest.mark.parametrize("application", ["flask_app", "django_app"])
+def test_stop_loses_no_request_in_flight_and_leaves_no_session(serve, application):
+    gunicorn = serve(application)
+
+    replies = asyncio.run(
+        ask_then(gunicorn, "/sleep/0.3", 3 * SIZE, lambda: gunicorn.signal(signal.SIGTERM))
+    )
+
+    assert [getattr(reply, "status", reply) for reply in replies] == [200] * 3 * SIZE
+    assert gunicorn.process.wait(30) == 0
+    until(lambda: not gunicorn.sessions(), "all sessions end")
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_dropped_requests_leave_no_query_running(serve, how):
+    gunicorn = serve("flask_app", "--graceful-timeout", "1")
+
+    outcomes = asyncio.run(
+        ask_then(gunicorn, "/sleep/300", 8, lambda: gunicorn.signal(signal.Signals[how]), running=8)
+    )
+
+    assert {getattr(outcome, "status", 500) for outcome in outcomes} == {500}
+    until(lambda: not gunicorn.busy(), "no query runs")
+    assert how == "SIGHUP" or gunicorn.process.wait(30) == 0
+    until(lambda: not gunicorn.sessions(), "all sessions end")
+
+
+@pytest.mark.parametrize("patched", [{}, {"APP_LATE": "1"}], ids=["patched", "patched_late"])
+def test_pool_made_in_the_master_starts_nothing_there(serve, patched):
+    gunicorn = serve("flask_app", **patched)
+    before = gunicorn.sessions()
+
+    status = asyncio.run(fetch(gunicorn.port, "/sleep/0.0")).status
+
+    assert before == {}
+    assert status == 200
+    assert f"{gunicorn.name}-{gunicorn.master.pid}" not in gunicorn.sessions()
+    assert gunicorn.master.num_threads() == 1
+
+
+def test_pool_used_in_the_master_serves_the_workers(serve):
+    gunicorn = serve("flask_app", APP_USED_EARLY="1")
+
+    replies = asyncio.run(ask_then(gunicorn, "/sleep/0.05", 3 * SIZE, lambda: None))
+    gunicorn.signal(signal.SIGTERM)
+
+    assert {reply.status for reply in replies} == {200}
+    gunicorn.process.wait(30)
+    until(lambda: not gunicorn.sessions(), "all sessions end")
