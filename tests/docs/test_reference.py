@@ -14,6 +14,7 @@ from .pages import DOCS
 MODULES: Final = (
     "greenpg",
     "greenpg.backend",
+    "greenpg.celery",
     "greenpg.conformance",
     "greenpg.embedded",
     "greenpg.errors",

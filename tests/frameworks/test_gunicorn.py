@@ -11,7 +11,8 @@ import pytest
 
 from .serving.client import Reply, fetch
 from .serving.load import CROWD, SIZE, Load, Restarting, described, overtakings, percentile
-from .serving.server import Gunicorn, until
+from .serving.server import Gunicorn
+from .watch import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +64,7 @@ def test_150_requests_per_worker_share_20_connections_fairly(serve, say, applica
     for pid, replies in load.slow.items():
         assert {(reply.status, reply.data["pid"]) for reply in replies} == {(200, pid)}
         assert overtakings(replies) < SIZE
-    assert sum(gunicorn.sessions().values()) <= 2 * SIZE
+    assert sum(gunicorn.watch.sessions().values()) <= 2 * SIZE
     say(described("quick pages", load.quick), described("... of an idle server", load.idle))
     # the idle server shows how long a busy machine lets any page wait
     assert percentile(load.quick, 50) < percentile(load.idle, 50) + QUICK_SECONDS
@@ -100,7 +101,7 @@ def test_reload_loses_no_request_and_leaves_no_session(serve, application):
     assert len({reply.data["pid"] for reply in replies}) == 6
     if application == "flask_app":
         now = {f"{gunicorn.name}-{pid}" for pid in gunicorn.workers()}
-        until(lambda: gunicorn.sessions().keys() <= now, "sessions of old workers end")
+        until(lambda: gunicorn.watch.sessions().keys() <= now, "sessions of old workers end")
 
 
 async def ask_then(
@@ -112,7 +113,7 @@ async def ask_then(
     """
     jobs = [asyncio.create_task(fetch(gunicorn.port, path)) for _ in range(count)]
     await later(lambda: gunicorn.begun() == count, f"{count} requests in flight")
-    await later(lambda: gunicorn.busy() >= running, "queries run")
+    await later(lambda: gunicorn.watch.busy() >= running, "queries run")
     act()
     return await asyncio.gather(*jobs, return_exceptions=True)
 
@@ -127,7 +128,7 @@ def test_stop_loses_no_request_in_flight_and_leaves_no_session(serve, applicatio
 
     assert [getattr(reply, "status", reply) for reply in replies] == [200] * 3 * SIZE
     assert gunicorn.process.wait(30) == 0
-    until(lambda: not gunicorn.sessions(), "all sessions end")
+    until(lambda: not gunicorn.watch.sessions(), "all sessions end")
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "SIGHUP"])
@@ -139,21 +140,21 @@ def test_dropped_requests_leave_no_query_running(serve, how):
     )
 
     assert {getattr(outcome, "status", 500) for outcome in outcomes} == {500}
-    until(lambda: not gunicorn.busy(), "no query runs")
+    until(lambda: not gunicorn.watch.busy(), "no query runs")
     assert how == "SIGHUP" or gunicorn.process.wait(30) == 0
-    until(lambda: not gunicorn.sessions(), "all sessions end")
+    until(lambda: not gunicorn.watch.sessions(), "all sessions end")
 
 
 @pytest.mark.parametrize("patched", [{}, {"APP_LATE": "1"}], ids=["patched", "patched_late"])
 def test_pool_made_in_the_master_starts_nothing_there(serve, patched):
     gunicorn = serve("flask_app", **patched)
-    before = gunicorn.sessions()
+    before = gunicorn.watch.sessions()
 
     status = asyncio.run(fetch(gunicorn.port, "/sleep/0.0")).status
 
     assert before == {}
     assert status == 200
-    assert f"{gunicorn.name}-{gunicorn.master.pid}" not in gunicorn.sessions()
+    assert f"{gunicorn.name}-{gunicorn.master.pid}" not in gunicorn.watch.sessions()
     assert gunicorn.master.num_threads() == 1
 
 
@@ -165,4 +166,4 @@ def test_pool_used_in_the_master_serves_the_workers(serve):
 
     assert {reply.status for reply in replies} == {200}
     gunicorn.process.wait(30)
-    until(lambda: not gunicorn.sessions(), "all sessions end")
+    until(lambda: not gunicorn.watch.sessions(), "all sessions end")

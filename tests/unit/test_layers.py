@@ -42,7 +42,7 @@ LAYERS = (
     ),
     ("pool",),
     ("__init__",),
-    ("_postmaster", "embedded", "django", "metrics", "sqlalchemy"),
+    ("_postmaster", "celery", "embedded", "django", "metrics", "sqlalchemy"),
     ("bench", "conformance"),
     ("doctor",),
     ("cli", "__main__"),
@@ -55,7 +55,7 @@ PLUGINS = {f"greenpg_{library}" for library in GREEN}
 OF_PLUGIN = {"greenpg_autopatch": "greenpg_gevent"}  # loaded by programs that may not want it
 CONNECTIONS = {"greenpg.connection", "greenpg.cursor", "greenpg._connect"}
 BARRED = {"asyncio", "select", "selectors", "socket", "ssl"}
-ADAPTERS = {"django", "metrics", "sqlalchemy"}
+ADAPTERS = {"celery", "django", "metrics", "sqlalchemy"}
 # Comparing drivers by name under the loops by name is what these are for.
 COMPARISONS = ("greenpg.bench", "greenpg.cli.bench")
 POOL_CORE = {"greenpg.pool._state", "greenpg.pool._pool"}

@@ -7,34 +7,22 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from greenpg.conformance._observer import Observer
+from tests.frameworks.watch import Watch, until
 
 if TYPE_CHECKING:
     import signal
 
-__all__ = ["Gunicorn", "until"]
+__all__ = ["Gunicorn"]
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[2]
-PATIENCE: Final = 15.0
 LISTENING: Final = re.compile(r"Listening at: http://127\.0\.0\.1:(\d+)")
 _numbers = itertools.count(1)
-
-
-def until(true: Callable[[], Any], why: str, seconds: float = PATIENCE) -> Any:
-    """Return the first true value of `true()`."""
-    end = time.monotonic() + seconds
-    while not (value := true()):
-        assert time.monotonic() < end, f"{why}: not in {seconds:g} s"
-        time.sleep(0.01)
-    return value
 
 
 class Gunicorn:
@@ -47,7 +35,7 @@ class Gunicorn:
         self._marks = folder / f"marks of {self.name}"
         self._marks.touch()
         self._log = folder / f"log of {self.name}"
-        self._observer = Observer(dsn)
+        self.watch: Final = Watch(dsn, self.name)
         module = f"tests.frameworks.serving.{application}"
         given = {"DSN": dsn, "NAME": self.name, "MARKS": str(self._marks), "MODULE": module}
         words = ["-c", str(HERE / "gunicorn_conf.py"), "-b", "127.0.0.1:0", *options]
@@ -85,23 +73,6 @@ class Gunicorn:
         """Return how many requests have reached the application."""
         return self._marks.stat().st_size
 
-    def sessions(self) -> dict[str, int]:
-        """Return how many server sessions each process has."""
-        rows = self._observer.ask(
-            "select application_name, count(*) from pg_stat_activity"
-            " where application_name like %s group by 1",
-            f"{self.name}%",
-        )
-        return dict(rows)
-
-    def busy(self) -> int:
-        """Return how many of its sessions run a query."""
-        rows = self._observer.ask(
-            "select 1 from pg_stat_activity where application_name like %s and state = 'active'",
-            f"{self.name}%",
-        )
-        return len(rows)
-
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
@@ -114,4 +85,4 @@ class Gunicorn:
         for child in children:
             child.kill()
         self.process.wait()
-        self._observer.close()
+        self.watch.close()
