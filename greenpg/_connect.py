@@ -21,7 +21,7 @@ from . import _wait
 from ._attempt import Attempt, attempts, backend_of_next, explicit, sqlstate, using
 from ._hosts import Plan, plan, public_dsn
 from ._state import IN_HUB
-from .backend import Backend, as_backend, choose, chosen
+from .backend import Backend, as_backend, choose, chosen, current
 from .connection import Connection, green_connection_class
 from .errors import ConnectionFactoryWarning, NotGreenWarning
 
@@ -105,8 +105,8 @@ def open_connection(
 ) -> Any:
     """Stand in for psycopg2's C function `_connect`, making connections of the green class."""
     _wait.install()
-    if not explicit() and chosen() is None:
-        _warn_if_patched()
+    if not explicit():
+        default_backend()
     factory = connection_factory or Connection
     if isinstance(factory, type) and issubclass(factory, c_connection):
         factory = green_connection_class(factory)
@@ -171,6 +171,13 @@ def _warn_half_green(factory: Callable[..., Any]) -> None:
     )
 
 
+def default_backend() -> Backend:
+    """Return the default backend; in a patched process without a choice, warn once."""
+    if chosen() is None:
+        _warn_if_patched()
+    return current()
+
+
 _PATCHABLE: Final = (
     ("time", "sleep"),
     ("socket", "socket"),
@@ -192,7 +199,7 @@ def _warn_if_patched() -> None:
             f"    from greenpg_{library} import patch_psycopg; patch_psycopg()\n"
             f"or greenpg.use({library!r}), or greenpg.use('threads') if you mean it",
             NotGreenWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -28,6 +28,12 @@ CONNECT: Final = (
     "greenpg.connect({dsn!r}).close()",
     "greenpg.connect({dsn!r}).close()",
 )
+POOL: Final = (
+    "warnings.simplefilter('always')",
+    "pool = greenpg.ConnectionPool({dsn!r}, min_size=1)",
+    "pool.putconn(pool.getconn())",
+    "pool.close()",
+)
 CHOICES: Final = (
     "warnings.simplefilter('always')",
     "connect().close()",
@@ -48,10 +54,12 @@ def _works(ctx: Context) -> bool:
 # Not green by mistake
 
 
-def test_patched_process_without_a_backend_is_warned_once(ctx: Context) -> None:
+@each("connection", "pool")
+def test_patched_process_without_a_backend_is_warned_once(ctx: Context, case: str) -> None:
     patched = bool(ctx.around.mode.prelude)
+    lines = CONNECT if case == "connection" else POOL
 
-    done = ctx.python(*_connecting(ctx))
+    done = ctx.python(*(line.format(dsn=ctx.dsn) for line in lines))
 
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("NotGreenWarning") == patched

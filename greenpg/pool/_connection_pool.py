@@ -10,7 +10,8 @@ from sys import _getframe
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal
 
-from greenpg.backend import Backend, as_backend, current
+from greenpg._connect import default_backend
+from greenpg.backend import Backend, as_backend
 from greenpg.errors import PoolTimeout
 
 from . import _life
@@ -121,7 +122,7 @@ class ConnectionPool:
 
     def _backend_finder(self, backend: str | Backend | None) -> Callable[[], Backend]:
         chosen = self.default_backend if backend is None else as_backend(backend)
-        return current if chosen is None else lambda: chosen
+        return default_backend if chosen is None else lambda: chosen
 
     # Borrowing
 

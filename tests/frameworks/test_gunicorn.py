@@ -145,6 +145,16 @@ def test_dropped_requests_leave_no_query_running(serve, how):
     until(lambda: not gunicorn.watch.sessions(), "all sessions end")
 
 
+def test_query_may_last_longer_than_a_worker_may_stand_still(serve):
+    gunicorn = serve("flask_app", "--timeout", "2")
+    workers = gunicorn.workers()
+
+    reply = asyncio.run(fetch(gunicorn.port, "/sleep/5"))
+
+    assert reply.status == 200
+    assert gunicorn.workers() == workers
+
+
 @pytest.mark.parametrize("patched", [{}, {"APP_LATE": "1"}], ids=["patched", "patched_late"])
 def test_pool_made_in_the_master_starts_nothing_there(serve, patched):
     gunicorn = serve("flask_app", **patched)
