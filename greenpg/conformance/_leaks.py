@@ -82,7 +82,7 @@ def tasks() -> dict[Hashable, str]:
     if library is None:
         return {}
     main = _main_of(library.getcurrent())
-    found = (thing for thing in gc.get_objects() if isinstance(thing, library.greenlet))
+    found = (thing for thing in gc.get_objects() if issubclass(type(thing), library.greenlet))
     ours = (task for task in found if task is not main and _main_of(task) is main)
     return {weakref.ref(task): f"task {task!r}" for task in ours if not task.dead}
 

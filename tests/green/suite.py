@@ -11,16 +11,25 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 
 
-def run(name: str, mode: str, *arguments: str, dsn: str, seconds: float) -> str:
+def run(
+    name: str,
+    mode: str,
+    *arguments: str,
+    dsn: str,
+    seconds: float,
+    python: str = sys.executable,
+    **variables: str,
+) -> str:
     """What pytest printed in a process whose every test runs in a green thread; a failure raises.
 
-    After `seconds` the child is killed and subprocess.TimeoutExpired raised.
+    After `seconds` the child is killed and subprocess.TimeoutExpired raised. `variables` go
+    into its environment.
     """
-    order = [sys.executable, "-m", "tests.green", name, mode, *arguments, "-p", "no:cacheprovider"]
+    order = [python, "-m", "tests.green", name, mode, *arguments, "-p", "no:cacheprovider"]
     done = subprocess.run(
         order,
         cwd=ROOT,
-        env={**os.environ, "GREENPG_DSN": dsn},
+        env={**os.environ, **variables, "GREENPG_DSN": dsn},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,0 +1,91 @@
+"""Connections in the hands of tasks, given back at the latest when the task has ended."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+__all__ = ["Loan", "end_forgotten"]
+
+log: Final = logging.getLogger("greenpg.django")
+
+
+class _Ties(threading.local):
+    """What ends with a task: of this one, a tie for each wrapper that has a connection."""
+
+    def __init__(self) -> None:
+        self.of: weakref.WeakKeyDictionary[Any, _Tie] = weakref.WeakKeyDictionary()
+        self.announced = False
+
+    def announce_end(self, task: object) -> None:
+        """Have the task's library cut the ties, where it tells of a task's end.
+
+        Local storage alone would do so later: with the task, which others may keep.
+        """
+        self.announced = True
+        link = getattr(task, "rawlink", None) or getattr(task, "link", None)
+        if link is not None:
+            ties = self.of
+            link(lambda _: ties.clear())
+
+
+_ties: Final = _Ties()
+
+
+def end_forgotten() -> None:
+    """End the loan of the last task, if it has ended.
+
+    eventlet keeps the local storage of whoever used it last until another task uses it.
+    """
+    _ties.of  # noqa: B018  the use that is meant
+
+
+class Loan:
+    """A connection that a wrapper has, and the way to give it back.
+
+    A killed task sends no signal `request_finished`, and its wrapper is garbage in a cycle.
+    """
+
+    __slots__ = ("__weakref__", "_give_back", "connection")
+
+    def __init__(
+        self, wrapper: Any, connection: Any, give_back: Callable[[Any], object], task: object
+    ) -> None:
+        self.connection = connection
+        self._give_back = give_back
+        if not _ties.announced:
+            _ties.announce_end(task)
+        _ties.of[wrapper] = _Tie(wrapper, self)
+
+    def end(self) -> None:
+        """Give the connection back; a second time nothing is done."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            self._give_back(connection)
+
+
+class _Tie:
+    """Ends a loan together with the task or the wrapper that has it."""
+
+    __slots__ = ("_loan", "_wrapper")
+
+    def __init__(self, wrapper: Any, loan: Loan) -> None:
+        self._wrapper = weakref.ref(wrapper)
+        self._loan = loan
+
+    def __del__(self) -> None:
+        loan, wrapper = self._loan, self._wrapper()
+        if loan.connection is None or sys.is_finalizing():
+            return
+        if wrapper is not None:
+            if wrapper.allow_thread_sharing:
+                return  # another thread's by now, who closes it
+            wrapper.connection = None
+        try:
+            loan.end()
+        except Exception:
+            log.warning("a connection of an ended task could not be given back", exc_info=True)

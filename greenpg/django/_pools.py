@@ -1,0 +1,116 @@
+"""The pools of this process, one for each alias and its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any, Final
+
+from django.core.exceptions import ImproperlyConfigured
+from psycopg2.extras import register_default_jsonb
+
+from greenpg.pool import ConnectionPool
+
+__all__ = ["close_all", "pool_of", "without_pool"]
+
+DECISIVE: Final = ("NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "CONN_HEALTH_CHECKS")
+OURS: Final = ("backend", "conninfo", "configure", "kwargs", "open")
+_pools: Final[dict[tuple[str, Hashable], ConnectionPool]] = {}
+
+
+def pool_of(wrapper: Any) -> ConnectionPool:
+    """Return the pool for a wrapper's alias and settings, made on first use."""
+    decisive = [wrapper.settings_dict.get(name) for name in DECISIVE]
+    key = (wrapper.alias, repr((decisive, wrapper.timezone_name)))
+    pool = _pools.get(key)
+    return _pools.setdefault(key, _made(wrapper)) if pool is None else pool
+
+
+def close_all(alias: str, *, patient: bool) -> None:
+    """Close an alias's pools, so that the next use makes new ones.
+
+    A patient close waits up to 5 seconds for what is lent and then closes that too; else it
+    is closed when it comes back.
+    """
+    for key in [key for key in _pools if key[0] == alias]:
+        pool = _pools.pop(key, None)
+        if pool is None:
+            continue
+        if patient:
+            pool.close()
+        else:
+            pool.resize(0, pool.max_size)
+            pool.drain()
+
+
+def without_pool(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a database's settings without OPTIONS["pool"]; OPTIONS is a copy."""
+    options = {name: value for name, value in settings["OPTIONS"].items() if name != "pool"}
+    return {**settings, "OPTIONS": options}
+
+
+class _Source:
+    """How a pool's connections are made: by a wrapper's settings of when the pool was made."""
+
+    def __init__(self, wrapper: Any) -> None:
+        self._kind = type(wrapper)
+        self._alias = wrapper.alias
+        self._settings = without_pool(wrapper.settings_dict)
+        self._timezone_name = wrapper.timezone_name
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what to connect with; asked for each connection, as passwords may change."""
+        parameters: dict[str, Any] = self._wrapper().get_connection_params()
+        parameters.pop("backend", None)
+        return parameters
+
+    def configure(self, connection: Any) -> None:
+        """Do to a new connection what Django does to one of its own."""
+        wrapper = self._wrapper()
+        connection.autocommit = True
+        wrapper.connection = connection
+        wrapper._configure_connection(connection)
+        if (level := wrapper.chosen_isolation_level()) is not None:
+            connection.isolation_level = level
+        register_default_jsonb(conn_or_curs=connection, loads=_as_it_is)
+
+    def _wrapper(self) -> Any:
+        wrapper = self._kind(self._settings, self._alias)
+        wrapper.timezone_name = self._timezone_name
+        return wrapper
+
+
+def _as_it_is(text: str) -> str:
+    return text  # JSONField decodes it
+
+
+def _made(wrapper: Any) -> ConnectionPool:
+    settings = wrapper.settings_dict
+    if settings.get("CONN_MAX_AGE", 0) != 0:
+        raise ImproperlyConfigured("Pooling doesn't support persistent connections.")
+    source = _Source(wrapper)
+    options = _options(wrapper)
+    try:
+        return ConnectionPool(
+            backend=settings["OPTIONS"].get("backend"),
+            kwargs=source.parameters,
+            configure=source.configure,
+            **options,
+        )
+    except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f"{_place(wrapper)}: {error}") from error
+
+
+def _options(wrapper: Any) -> dict[str, Any]:
+    given = wrapper.settings_dict["OPTIONS"]["pool"]
+    if given is not True and not isinstance(given, Mapping):
+        raise ImproperlyConfigured(f"{_place(wrapper)} is {given!r}; give True or a dict")
+    chosen = {} if given is True else dict(given)
+    if reserved := sorted(chosen.keys() & {*OURS}):
+        raise ImproperlyConfigured(f"{_place(wrapper)}: Django decides on {', '.join(reserved)}")
+    checks = wrapper.settings_dict["CONN_HEALTH_CHECKS"]
+    check = ConnectionPool.check_connection if checks else None
+    return {"name": wrapper.alias, "check": check, **chosen}
+
+
+def _place(wrapper: Any) -> str:
+    return f"DATABASES[{wrapper.alias!r}]['OPTIONS']['pool']"

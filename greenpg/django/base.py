@@ -1,0 +1,180 @@
+"""Where Django looks for the backend `greenpg.django`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import suppress
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError
+from django.db.backends.base.base import NO_DB_ALIAS
+from django.db.backends.postgresql import base as postgresql
+from django.db.backends.postgresql import creation
+from django.db.backends.postgresql.psycopg_any import IsolationLevel
+from django.utils.asyncio import async_unsafe
+
+import greenpg
+from greenpg.backend import Backend, as_backend, current
+
+from ._choice import require_psycopg2
+from ._loan import Loan, end_forgotten
+from ._pools import close_all, pool_of, without_pool
+
+if TYPE_CHECKING:
+    from greenpg.pool import ConnectionPool
+
+__all__ = ["DatabaseWrapper"]
+
+require_psycopg2()
+
+
+class DatabaseCreation(creation.DatabaseCreation):  # type: ignore[misc]  # Django has no types
+    """Makes and drops test databases, whatever pools there are."""
+
+    def _create_test_db(self, *args: Any, **kwargs: Any) -> Any:
+        self.connection.close()
+        self.connection.close_pool()  # the database may be made as a copy of the one in use
+        return super()._create_test_db(*args, **kwargs)
+
+
+class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Django has no types
+    """Django's PostgreSQL wrapper, with greenpg's connections and pool."""
+
+    Database = greenpg
+    creation_class = DatabaseCreation
+    _loan: Loan | None = None
+    _task: tuple[Backend, int] | None = None  # who connected; its hash, so that it can be freed
+    _connecting = False
+
+    @property
+    def _pooled(self) -> bool:
+        return self.alias != NO_DB_ALIAS and bool(self.settings_dict["OPTIONS"].get("pool"))
+
+    @property
+    def pool(self) -> ConnectionPool | None:
+        """The pool that this process has for the alias and its settings; None without one."""
+        end_forgotten()
+        return pool_of(self) if self._pooled else None
+
+    def close_pool(self) -> None:
+        """Close the alias's pools; what this wrapper has of them is closed when it comes back."""
+        end_forgotten()
+        if self._pooled:
+            close_all(self.alias, patient=self.connection is None)
+
+    # Connecting
+
+    def get_connection_params(self) -> dict[str, Any]:
+        """Return the arguments of `greenpg.connect`."""
+        plain = copy.copy(self)
+        plain.settings_dict = without_pool(self.settings_dict)
+        found: dict[str, Any] = super(DatabaseWrapper, plain).get_connection_params()
+        return found
+
+    @async_unsafe  # type: ignore[untyped-decorator]  # Django has no types
+    def connect(self) -> None:
+        """Connect, wholly or not at all: an interrupt leaves no half-configured connection."""
+        backend = self._backend()
+        self._task = backend, hash(backend.current())
+        self._connecting = True
+        try:
+            super().connect()
+        except BaseException:
+            with suppress(greenpg.Error, DatabaseError):
+                self._close()
+            self.connection = None
+            raise
+        finally:
+            self._connecting = False
+
+    @async_unsafe  # type: ignore[untyped-decorator]  # Django has no types
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Borrow a connection, or make one where there is no pool."""
+        pool = self.pool
+        if pool is None:
+            connection = super().get_new_connection(conn_params)
+            self._loan = self._lent(connection, methodcaller("close"))
+        else:
+            self.isolation_level = self.chosen_isolation_level() or IsolationLevel.READ_COMMITTED
+            connection = pool.getconn()
+            self._loan = self._lent(connection, pool.putconn)
+        return connection
+
+    def _lent(self, connection: Any, give_back: Callable[[Any], object]) -> Loan:
+        return Loan(self, connection, give_back, self._backend().current())
+
+    def _backend(self) -> Backend:
+        chosen = self.settings_dict["OPTIONS"].get("backend")
+        return current() if chosen is None else as_backend(chosen)
+
+    def chosen_isolation_level(self) -> Any:
+        """Return what OPTIONS["isolation_level"] says; None if it says nothing."""
+        level = self.settings_dict["OPTIONS"].get("isolation_level")
+        if level is None:
+            return None
+        try:
+            return IsolationLevel(level)
+        except ValueError:
+            raise ImproperlyConfigured(
+                f"Invalid transaction isolation level {level} specified. Use one of the "
+                "psycopg.IsolationLevel values."
+            ) from None
+
+    def close_if_health_check_failed(self) -> None:
+        """Check a connection that was kept; a pool checks its own."""
+        if not self._pooled:
+            super().close_if_health_check_failed()
+
+    def _close(self) -> None:
+        connection, loan, self._loan = self.connection, self._loan, None
+        if connection is None:
+            return
+        if self._pooled:
+            self.connection = None
+        with self.wrap_database_errors:
+            if loan is not None and loan.connection is connection:
+                loan.end()
+            else:
+                connection.close()
+
+    # Tasks and their interrupts
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        self.rollback_exc = None  # its traceback keeps the task, and eventlet then its locals
+        super()._set_autocommit(autocommit)
+
+    @async_unsafe  # type: ignore[untyped-decorator]  # Django has no types
+    def ensure_connection(self) -> None:
+        """Connect if need be; a connection that another task of this thread uses is refused."""
+        self._refuse_other_tasks()
+        super().ensure_connection()
+
+    def _commit(self) -> None:
+        try:
+            super()._commit()
+        except BaseException as error:
+            if not isinstance(error, Exception) and self.connection is not None:
+                with suppress(greenpg.Error):
+                    self.connection.rollback()  # Django does so only after an error
+            raise
+
+    def validate_thread_sharing(self) -> None:
+        """Refuse other threads, and other tasks of the same thread."""
+        super().validate_thread_sharing()
+        self._refuse_other_tasks()
+
+    def _refuse_other_tasks(self) -> None:
+        """Keep a transaction one task's own; in a monkey-patched process each has a wrapper."""
+        used = self.connection is not None or self._connecting
+        if self._task is None or not used or self.allow_thread_sharing:
+            return
+        backend, task = self._task
+        if hash(backend.current()) != task:
+            raise DatabaseError(
+                f"the connection {self.alias!r} is in use by another task of this thread. Django "
+                f"keeps connections by thread: monkey-patch with {backend.name} before Django is "
+                "imported, so that every task has its own."
+            )

@@ -1,0 +1,1 @@
+"""GeoDjango's PostGIS backend on green connections: `"ENGINE": "greenpg.django.postgis"`."""

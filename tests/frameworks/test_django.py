@@ -1,0 +1,239 @@
+"""greenpg.django inside real projects: Django 5.2 and the newest, one process each."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from ctypes.util import find_library
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from greenpg.embedded import running
+from tests.frameworks.environments import ROOT, environment, interpreter
+from tests.green import suite
+from tests.green.__main__ import MONKEY
+from tests.upstream.server import newest_binaries
+
+SECONDS: Final = 240.0
+CHECKS: Final = "tests/frameworks/django_project/checks_{}.py"
+DJANGOS: Final = {"5.2": ("django>=5.2,<5.3", (3, 10)), "newest": ("django>=6.0", (3, 12))}
+POOL: Final = {"DJANGO_OPTIONS": json.dumps({"pool": {"min_size": 1, "max_size": 20}})}
+STOCK: Final = {"DJANGO_ENGINE": "django.db.backends.postgresql"}
+WAYS: Final = {
+    "pool": (POOL, ("orm", "pool", "kills")),
+    "plain": ({}, ("orm", "plain", "kills")),
+    "stock": (STOCK, ("orm",)),
+}
+
+
+@pytest.fixture(scope="session")
+def python(request: pytest.FixtureRequest) -> str:
+    """An interpreter that has such a Django: this one, or that of an environment made once."""
+    requirement, oldest = DJANGOS[request.param]
+    series = version("django").split(".")[:2]
+    if (series == ["5", "2"]) == (request.param == "5.2"):
+        return sys.executable
+    found = interpreter(oldest)
+    if found is None:
+        pytest.skip(f"{requirement} needs Python {'.'.join(map(str, oldest))}, which is not here")
+    home = request.config.cache.mkdir(f"django-{request.param}")
+    return environment(home, found, requirement)
+
+
+@pytest.mark.timeout(SECONDS + 310)
+@pytest.mark.parametrize(
+    ("python", "way"),
+    [("5.2", "pool"), ("5.2", "plain"), ("5.2", "stock"), ("newest", "pool")],
+    indirect=["python"],
+)
+@pytest.mark.parametrize("name", MONKEY)
+def test_project_works_in_green_threads(dsn: str, python: str, name: str, way: str) -> None:
+    variables, checks = WAYS[way]
+    files = [CHECKS.format(check) for check in checks]
+
+    suite.run(name, "patched", *files, dsn=dsn, seconds=SECONDS, python=python, **variables)
+
+
+@pytest.mark.timeout(SECONDS + 10)
+def test_project_works_in_os_threads(dsn: str) -> None:
+    files = [CHECKS.format(check) for check in ("orm", "pool")]
+
+    suite.run("threads", "explicit", *files, dsn=dsn, seconds=SECONDS, **POOL)
+
+
+def run(dsn: str, code: str, settings: str = "") -> str:
+    """What a program prints in a process of its own, its last error line included."""
+    variables = {"GREENPG_DSN": dsn, **POOL}
+    if settings:
+        variables["DJANGO_SETTINGS_MODULE"] = settings
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return done.stdout + "\n".join(done.stderr.splitlines()[-60:])
+
+
+SHARES: Final = Path("/usr/share/postgresql")
+SETTINGS: Final = "tests.frameworks.django_project.settings"
+TASKS: Final = """
+import greenpg, {library}
+greenpg.use("{library}")
+import django; django.setup()
+from django.db import DatabaseError, connection, transaction
+
+def first():
+    with transaction.atomic(), connection.cursor() as cur:
+        cur.execute("select 1")
+        steps.append("queried")
+        while "go on" not in steps:
+            {library}.sleep(0.001)
+        cur.execute("select 'first is unharmed'")
+        print(cur.fetchone()[0])
+    connection.close()
+
+def second():
+    try:
+        with transaction.atomic(), connection.cursor() as cur:
+            cur.execute("select 1")
+    except DatabaseError as error:
+        print(error)
+
+steps = []
+task = {library}.spawn(first)
+{library}.sleep(0)
+second()  # while the first connects
+while not steps:
+    {library}.sleep(0.001)
+second()  # while it is in a transaction
+steps.append("go on")
+task.{join}()
+second()
+connection.close()
+connection.close_pool()
+"""
+
+
+@pytest.mark.parametrize(("library", "join"), [("gevent", "join"), ("eventlet", "wait")])
+def test_without_monkey_patching_two_tasks_never_mix_transactions(dsn, library, join):
+    printed = run(dsn, TASKS.format(library=library, join=join), SETTINGS)
+
+    early, late, *rest = printed.splitlines()
+    assert early == late
+    assert early.startswith("the connection 'default' is in use by another task of this thread")
+    assert f"monkey-patch with {library} before Django is imported" in early
+    assert rest == ["first is unharmed"]
+
+
+CONNECT: Final = """
+from django.conf import settings
+settings.configure(DATABASES={"default": {"ENGINE": "greenpg.django", "NAME": "app"}})
+from django.db import connection
+connection.vendor
+"""
+
+
+def test_psycopg3_where_django_has_chosen_it_is_a_clear_error(dsn):
+    pytest.importorskip("psycopg")
+
+    printed = run(dsn, CONNECT)
+
+    assert "ImproperlyConfigured: greenpg works on psycopg2, but Django has chosen" in printed
+    assert "from greenpg.django import use_psycopg2" in printed
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ("", "psycopg2"),
+        ("import django.contrib.postgres.apps", "Uninstall the package psycopg"),
+    ],
+)
+def test_choice_of_psycopg2_comes_first_or_fails(dsn, before, said):
+    pytest.importorskip("psycopg")
+    chosen = f"{before}\nfrom greenpg.django import use_psycopg2\nuse_psycopg2()\n"
+    stock = CONNECT.replace("greenpg.django", "django.db.backends.postgresql")
+
+    printed = run(dsn, f"{chosen}{stock}import psycopg; print(connection.Database.__name__)")
+
+    assert said in printed
+
+
+POSTGIS: Final = """
+from gevent import monkey
+monkey.patch_all()
+import greenpg, sys
+greenpg.use("gevent")
+from psycopg2.extensions import parse_dsn
+from greenpg.django import use_psycopg2
+use_psycopg2()
+from django.conf import settings
+server = parse_dsn(sys.argv[1])
+settings.configure(
+    DATABASES={"default": {
+        "ENGINE": "greenpg.django.postgis", "NAME": server["dbname"], "USER": server["user"],
+        "HOST": server["host"], "PORT": server["port"], "OPTIONS": {"pool": True},
+    }},
+    INSTALLED_APPS=["django.contrib.gis"],
+)
+import django
+django.setup()
+from django.contrib.gis.db import models
+from django.contrib.gis.geos import Point
+from django.contrib.gis.measure import D
+from django.db import connection
+
+class Place(models.Model):
+    spot = models.PointField(geography=True)
+    class Meta:
+        app_label = "places"
+
+connection.prepare_database()
+with connection.schema_editor() as editor:
+    editor.create_model(Place)
+Place.objects.create(spot=Point(13.4, 52.5))
+Place.objects.create(spot=Point(2.35, 48.85))
+near = Place.objects.filter(spot__dwithin=(Point(13.3, 52.5), D(km=20)))
+print([place.spot.coords for place in near], type(connection.pool).__name__)
+connection.close()
+connection.close_pool()
+"""
+
+
+def missing_for_postgis() -> str:
+    """What of GDAL and a PostgreSQL with PostGIS is not here; empty if all is."""
+    lacking = [] if find_library("gdal") else ["the GDAL library (Debian's libgdal)"]
+    if not list(SHARES.glob("*/extension/postgis.control")):
+        lacking.append("a PostgreSQL with PostGIS (Debian's postgresql-postgis)")
+    return " and ".join(lacking)
+
+
+@pytest.mark.skipif(missing_for_postgis() != "", reason=f"wants {missing_for_postgis()}")
+def test_postgis_works_through_the_pool():
+    with running(binaries=newest_binaries()) as server:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", POSTGIS, server.dsn],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=40,
+            check=False,
+        )
+
+    assert done.stdout == "[(13.4, 52.5)] ConnectionPool\n", done.stderr
+
+
+@pytest.mark.skipif(find_library("gdal") is not None, reason="GDAL is here")
+def test_postgis_without_gdal_is_djangos_own_error(dsn):
+    printed = run(dsn, CONNECT.replace('"greenpg.django"', '"greenpg.django.postgis"'))
+
+    assert "ImproperlyConfigured" in printed
