@@ -58,6 +58,7 @@ class Pool:
         timeout: float = 30.0,
         opens_itself: bool = True,
         keeps_stacks: bool = False,
+        must_be_closed: bool = True,
         verdicts: tuple[int, int, int] = (CLEAN, SOILED, BROKEN),
         give_up: Callable[[], object] | None = None,
     ) -> None:
@@ -74,6 +75,7 @@ class Pool:
         self._backend: Any = None
         self.opens_itself = opens_itself
         self._keeps_stacks = keeps_stacks
+        self._must_be_closed = must_be_closed
         self._give_up = give_up
         self._verdicts = verdicts  # what to make of each condition
         self._inherited: frozenset[Slot] = frozenset()
@@ -379,7 +381,8 @@ class Pool:
         state.open, state.ended = False, True
         if self._alarm is not None:
             self._alarm.set()
-        warnings.warn(f"pool {self.name!r} was never closed", ResourceWarning, stacklevel=2)
+        if self._must_be_closed:
+            warnings.warn(f"pool {self.name!r} was never closed", ResourceWarning, stacklevel=2)
 
 
 def _nothing(now: float) -> None:

@@ -92,6 +92,7 @@ class Limits:
     reconnect_timeout: float = 300.0
     num_workers: int = 3
     warn_held: float = inf
+    fresh: float = 1.0  # a connection that was idle for longer is checked before it is lent
     always_check: bool = False
 
     def __post_init__(self) -> None:
@@ -100,6 +101,10 @@ class Limits:
             raise ValueError("num_workers must be at least 1")
         if self.max_uses < 1:
             raise ValueError("max_uses must be at least 1")
+
+    def timed(self) -> bool:
+        """Tell whether age or disuse ever ends a connection, or a long loan has a warning."""
+        return min(self.max_lifetime, self.max_idle, self.warn_held) < inf
 
     def resize(self, min_size: int, max_size: int) -> None:
         """Take new sizes, if they make sense."""

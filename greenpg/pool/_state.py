@@ -25,7 +25,6 @@ __all__ = ["Effect", "PoolState"]
 
 Effect: TypeAlias = tuple[str, Any]  # its name, and the slot or waiter it concerns
 
-FRESH: Final = 1.0  # an idle connection this young is not pinged
 FIRST_DELAY: Final = 0.05
 LONGEST_DELAY: Final = 0.8  # with the connect itself, a server that is back is found in 1 s
 PATIENCE: Final = 1.0  # a connect that takes longer does not keep others from being tried
@@ -69,7 +68,7 @@ class PoolState:
         if not self.idle or self.waiters:
             return None
         slot = self.idle.pop()
-        slot.stale = self.limits.always_check or now - slot.since > FRESH
+        slot.stale = self._stale(slot, now)
         slot.phase = LENT
         slot.since = now
         slot.uses += 1
@@ -117,7 +116,7 @@ class PoolState:
                 return
 
     def _stale(self, slot: Slot, now: float) -> bool:
-        return now - slot.since > FRESH or self.limits.always_check
+        return now - slot.since > self.limits.fresh or self.limits.always_check
 
     def abandon(self, waiter: Waiter, now: float) -> None:
         """Forget a waiter; what it was already given is passed on."""
@@ -278,7 +277,9 @@ class PoolState:
     def alive(self) -> bool:
         """Tell whether `tick` may have something to do some time."""
         wanted = 0 if self.given_up else self.limits.min_size
-        return self.open and bool(self.slots or self.waiters or wanted)
+        if not self.open or not (self.slots or self.waiters or wanted):
+            return False
+        return self.limits.timed() or self.planned < inf or self._count(CHECKING) > 0
 
     def due(self, now: float) -> float:
         """Return the instant at which `tick` will next have something to do."""
@@ -319,10 +320,17 @@ class PoolState:
 
     def drain(self, now: float) -> None:
         """Replace every connection: the idle at once, the others when they come back."""
+        for slot in self.clear(now):
+            self.retire(slot, now)
+
+    def clear(self, now: float) -> list[Slot]:
+        """Give the caller the idle slots, to close; the others are retired as they come back."""
         for slot in self.slots:
             slot.expires = -inf
-        for slot in list(self.idle):
-            self._retire_idle(slot, now)
+        idle, self.idle = self.idle, []
+        for slot in idle:
+            slot.phase, slot.since = CLOSING, now
+        return idle
 
     def end(self, error: Exception, now: float) -> None:
         """Close the pool: waiters fail, connections go as they come back."""

@@ -20,7 +20,7 @@ from greenpg.pool._slots import (
     Limits,
     Waiter,
 )
-from greenpg.pool._state import FRESH, LONGEST_DELAY, PoolState
+from greenpg.pool._state import LONGEST_DELAY, PoolState
 
 WORK = {"connect": CONNECTING, "inspect": CHECKING, "clean": CLEANING, "close": CLOSING}
 picks = st.randoms(use_true_random=False)
@@ -104,7 +104,8 @@ class Pool(RuleBasedStateMachine):
             self.held.append(slot)
             return
         waiter = Waiter(None)
-        idle_now = [slot for slot in self.state.idle if self.now - slot.since <= FRESH]
+        fresh = self.state.limits.fresh
+        idle_now = [slot for slot in self.state.idle if self.now - slot.since <= fresh]
         assert self.waiters or not idle_now
         self.waiters.append(waiter)
         if not self.state.queue(waiter, self.now):

@@ -1,0 +1,202 @@
+"""The pool: SQLAlchemy's face and events over greenpg's slots and queue."""
+
+from __future__ import annotations
+
+from math import inf
+from sys import _getframe, maxsize
+from time import monotonic
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from sqlalchemy import exc
+from sqlalchemy.pool import Pool
+
+from greenpg.backend import current
+from greenpg.errors import PoolTimeout
+from greenpg.pool._holders import load
+from greenpg.pool._pool import Pool as Slots
+from greenpg.pool._seam import CLEAN
+from greenpg.pool._slots import Limits
+
+from ._records import Records
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.pool import ConnectionPoolEntry
+    from sqlalchemy.pool.base import _ConnectionRecord
+
+    from greenpg.pool._slots import Slot
+
+__all__ = ["GreenQueuePool"]
+
+TIMED_OUT: Final = "3o7r"  # SQLAlchemy's page about this error
+PINGED_AFTER: Final = 1.0
+OURS: Final = ("sqlalchemy.", "greenpg.sqlalchemy.")
+
+
+class GreenQueuePool(Pool):
+    """A QueuePool that serves tasks in the order in which they asked.
+
+    Its parameters and measures are QueuePool's. A connection on which the server has said
+    something since its last use, such as goodbye, is checked before it is lent; with `pre_ping`
+    so is one that was idle for more than a second. Idle connections are lent last in, first out.
+    """
+
+    def __init__(
+        self,
+        creator: Callable[..., Any],
+        pool_size: int = 5,
+        max_overflow: int = 10,
+        timeout: float = 30.0,
+        use_lifo: bool = True,
+        **kw: Any,
+    ) -> None:
+        """Make a pool; nothing is connected, and no task started, before first use.
+
+        `pool_size=0` and `max_overflow=-1` mean no limit. `use_lifo` is accepted for QueuePool's
+        sake and changes nothing.
+        """
+        super().__init__(creator, **kw)
+        self._pings, self._pre_ping = self._pre_ping, False  # else SQLAlchemy would ping as well
+        self._size = pool_size
+        self._max_overflow = max_overflow if pool_size else -1
+        self._timeout = timeout
+        self._connected = False
+        # one slot until a first connect is over: SQLAlchemy does what is to be done once on an
+        # engine under a lock that may be a native one
+        self._slots = Slots(
+            Records(self),
+            current,
+            Limits(
+                min_size=0,
+                max_size=1,
+                max_lifetime=inf,
+                max_idle=inf,
+                num_workers=maxsize,
+                fresh=PINGED_AFTER if self._pings else inf,
+            ),
+            name=kw.get("logging_name") or "sqlalchemy",
+            timeout=timeout,
+            must_be_closed=False,
+        )
+
+    # What SQLAlchemy asks of a pool
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        try:
+            record = cast("_ConnectionRecord", self._slots.lend(None, _borrower())[1])
+        except PoolTimeout:
+            raise exc.TimeoutError(self._complaint(), code=TIMED_OUT) from None
+        if record.dbapi_connection is None:
+            self._connect(record)
+        return record
+
+    def _connect(self, record: _ConnectionRecord) -> None:
+        try:
+            record.get_connection()
+        except BaseException:
+            try:
+                record.close()
+            finally:
+                self._do_return_conn(record)
+            raise
+        if not self._connected:
+            self._connected = True
+            self._slots.tell(self._slots.state.resize, 0, self._limit())
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        slot = self._slots.state.lent.get(id(record))
+        if slot is None or slot.ref() is not record:
+            record.close()  # this is a forked copy of a task, and the slot the parent's
+        elif self._keeps(slot, record):
+            self._slots.take_back(slot, record, CLEAN)
+        else:
+            self._let_go(slot, record)
+
+    def _keeps(self, slot: Slot, record: ConnectionPoolEntry) -> bool:
+        state = self._slots.state
+        if slot.expires < 0 or self._slots.condition(record) != CLEAN:
+            return False
+        return bool(state.waiters) or len(state.idle) < (self._size or inf)
+
+    def _let_go(self, slot: Slot, record: ConnectionPoolEntry) -> None:
+        try:
+            record.close()
+        finally:
+            self._slots.tell(self._slots.state.closed, slot)
+
+    def dispose(self) -> None:
+        """Close the idle connections; those in use are closed when they come back."""
+        for slot in self._slots.tell(self._slots.state.clear):
+            self._let_go(slot, slot.empty())
+        self.logger.info("Pool disposed. %s", self.status())
+
+    def recreate(self) -> GreenQueuePool:
+        """Return a pool with the same parameters and events, and no connections."""
+        self.logger.info("Pool recreating")
+        return self.__class__(
+            self._creator,
+            pool_size=self._size,
+            max_overflow=self._max_overflow,
+            timeout=self._timeout,
+            pre_ping=self._pings,
+            recycle=self._recycle,
+            echo=self.echo,
+            logging_name=self._orig_logging_name,
+            reset_on_return=self._reset_on_return,
+            _dispatch=self.dispatch,
+            dialect=self._dialect,
+        )
+
+    # What there is
+
+    def size(self) -> int:
+        """Return how many connections are kept when nobody uses them."""
+        return self._size
+
+    def timeout(self) -> float:
+        """Return how many seconds a borrower waits."""
+        return self._timeout
+
+    def checkedin(self) -> int:
+        """Return how many connections nobody uses."""
+        return len(self._slots.state.idle)
+
+    def checkedout(self) -> int:
+        """Return how many connections are in use."""
+        return len(self._slots.state.lent)
+
+    def waiting(self) -> int:
+        """Return how many tasks wait for a connection."""
+        return len(self._slots.state.waiters)
+
+    def overflow(self) -> int:
+        """Return how many connections there are beyond `size()`; negative while there are fewer."""
+        return len(self._slots.state.slots) - self._size if self._size else 0
+
+    def status(self) -> str:
+        """Describe the pool in QueuePool's words."""
+        return (
+            f"Pool size: {self.size()}  Connections in pool: {self.checkedin()} "
+            f"Current Overflow: {self.overflow()} "
+            f"Current Checked out connections: {self.checkedout()} Waiting: {self.waiting()}"
+        )
+
+    def _limit(self) -> int:
+        return maxsize if self._max_overflow < 0 else self._size + self._max_overflow
+
+    def _complaint(self) -> str:
+        return (
+            f"{type(self).__name__} limit of size {self._size} overflow {self._max_overflow} "
+            f"reached, connection timed out, timeout {self._timeout:.2f} "
+            f"({load(self._slots.state, monotonic())})"
+        )
+
+
+def _borrower() -> FrameType:
+    """Return the frame of whoever asks SQLAlchemy for a connection, for the pool's complaints."""
+    found = _getframe(2)
+    while found.f_globals.get("__name__", "").startswith(OURS) and found.f_back is not None:
+        found = found.f_back
+    return found

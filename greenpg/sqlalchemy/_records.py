@@ -1,0 +1,99 @@
+"""SQLAlchemy's connection records, as greenpg's pool handles them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy.pool.base import _ConnectionRecord
+
+from greenpg import Connection, Error, OperationalError
+from greenpg.extensions import (
+    TRANSACTION_STATUS_IDLE,
+    TRANSACTION_STATUS_INERROR,
+    TRANSACTION_STATUS_INTRANS,
+)
+from greenpg.pool._seam import BROKEN, CLEAN
+from greenpg.threads import pristine
+
+if TYPE_CHECKING:
+    from sqlalchemy.pool import Pool
+
+__all__ = ["Records", "intact"]
+
+CHECK_SECONDS: Final = 1.0
+RESTING: Final = (
+    TRANSACTION_STATUS_IDLE,
+    TRANSACTION_STATUS_INTRANS,
+    TRANSACTION_STATUS_INERROR,
+)
+_select = pristine("select")
+
+
+class Records:
+    """Makes, checks and closes records; their borrowers connect them."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def connect(self) -> _ConnectionRecord:
+        return _ConnectionRecord(self._pool, connect=False)
+
+    def peek(self, record: _ConnectionRecord) -> Callable[[int], bool]:
+        found = weakref.ref(record)  # the pool learns by its end that a record was lost
+        return lambda _: _spoke(found())
+
+    def spoken(self, records: Sequence[_ConnectionRecord | None]) -> list[bool]:
+        return [_spoke(record) for record in records]
+
+    def condition(self, record: _ConnectionRecord) -> int:
+        conn = record.dbapi_connection
+        return CLEAN if conn is not None and intact(conn) else BROKEN
+
+    def commit(self, record: _ConnectionRecord) -> None:
+        """Do nothing: SQLAlchemy ends transactions before a record comes back."""
+
+    clean = cancel = commit
+
+    def check(self, record: _ConnectionRecord) -> None:
+        conn = record.dbapi_connection
+        if conn is None:
+            return
+        try:
+            with _bounded(conn):
+                alive = self._pool._dialect._do_ping_w_event(conn)
+            if not alive:
+                raise OperationalError("the connection is lost")
+        except BaseException as error:
+            record.invalidate(error)
+            raise
+
+    def close(self, record: _ConnectionRecord) -> None:
+        record.close()
+
+
+def intact(conn: Any) -> bool:
+    """Tell whether a connection is open and in the middle of nothing, but for a transaction."""
+    if getattr(conn, "closed", False):
+        return False
+    status = getattr(conn, "get_transaction_status", None)
+    return status is None or status() in RESTING
+
+
+def _bounded(conn: Any) -> AbstractContextManager[object]:
+    return conn.deadline(CHECK_SECONDS) if isinstance(conn, Connection) else nullcontext()
+
+
+def _spoke(record: _ConnectionRecord | None) -> bool:
+    """Tell whether the server has said something, such as goodbye, since the last reply."""
+    fileno = getattr(record.dbapi_connection if record else None, "fileno", None)
+    if fileno is None:
+        return False
+    poll = _select.poll()
+    try:
+        poll.register(fileno(), _select.POLLIN)
+    except (Error, OSError):  # closed: the check will find out
+        return True
+    return bool(poll.poll(0))
