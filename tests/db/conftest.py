@@ -132,7 +132,7 @@ def spawn() -> Iterator[Callable[..., Job]]:
 @pytest.fixture(scope="session")
 def schema(dsn: str) -> Iterator[str]:
     """A schema of this process's own, dropped once every test has closed its connections."""
-    name = f"greenpg_{os.getpid()}"
+    name = f"greenpg_{next(_numbers)}"
     _run(dsn, f"create schema {name}")
     yield name
     _run(dsn, f"drop schema {name} cascade")

@@ -199,6 +199,10 @@ class Pool(RuleBasedStateMachine):
         self.state.drain(self.now)
         self.perform()
 
+    @rule()
+    def clear(self):
+        self.tasks += [("close", slot) for slot in self.state.clear(self.now)]
+
     @precondition(lambda self: not self.state.ended)
     @rule(really=st.integers(0, 9))
     def end(self, really):
