@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, count
 from time import monotonic
 from typing import Any, Final
 
-from psycopg2 import Error
+from psycopg2 import Error, ProgrammingError
+from psycopg2._psycopg import cursor as c_cursor
 
 from ._libpq import libpq
+from ._mark import Mark
 from ._wait import SLICE
 
 __all__ = ["SLICE_ROWS", "Stream", "fetch_on", "stream"]
 
 SLICE_ROWS: Final = 2000  # rows built in C between two looks at the clock
 _FIRST: Final = 100
-_LARGEST: Final = 2000  # more of them alive at a time cost more than round trips do
+_LARGEST: Final = 4000
+_LARGEST_LIST: Final = 2000  # more rows alive at a time cost more than round trips do
 _BYTES: Final = 1 << 20  # of a fetch; with its rows as objects it takes some times as much
 _serial: Final = count(1)
 
@@ -47,7 +50,7 @@ def fetch_on(cur: Any, fetchmany: Callable[..., list[Any]], rows: list[Any], wan
 class Stream:
     """Iterates over the rows of a query; `close()` gives up the rest on the server."""
 
-    def __init__(self, parts: Generator[list[Any], None, None]) -> None:
+    def __init__(self, parts: Generator[Iterable[Any], None, None]) -> None:
         self._parts = parts
         self._rows: Iterator[Any] = chain.from_iterable(parts)
 
@@ -63,25 +66,63 @@ class Stream:
         self._rows = iter(())
 
 
-def stream(cur: Any, query: Any, args: Any) -> Stream:
-    """Return the rows of a server-side cursor, fetched more at a time as it goes on."""
-    return Stream(_parts(cur, query, args))
+def stream(cur: Any, execute: Callable[[Any, str], None], query: Any, args: Any) -> Stream:
+    """Return the rows of a server-side cursor, fetched more at a time as it goes on.
+
+    `execute` is the green cursor's own.
+    """
+    return Stream(_parts(cur, execute, query, args))
 
 
-def _parts(cur: Any, query: Any, args: Any) -> Generator[list[Any], None, None]:
+def _parts(
+    cur: Any, execute: Callable[[Any, str], None], query: Any, args: Any
+) -> Generator[Iterable[Any], None, None]:
     conn = cur.connection
     hold = conn.autocommit  # else psycopg2 refuses it, in a transaction of the program's own too
     name = f"greenpg_stream_{next(_serial)}"
     source = conn.cursor(name, cursor_factory=type(cur), withhold=hold)
-    size = _FIRST
     try:
         source.execute(query, args)
-        while rows := source.fetchmany(size):
-            yield rows
-            size = _next_size(source, size)
+        if _iterates_in_c(type(cur)):
+            reader = conn.cursor(cursor_factory=type(cur))
+            yield from _results(conn, name, hold, reader, execute)
+        else:
+            yield from _lists(source)
     finally:
         with suppress(Error):  # after an interrupt it ends with its transaction
             source.close()
+
+
+def _iterates_in_c(kind: Any) -> bool:
+    found: bool = kind.__iter__ is c_cursor.__iter__ and kind.__next__ is c_cursor.__next__
+    return found
+
+
+def _results(
+    conn: Any, name: str, hold: bool, reader: Any, execute: Callable[[Any, str], None]
+) -> Generator[Iterable[Any], None, None]:
+    """Yield the cursor `reader` with some rows at a time, which it then makes in C one by one."""
+    mark = Mark(conn)
+    size = _FIRST
+    while True:
+        if not hold and not mark.stands():
+            raise ProgrammingError("the transaction in which the stream began has ended")
+        execute(reader, f"FETCH FORWARD {size} FROM {name}")
+        if not reader.rowcount:
+            return
+        fetched = reader.rowcount
+        yield reader
+        if fetched < size:
+            return
+        size = min(_next_size(reader, size), _LARGEST)
+
+
+def _lists(source: Any) -> Generator[Iterable[Any], None, None]:
+    """Yield lists of rows; cursors of other kinds make them in methods of their own."""
+    size = _FIRST
+    while rows := source.fetchmany(size):
+        yield rows
+        size = min(_next_size(source, size), _LARGEST_LIST)
 
 
 def _next_size(source: Any, size: int) -> int:
@@ -91,4 +132,4 @@ def _next_size(source: Any, size: int) -> int:
         taken = libpq.PQresultMemorySize(result)
         if taken > _BYTES:
             return max(size * _BYTES // taken, 1)  # type: ignore[no-any-return]  # ctypes
-    return min(2 * size, _LARGEST)
+    return 2 * size

@@ -12,7 +12,7 @@ from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 
 from ._idle import Sleeper
-from ._libpq import PGRES_COPY_BOTH, PGRES_COPY_IN, PGRES_FATAL_ERROR, CopyMessages, libpq
+from ._libpq import PGRES_COPY_BOTH, PGRES_COPY_IN, PGRES_FATAL_ERROR, CopyMessages, Intake, libpq
 from ._repair import closed, leave
 from ._replmsg import HEADER, KEEPALIVE, Progress, keepalive
 from ._results import error_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Stream"]
 
-ROOM: Final = 16384  # bytes of messages taken from libpq at a time, which stay in the cache
+ROOM: Final = 65536  # bytes of messages taken from libpq at a time, which stay in the cache
 BUSY: Final = 0.3  # seconds; hardly a server gives up on a client as soon as that
 SHORTEST: Final = 0.01
 _COPYING: Final = (PGRES_COPY_IN, PGRES_COPY_BOTH)
@@ -48,6 +48,7 @@ class Stream:
         self.io_time = self.feedback_time = 0.0
         self._conn = conn
         self._messages = CopyMessages()
+        self._consume = Intake().consume
         self._readings = 1
         self._sleeper = Sleeper(conn)
         self._ended = False  # no more messages, but there may be an error to fetch
@@ -135,11 +136,15 @@ class Stream:
         if self._ended and not self.ahead:
             self._finish(pgconn)
             if self.active:  # the result has not come whole
-                self._consume_input(pgconn)
+                if not libpq.PQconsumeInput(pgconn):
+                    raise self._lost(pgconn)
                 self._finish(pgconn)
-        elif not self._ended and (self._owed is not None or monotonic() >= self.due):
+        elif not self._ended and self._must_feed() and not libpq.PQstatus(pgconn):
             reply, self._owed = bool(self._owed), None
-            self._feed(pgconn, reply)  # last: sent to a server that has gone, it would hide why
+            self._feed(pgconn, reply)  # to a server that has gone it would hide why
+
+    def _must_feed(self) -> bool:
+        return self._owed is not None or monotonic() >= self.due
 
     def _gather(self, pgconn: int) -> None:
         """Take messages from libpq; from the socket only if libpq has none."""
@@ -147,17 +152,15 @@ class Stream:
         status = take(pgconn, HEADER, ROOM, ahead.append)
         for _ in range(self._readings):
             if status == 0 and not ahead:
-                self._consume_input(pgconn)
+                alive = self._consume(pgconn)  # if not, what came before may yet say why
                 status = take(pgconn, HEADER, ROOM, ahead.append)
+                if not alive and status == 0 and not ahead:
+                    raise self._lost(pgconn)
         if status == -2 and not ahead:
             raise self._lost(pgconn)
         self._ended = status == -1
         if ahead:
             self.io_time = time()
-
-    def _consume_input(self, pgconn: int) -> None:
-        if not libpq.PQconsumeInput(pgconn):
-            raise self._lost(pgconn)
 
     def _finish(self, pgconn: int) -> None:
         """Fetch the result that ends the stream, as far as it has come."""

@@ -212,10 +212,10 @@ class Cursor(c_cursor):
     def stream(self, query: Any, vars: Any = None) -> Stream:
         """Run a query on a server-side cursor of its own and give its rows, in bounded memory.
 
-        It fetches 100 rows at first, then more at a time, up to 2000 or some megabytes. Under
+        It fetches 100 rows at first, then more at a time, up to 4000 or some megabytes. Under
         autocommit the server keeps the result (WITH HOLD) until the iteration ends.
         """
-        return stream(self, query, vars)
+        return stream(self, Cursor.execute, query, vars)
 
     def _run(
         self,

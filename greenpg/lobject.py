@@ -18,6 +18,7 @@ from psycopg2._psycopg import cursor as c_cursor
 from psycopg2._psycopg import lobject as c_lobject
 
 from ._libpq import libpq
+from ._mark import Mark
 from ._ops import call, finish
 from ._raw import drive, pgconn_of
 from ._repair import closed
@@ -29,6 +30,7 @@ __all__ = ["Lobject"]
 
 _T = TypeVar("_T")
 PIECE: Final = 262144  # bytes a call; what is longer takes several
+LARGE: Final = 32768  # bytes of a call that the server takes memory of its own for
 _MODE: Final = re.compile("(rw|r|w|n|)(t|b|)")
 _READ, _WRITE = 0x40000, 0x20000
 _FLAGS: Final = {"n": 0, "r": _READ, "w": _WRITE, "rw": _READ | _WRITE}
@@ -48,6 +50,7 @@ class Lobject(c_lobject):
     _mode: str | None = None
     _text = True
     _mark: Any = None
+    _has_read = False
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class Lobject(c_lobject):
             raise ValueError(f"bad mode for lobject: '{mode}'")
         access = parsed[1] or "r" if oid else "w"
         self._text = parsed[2] != "b"
-        self._mark = c_cursor(conn, "lobject")
+        self._mark = Mark(conn)
         self._conn: Any = conn
         self._begun(self._open, _oid(oid), access, _oid(new_oid), new_file)
         self._mode = access if access == "n" else access + ("t" if self._text else "b")
@@ -123,7 +126,9 @@ class Lobject(c_lobject):
         left = size
         while True:
             wanted = PIECE if left < 0 else min(left, PIECE)
-            pieces.append(_call(conn, _LOREAD, _int4(self._fd), _int4(wanted)))
+            statement = _LOREAD if self._has_read or wanted < LARGE else _FIRST_LOREAD
+            pieces.append(_call(conn, statement, _int4(self._fd), _int4(wanted)))
+            self._has_read = True
             left -= wanted if left > 0 else 0
             if not left or len(pieces[-1]) < wanted:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -178,7 +183,7 @@ class Lobject(c_lobject):
             self._begun(self._close)
 
     def _close(self, conn: Any) -> None:
-        if self._fd >= 0 and self._is_valid():
+        if self._fd >= 0 and self._mark.stands():
             fd, self._fd = self._fd, -1
             _call(conn, _LO_CLOSE, _int4(fd))
 
@@ -252,22 +257,9 @@ class Lobject(c_lobject):
             raise _already_closed()
         if conn.autocommit:
             raise _no_transaction()
-        if not self._is_valid():
+        if not self._mark.stands():
             raise ProgrammingError("lobject isn't valid anymore")
         return method(conn, *args)
-
-    def _is_valid(self) -> bool:
-        """Tell by psycopg2's own count whether the transaction goes on in which this was opened.
-
-        C looks at the count first when a named cursor executes, and only then at the statement.
-        """
-        try:
-            _execute(self._mark, 1)
-        except TypeError:
-            return True
-        except Error:
-            return False
-        raise AssertionError("psycopg2 took a number for a statement")
 
 
 _BYTEA: Final = 17
@@ -276,6 +268,10 @@ _LO_CREATE: Final = "SELECT o, pg_catalog.lo_open(o, %s) FROM pg_catalog.lo_crea
 _LO_OPEN: Final = "SELECT pg_catalog.lo_open(%s::oid, %s)"
 _LO_UNLINK: Final = "SELECT pg_catalog.lo_unlink(%s::oid)"
 _LOREAD: Final = b"SELECT pg_catalog.loread($1, $2)"
+# glibc gives the server's memory back at the end of each large call, until more was freed once
+_FIRST_LOREAD: Final = _LOREAD + (
+    b", pg_catalog.octet_length(pg_catalog.repeat(pg_catalog.repeat(' ', 600), 600))"
+)
 _LOWRITE: Final = b"SELECT pg_catalog.lowrite($1, $2)"
 _LO_LSEEK: Final = b"SELECT pg_catalog.lo_lseek64($1, $2, $3)"
 _LO_TELL: Final = b"SELECT pg_catalog.lo_tell64($1)"

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg2
 import pytest
-from psycopg2.extras import DictCursor, RealDictCursor
+from psycopg2.extras import DictCursor, NamedTupleCursor, RealDictCursor
 
 import greenpg
 from greenpg._fetch import SLICE_ROWS
@@ -47,6 +47,7 @@ def test_rows_are_of_the_cursors_kind(connect):
 
     assert list(conn.cursor().stream("select 1 as a")) == [{"a": 1}]
     assert next(conn.cursor(cursor_factory=DictCursor).stream("select 1 as a"))["a"] == 1
+    assert next(conn.cursor(cursor_factory=NamedTupleCursor).stream("select 1 as a")).a == 1
 
 
 def test_nothing_is_sent_before_the_first_row_is_wanted(auto):
@@ -114,6 +115,18 @@ def test_transaction_of_ones_own_under_autocommit(auto):
     assert len(list(auto.cursor().stream(SERIES, (500,)))) == 500
     auto.cursor().execute("commit")
     assert one(auto, CURSORS) == 0
+
+
+@pytest.mark.parametrize("kind", [None, RealDictCursor])
+def test_commit_ends_a_stream(conn, kind):
+    rows = conn.cursor(cursor_factory=kind).stream(SERIES, (10_000,))
+    next(rows)
+    conn.commit()
+
+    with pytest.raises(psycopg2.ProgrammingError):
+        list(rows)
+
+    assert conn.status == psycopg2.extensions.STATUS_READY
 
 
 def test_memory_is_bounded(conn):

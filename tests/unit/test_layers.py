@@ -9,7 +9,7 @@ from .layers import Module, modules
 
 LAYERS = (
     ("_backoff", "_early", "_child", "errorcodes", "errors", "backend", "sql", "tz"),
-    ("_copyfmt", "_libpq", "_replmsg"),
+    ("_copyfmt", "_libpq", "_mark", "_replmsg"),
     ("_ops", "_pipe", "_results"),
     ("_state", "sync", "threads"),
     ("_attempt", "_cancel", "_forks", "_repair"),
