@@ -25,8 +25,8 @@ def has_pipelines() -> bool:
 class Answer(Protocol):
     """What becomes of one command's result."""
 
-    def take(self, result: int, status: int) -> None:
-        """Read a result; it is freed afterwards."""
+    def take(self, result: int, status: int) -> bool | None:
+        """Read a result; it is freed afterwards, unless True tells that it is kept."""
         ...
 
 
@@ -150,12 +150,12 @@ class Pipe:
                     waiting.popleft()
 
     def _take(self, result: int) -> None:
-        try:
-            status = libpq.PQresultStatus(result)
-            if status == PGRES_PIPELINE_SYNC:
-                self._waiting.popleft()
-                return
-            self._answered = True
-            self._waiting[0].take(result, status)
-        finally:
+        status = libpq.PQresultStatus(result)
+        if status == PGRES_PIPELINE_SYNC:
+            self._waiting.popleft()
+            libpq.PQclear(result)
+            return
+        self._answered = True
+        # an exception here leaks the result, where otherwise it might be freed twice
+        if not self._waiting[0].take(result, status):
             libpq.PQclear(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
 from psycopg2 import DatabaseError, Error
@@ -10,7 +11,7 @@ from psycopg2 import extensions as ext
 from ._libpq import libpq
 from .errors import lookup
 
-__all__ = ["cast_of", "columns", "error_of", "rowcount", "rows", "statusmessage"]
+__all__ = ["Rows", "cast_of", "columns", "error_of", "rowcount", "statusmessage"]
 
 _FIELDS: Final = {
     "severity": "S", "severity_nonlocalized": "V", "sqlstate": "C", "message_primary": "M",
@@ -19,6 +20,7 @@ _FIELDS: Final = {
     "table_name": "t", "column_name": "c", "datatype_name": "d", "constraint_name": "n",
     "source_file": "F", "source_line": "L", "source_function": "R",
 }  # fmt: skip
+_CELLS: Final = 1000
 
 
 class Diagnostics:
@@ -90,17 +92,49 @@ def columns(result: int, encoding: str) -> tuple[Any, ...] | None:
     return made or None
 
 
-def rows(result: int, cur: Any) -> list[tuple[Any, ...]]:
-    """Return the rows, each value cast as on psycopg2's cursor `cur`."""
-    casts = [cast_of(cur, libpq.PQftype(result, i)) for i in range(libpq.PQnfields(result))]
-    value, missing = libpq.PQgetvalue, libpq.PQgetisnull
-    return [
-        tuple(
-            cast(None if missing(result, row, i) else value(result, row, i), cur)
-            for i, cast in enumerate(casts)
-        )
-        for row in range(libpq.PQntuples(result))
-    ]
+class Rows:
+    """The rows of a result, each value cast as on psycopg2's cursor `cur`.
+
+    Owns the result. Few rows are made at once, many as they are taken; so an error of a
+    typecaster comes out of `take`, which then stays where it was.
+    """
+
+    def __init__(self, result: int, cur: Any) -> None:
+        self._clear, self._result = libpq.PQclear, result
+        self._cur = cur
+        width = libpq.PQnfields(result)
+        self._casts = [cast_of(cur, libpq.PQftype(result, i)) for i in range(width)]
+        self._position, self._end = 0, libpq.PQntuples(result)
+        self.few = max(_CELLS // max(width, 1), 1)  # rows that are made in about a millisecond
+        self._made: list[tuple[Any, ...]] | None = None
+        if self._end <= self.few:
+            with suppress(Exception):
+                self._made = self._make(0, self._end)
+                self._free()
+
+    def take(self, count: int) -> list[tuple[Any, ...]]:
+        """Return the next rows, up to so many."""
+        start, end = self._position, min(self._position + max(count, 0), self._end)
+        found = self._make(start, end) if self._made is None else self._made[start:end]
+        self._position = end
+        return found
+
+    def _make(self, start: int, end: int) -> list[tuple[Any, ...]]:
+        value, missing, result, cur = libpq.PQgetvalue, libpq.PQgetisnull, self._result, self._cur
+        return [
+            tuple(
+                cast(None if missing(result, row, i) else value(result, row, i), cur)
+                for i, cast in enumerate(self._casts)
+            )
+            for row in range(start, end)
+        ]
+
+    def _free(self) -> None:
+        result, self._result = self._result, 0
+        if result:
+            self._clear(result)
+
+    __del__ = _free
 
 
 def cast_of(cur: Any, oid: int) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +17,7 @@ from ._libpq import PGRES_COMMAND_OK, PGRES_PIPELINE_ABORTED, PGRES_TUPLES_OK, l
 from ._pipe import PIPELINES, Pipe
 from ._raw import drive, pgconn_of, stop
 from ._repair import leave
-from ._wait import Turns
+from ._wait import SLICE, Turns
 from .errors import PipelineAborted
 
 __all__ = ["Pipeline", "PipelineResult"]
@@ -25,13 +27,12 @@ class PipelineResult:
     """The result of one queued statement; what reads it first waits for the server's answer.
 
     It raises the statement's error, or PipelineAborted if an earlier statement since the last
-    `sync()` failed, each time it is read.
+    `sync()` failed, each time it is read. What a typecaster raises comes out of the fetch.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._rows: list[tuple[Any, ...]] | None = None
-        self._position = 0
+        self._rows: _results.Rows | None = None
         self._answered = False
         self._rowcount = -1
         self._description: tuple[Any, ...] | None = None
@@ -39,8 +40,8 @@ class PipelineResult:
         self.error: Error | None = None
         self.seen = False
 
-    def take(self, result: int, status: int) -> None:
-        """Read libpq's result."""
+    def take(self, result: int, status: int) -> bool:
+        """Read libpq's result, and keep it if it has rows."""
         cur = self._pipeline.cursor
         encoding = ext.encodings[cur.connection.encoding]
         self._answered = True
@@ -51,9 +52,10 @@ class PipelineResult:
             self._statusmessage = _results.statusmessage(result)
             if status == PGRES_TUPLES_OK:
                 self._description = _results.columns(result, encoding)
-                self._rows = _results.rows(result, cur)
+                self._rows = _results.Rows(result, cur)
         else:
             self.error = _results.error_of(result, encoding)
+        return self._rows is not None
 
     def _wait(self) -> None:
         if not self._answered:
@@ -80,7 +82,7 @@ class PipelineResult:
         self._wait()
         return self._description
 
-    def _result(self) -> list[tuple[Any, ...]]:
+    def _result(self) -> _results.Rows:
         self._wait()
         if self._rows is None:
             raise ProgrammingError("no results to fetch")
@@ -88,18 +90,24 @@ class PipelineResult:
 
     def fetchone(self) -> tuple[Any, ...] | None:
         """Return the next row, None after the last."""
-        found = self.fetchmany(1)
+        found = self._result().take(1)
         return found[0] if found else None
 
     def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
-        """Return up to `size` rows."""
-        found = self._result()[self._position : self._position + size]
-        self._position += len(found)
+        """Return up to `size` rows; many are made in time slices, as by a cursor."""
+        rows, found = self._result(), list[tuple[Any, ...]]()
+        state = self._pipeline.cursor.connection._state
+        slice_end = monotonic() + SLICE
+        while part := rows.take(min(size - len(found), rows.few)):
+            found += part
+            if monotonic() >= slice_end and state.can_wait():
+                state.backend.pause()
+                slice_end = monotonic() + SLICE
         return found
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         """Return all rows that are left."""
-        return self.fetchmany(len(self._result()))
+        return self.fetchmany(sys.maxsize)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         while (row := self.fetchone()) is not None:
@@ -195,6 +203,7 @@ class Pipeline:
             stop(self._conn, None, self._pipe.abandon)
         if self._pipe is not None:
             self._leave()
-        unread = [result.error for result in self._results if result.error and not result.seen]
+        results, self._results = self._results, []  # which refer back to this
+        unread = [result.error for result in results if result.error and not result.seen]
         if exc is None and unread:
             raise unread[0]

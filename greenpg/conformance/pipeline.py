@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SHORT: Final = 0.1
 STATEMENTS: Final = 5000
 ROWS: Final = 20_000
+LARGE: Final = 200_000
 
 
 class Sleeper:
@@ -70,6 +71,17 @@ def test_results_read_one_by_one_hold_nobody_up(ctx: Context) -> None:
     with ctx.heartbeat(), conn.pipeline() as p:
         for n in range(STATEMENTS):
             assert p.execute("select %s", (n,)).fetchone() == (n,)
+
+
+def test_large_result_holds_nobody_up(ctx: Context) -> None:
+    conn = ctx.connect()
+
+    with ctx.heartbeat() as pulse, conn.pipeline() as p:
+        result = p.execute("select generate_series(1, %s)", (LARGE,))
+        assert result.rowcount == LARGE
+        assert len(result.fetchall()) == LARGE
+
+    assert pulse.beats
 
 
 def test_executemany_holds_nobody_up(ctx: Context) -> None:

@@ -14,6 +14,7 @@ import pytest
 import greenpg
 from greenpg._libpq import libpq
 from greenpg.backend import current
+from greenpg.conformance._memory import resident
 from greenpg.errors import InFailedSqlTransaction, PipelineAborted
 
 BAD = "select 1 / 0"
@@ -100,6 +101,52 @@ def test_typecasters_of_the_connection_count(conn):
 
     with conn.pipeline() as p:
         assert p.execute("select 5").fetchone() == (["5"],)
+
+
+@pytest.mark.parametrize("count", [3, 5000])
+def test_typecaster_that_raises_harms_only_its_fetch(conn, count):
+    ext.register_type(ext.new_type((23,), "BROKEN", lambda n, _: 6 // (2 - int(n or 0))), conn)
+
+    with conn.pipeline() as p:
+        before = p.execute("select 'before'")
+        broken = p.execute("select generate_series(1, %s)", (count,))
+        after = p.execute("select 'after'")
+
+    assert (before.fetchall(), after.fetchall()) == ([("before",)], [("after",)])
+    assert broken.rowcount == count
+    assert broken.fetchone() == (6,)
+    for fetch in (broken.fetchone, broken.fetchall):
+        with pytest.raises(ZeroDivisionError):
+            fetch()
+
+
+@pytest.mark.parametrize("fetch", [True, False])
+def test_large_results_are_freed(conn, fetch):
+    def run():
+        with conn.pipeline() as p:
+            result = p.execute("select generate_series(1, 50000)")
+            p.sync()
+            assert result.rowcount == 50_000
+        return len(result.fetchall()) if fetch else 0
+
+    run()
+    before = resident()
+    for _ in range(20):
+        run()
+
+    assert resident() - before < 16 << 20
+
+
+def test_large_result_is_fetched_as_a_small_one(conn):
+    with conn.pipeline() as p:
+        result = p.execute("select n, n from generate_series(1, 3000) n")
+
+    assert result.fetchone() == (1, 1)
+    assert result.fetchmany(-1) == result.fetchmany(0) == []
+    assert result.fetchmany(1500) == [(n, n) for n in range(2, 1502)]
+    assert next(iter(result)) == (1502, 1502)
+    assert result.fetchall() == [(n, n) for n in range(1503, 3001)]
+    assert result.fetchall() == []
 
 
 def test_statement_without_rows_has_none_to_fetch(conn):
