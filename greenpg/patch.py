@@ -9,31 +9,45 @@ import psycopg2.extensions
 import psycopg2.extras
 from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import cursor as c_cursor
+from psycopg2._psycopg import lobject as c_lobject
 
 from . import _connect, _wait
 from .backend import Backend, choose, chosen
 from .connection import Connection, green_connection_class
 from .cursor import Cursor, green_cursor_class
+from .lobject import Lobject
 
 __all__ = ["patcher"]
 
 
-class _AnyCursor(type):
-    """Cursors of plain connections stay instances of `psycopg2.extensions.cursor`."""
+class _StandIn(type):
+    """Objects of the C class that one stands for count as its own, such as plain connections'."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
-        return super().__instancecheck__(instance) or (
-            cls is PatchedCursor and isinstance(instance, c_cursor)
-        )
+        return super().__instancecheck__(instance) or isinstance(instance, cls._original())
 
     def __subclasscheck__(cls, subclass: type) -> bool:
-        return super().__subclasscheck__(subclass) or (
-            cls is PatchedCursor and issubclass(subclass, c_cursor)
-        )
+        return super().__subclasscheck__(subclass) or issubclass(subclass, cls._original())
+
+    def _original(cls) -> tuple[type, ...]:
+        return (cls.__dict__["original"],) if "original" in cls.__dict__ else ()
 
 
-class PatchedCursor(Cursor, metaclass=_AnyCursor):
+class PatchedCursor(Cursor, metaclass=_StandIn):
     """Stands for `psycopg2.extensions.cursor`, so that `extensions.cursor(conn)` is guarded."""
+
+    original = c_cursor
+
+
+class PatchedLobject(Lobject, metaclass=_StandIn):
+    """Stands for `psycopg2.extensions.lobject`; on a plain connection it makes that."""
+
+    original = c_lobject
+
+    def __new__(cls, conn: Any, *args: Any, **kwargs: Any) -> Any:
+        if cls is PatchedLobject and not hasattr(conn, "_state"):
+            return c_lobject(conn, *args, **kwargs)
+        return super().__new__(cls)
 
 
 def patcher(backend: Backend) -> tuple[Callable[[], None], Callable[[], None]]:
@@ -56,6 +70,7 @@ def patcher(backend: Backend) -> tuple[Callable[[], None], Callable[[], None]]:
         _connect.hook(False)
         _replace_classes(Cursor, _original, _original)
         psycopg2.extensions.cursor = c_cursor  # type: ignore[misc]  # the patch
+        psycopg2.extensions.lobject = c_lobject  # type: ignore[misc]  # the patch
 
     return patch_psycopg, unpatch_psycopg
 
@@ -66,6 +81,7 @@ def _replace_classes(
     """Let psycopg2's names stand for the classes that its objects will really have."""
     Connection.default_cursor_factory = default
     psycopg2.extensions.cursor = default  # type: ignore[misc]  # the patch
+    psycopg2.extensions.lobject = PatchedLobject  # type: ignore[misc]  # the patch
     for name, value in list(vars(psycopg2.extras).items()):
         if name.startswith("_") or not isinstance(value, type):
             continue

@@ -20,6 +20,7 @@ from tests.green.plugin import PATCHED
 
 C_CONNECTION = psycopg2._psycopg.connection
 C_CURSOR = psycopg2._psycopg.cursor
+C_LOBJECT = psycopg2._psycopg.lobject
 CLASSES = (
     "DictCursor",
     "DictConnection",
@@ -112,6 +113,7 @@ def test_unpatching_brings_everything_back(patch, made):
     assert not set(during) & set(before)
     assert after == before
     assert ext.cursor is C_CURSOR
+    assert ext.lobject is C_LOBJECT
     assert psycopg2.extensions.connection is C_CONNECTION
     assert type(made()) is C_CONNECTION
     assert type(made(connection_factory=psycopg2.extras.DictConnection)) is before[1]
@@ -184,6 +186,45 @@ def test_cursor_is_of_the_very_class_that_psycopg2_promises(patched, made):
     )
     assert isinstance(ext.cursor(conn), ext.cursor)
     assert issubclass(C_CURSOR, ext.cursor)
+
+
+def test_large_object_made_directly_is_green(patched, made):
+    conn = made()
+
+    made_directly: Any = ext.lobject(conn, 0, "wb")
+    with made_directly as lob:
+        lob.write(b"direct")
+        lob.seek(0)
+
+        assert lob.read() == b"direct"
+    assert isinstance(lob, greenpg.extensions.lobject)
+    assert isinstance(conn.lobject(), ext.lobject)
+    assert issubclass(C_LOBJECT, ext.lobject)
+
+
+def test_large_object_class_derived_while_patched_is_a_factory(patched, made):
+    class Text(ext.lobject):
+        def whole(self):
+            self.seek(0)
+            return self.read()
+
+    lob = made().lobject(0, "w", lobject_factory=Text)
+    lob.write("text")
+
+    assert lob.whole() == "text"
+    assert not isinstance(made().lobject(), Text)
+
+
+def test_large_object_made_directly_on_a_plain_connection_is_psycopg2s(patch, made):
+    conn = made()
+    patch[0]()
+
+    lob = ext.lobject(conn)
+
+    assert type(lob) is C_LOBJECT
+    assert isinstance(lob, ext.lobject)
+    with pytest.raises(TypeError):
+        ext.lobject(5)
 
 
 def test_type_is_registered_on_patched_cursors_and_connections(patched, made):
