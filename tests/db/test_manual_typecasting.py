@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
+from ipaddress import ip_interface, ip_network
 from typing import NamedTuple
 
 import pytest
@@ -217,3 +219,24 @@ def test_range_caster_reads_and_writes_ranges(db, conn, create, register):
     cur.execute(f"select %s::{name}", (floats.range(0.5, 2.5),))
 
     assert cur.fetchone() == (floats.range(0.5, 2.5),)
+
+
+def test_networks_come_as_addresses_and_networks(db, conn, register):
+    cur = conn.cursor()
+    db.extras.register_ipaddress(cur)
+    values = (ip_interface("10.0.0.1/8"), ip_network("10.0.0.0/8"), ip_interface("::1/128"))
+
+    cur.execute("select %s::inet, %s::cidr, %s::inet", values)
+
+    assert cur.fetchone() == values
+
+
+def test_ranges_and_json_of_the_server_need_no_registration(db, conn):
+    numbers, dates = db.extras.NumericRange(1, 5), db.extras.DateRange(dt.date(2020, 1, 2), None)
+    document = {"a": [1, None]}
+    cur = conn.cursor()
+
+    query = "select %s::int4range, %s::daterange, %s::jsonb"
+    cur.execute(query, (numbers, dates, db.extras.Json(document)))
+
+    assert cur.fetchone() == (numbers, dates, document)
