@@ -10,6 +10,7 @@ from greenpg.bench._player import ContenderFailedError, Player
 from greenpg.bench.workloads import NAMES, find
 
 
+@pytest.mark.timeout(300)  # ten thousand tasks want their time on a busy machine
 @pytest.mark.parametrize("name", NAMES)
 def test_a_workload_runs_and_is_reported(name, dsn, tmp_path):
     report = tmp_path / "report.json"
