@@ -65,8 +65,8 @@ class GreenDialect(PGDialect_psycopg2):
 def _spare(context: ExceptionContext) -> None:
     """Keep a connection that an exit such as gevent.Timeout hit in a statement.
 
-    Outside one it hit the end of a transaction, after which SQLAlchemy's `close()` gives the
-    connection back only if it has been invalidated.
+    Outside one it hit the end of a transaction, after which the `close()` of SQLAlchemy before
+    2.1 gives the connection back only if it has been invalidated.
     """
     outer = context.connection
     if outer is None or context.execution_context is None or not context.is_disconnect:

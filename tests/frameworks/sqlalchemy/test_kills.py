@@ -137,6 +137,28 @@ def test_a_kill_in_a_commit_costs_no_slot(engine, create, spawn, gate):
         assert ask(conn) == 1
 
 
+def test_a_kill_in_the_rollback_of_close_costs_no_slot(make, spawn, proxy):
+    engine = make(pool_size=1, max_overflow=0, connect_args=parse_dsn(proxy.dsn))
+    leaving = []
+
+    def leave():
+        with engine.connect() as conn:
+            ask(conn)
+            proxy.delay(0.5)
+            leaving.append(True)
+
+    job = spawn(leave)
+    until(lambda: leaving, "at the end of the block")
+    job.kill()
+    job.join()
+    proxy.flow()
+
+    assert isinstance(job.error, killed())  # whose traceback refers to the connection
+    assert engine.pool.checkedout() == 0
+    with engine.connect() as conn:
+        assert ask(conn) == 1
+
+
 def test_a_killed_waiter_leaves_no_hole(engine, spawn):
     with engine.connect(), engine.connect():
         jobs = [spawn(engine.connect) for _ in range(5)]

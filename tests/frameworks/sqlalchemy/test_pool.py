@@ -237,12 +237,13 @@ def test_sessions_ended_by_an_administrator_are_replaced_unseen(make, dsn, ping)
     assert engine.pool.checkedout() == 0
 
 
-def test_with_pre_ping_a_connection_idle_for_long_is_pinged(make, monkeypatch):
-    engine = make(pool_size=1, pool_pre_ping=True)
+@pytest.mark.parametrize("ping", [False, True])
+def test_with_pre_ping_a_connection_idle_for_long_is_pinged(make, monkeypatch, ping):
+    monkeypatch.setattr("greenpg.sqlalchemy._pool.PINGED_AFTER", 0.01)
+    engine = make(pool_size=1, pool_pre_ping=ping)
     pings = []
     with engine.connect() as conn:
         before = pid(conn)
-    engine.pool._slots.state.limits.fresh = 0.01
     usual = engine.dialect.do_ping
 
     def do_ping(conn):
@@ -255,7 +256,7 @@ def test_with_pre_ping_a_connection_idle_for_long_is_pinged(make, monkeypatch):
     with engine.connect() as conn:
         assert pid(conn) == before
 
-    assert len(pings) == 1
+    assert len(pings) == ping
 
 
 def test_a_connection_closed_behind_the_pools_back_is_replaced(make):
