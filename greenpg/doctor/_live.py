@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,17 +25,22 @@ SHORTEST: Final = 0.4  # seconds of a slow query
 QUERIES: Final = 2
 BUSY: Final = 1.0  # a limit above this many seconds tells nothing
 PATIENCE: Final = 10.0
+TRIES: Final = 3
 BUSY_REMEDY: Final = "run it again when the machine has less to do"
 
 
 class Live:
-    """Checks with a ticker beside them, whose longest stall is the verdict."""
+    """Checks with a ticker beside them, whose longest stall is the verdict.
+
+    What stalled it is tried again: only what does so each time is bad, not a moment's noise.
+    """
 
     def __init__(self, section: str, backend: Backend, remedy: str) -> None:
         self._section = section
         self._backend = backend
         self._remedy = remedy
         self._limit = calibrated(backend)
+        backend.in_thread(int)  # a library may start all its threads for the first one
 
     def names(self, dsn: str) -> Iterator[Row]:
         """Yield a row for each host name that has to be looked up."""
@@ -44,53 +50,77 @@ class Live:
 
     def _name(self, name: str, port: int) -> Row:
         title = "name resolution"
-        pulse = Heartbeat(self._backend, self._limit)
-        began = monotonic()
         try:
-            with pulse.ticking():
-                rows = self._backend.resolve(name, port)
+            measured = self._measured(lambda: self._backend.resolve(name, port))
         except OSError as err:
             remedy = "check the name and /etc/resolv.conf; hostaddr=... spares the look-up"
             return Row(self._section, title, "bad", f"{name}: {err.strerror or err}", remedy)
-        told = f"{name}: {_count(len(rows), 'address')} in {_ms(monotonic() - began)}"
-        return self._judged(title, told, pulse)
+        told = f"{name}: {_count(len(measured.value), 'address')} in {_ms(measured.seconds)}"
+        return self._judged(title, told, measured)
 
     def server(self, connect: Callable[[], Any]) -> Iterator[Row]:
         """Connect twice and run two slow queries at once, a row each."""
-        pulse = Heartbeat(self._backend, self._limit)
-        began = monotonic()
-        conns = []
+        conns: list[Any] = []
+
+        def connect_anew() -> None:
+            _close(conns)
+            conns.extend(connect() for _ in range(QUERIES))
+
         try:
-            with pulse.ticking():
-                conns = [connect() for _ in range(QUERIES)]
-            told = f"{_count(QUERIES, 'connection')} in {_ms(monotonic() - began)}"
-            yield self._judged("connecting", told, pulse)
+            measured = self._measured(connect_anew)
+            told = f"{_count(QUERIES, 'connection')} in {_ms(measured.seconds)}"
+            yield self._judged("connecting", told, measured)
             yield self._queries(conns)
         except (Error, AssertionError) as err:
             yield Row(self._section, "live check", "bad", str(err).strip(), self._remedy)
         finally:
-            for conn in conns:
-                conn.close()
+            _close(conns)
 
     def _queries(self, conns: list[Any]) -> Row:
         seconds = max(SHORTEST, 2 * min(self._limit, BUSY))
-        pulse = Heartbeat(self._backend, self._limit)
-        began = monotonic()
-        with pulse.ticking():
+
+        def at_once() -> None:
             jobs = [Job(self._backend, _sleep, (conn, seconds)) for conn in conns]
             for job in jobs:
                 job.result(PATIENCE)
-        took = monotonic() - began
-        told = f"{QUERIES} of {_ms(seconds)} at once took {_ms(took)}"
-        return self._judged("slow queries", told, pulse)
 
-    def _judged(self, title: str, told: str, pulse: Heartbeat) -> Row:
-        fact = f"{told}; longest stall of a ticker {_ms(pulse.longest)} (limit {_ms(self._limit)})"
+        measured = self._measured(at_once)
+        told = f"{QUERIES} of {_ms(seconds)} at once took {_ms(measured.seconds)}"
+        return self._judged("slow queries", told, measured)
+
+    def _measured(self, act: Callable[[], Any]) -> _Measured:
+        for _ in range(TRIES):
+            pulse = Heartbeat(self._backend, self._limit)
+            began = monotonic()
+            with pulse.ticking():
+                value = act()
+            measured = _Measured(value, monotonic() - began, pulse.longest)
+            if measured.stall <= self._limit:
+                break
+        return measured
+
+    def _judged(self, title: str, told: str, measured: _Measured) -> Row:
+        stall, limit = _ms(measured.stall), _ms(self._limit)
+        fact = f"{told}; longest stall of a ticker {stall} (limit {limit})"
         if self._limit > BUSY:
             return Row(self._section, title, "note", fact, BUSY_REMEDY)
-        if pulse.longest > self._limit:
+        if measured.stall > self._limit:
             return Row(self._section, title, "bad", fact, self._remedy)
         return Row(self._section, title, "good", fact)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What an act gave, how long it took, and how long it held the ticker up at the longest."""
+
+    value: Any
+    seconds: float
+    stall: float
+
+
+def _close(conns: list[Any]) -> None:
+    while conns:
+        conns.pop().close()
 
 
 def _sleep(conn: Any, seconds: float) -> None:
