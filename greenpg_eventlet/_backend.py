@@ -13,6 +13,7 @@ from eventlet.support.greenlets import GreenletExit, getcurrent
 
 from greenpg.backend import READ, WRITE, Address
 
+from ._relay import Turn, relay, resume
 from ._waker import call_in_hub, waker
 
 _TIMED_OUT: Final = 4
@@ -167,13 +168,13 @@ class Event:
 
     def __init__(self) -> None:
         self._flag = False
-        self._turns: list[_Turn] = []
+        self._turns: list[Turn] = []
 
     def set(self) -> None:
         self._flag = True
-        turns, self._turns = self._turns, []
-        for turn in turns:
-            turn.wake()
+        while self._turns:
+            turn = self._turns.pop(0)
+            call_in_hub(turn[0].hub, turn[0].put, turn)
 
     def is_set(self) -> bool:
         return self._flag
@@ -181,50 +182,27 @@ class Event:
     def wait(self, timeout: float | None = None) -> bool:
         if self._flag:
             return True
-        turn = _Turn()
-        self._turns.append(turn)
-        try:
-            if not self._flag:  # another thread may have set it before it could see our turn
-                turn.wait(timeout)
-        finally:
-            turn.close()
-            if turn in self._turns:
-                self._turns.remove(turn)
-        return self._flag
-
-
-class _Turn:
-    """One task's wait for an event."""
-
-    __slots__ = ("_hub", "_over", "_task")
-
-    def __init__(self) -> None:
-        self._hub = get_hub()
-        self._task: Any = getcurrent()
-        self._over = False
-        waker(self._hub)
-
-    def wait(self, timeout: float | None) -> None:
+        mine = relay()
+        turn: Turn = [mine, getcurrent(), False]
         timer = None
         if timeout is not None:
-            timer = self._hub.schedule_call_global(max(timeout, 0), self._switch)
+            timer = mine.hub.schedule_call_global(max(timeout, 0), resume, turn)
+        self._turns.append(turn)
         try:
-            while not self._over:
-                self._hub.switch()
+            # another thread may have set it before it could see our turn
+            while not (turn[2] or self._flag):
+                mine.switch()
         finally:
+            turn[1] = None
             if timer is not None:
                 timer.cancel()
+            if not self._flag:
+                self._leave(turn)
+        return self._flag
 
-    def wake(self) -> None:
-        call_in_hub(self._hub, self._hub.schedule_call_global, 0, self._switch)
-
-    def _switch(self) -> None:
-        if self._task is not None:
-            self._over = True
-            self._task.switch()
-
-    def close(self) -> None:
-        self._task = None
+    def _leave(self, turn: Turn) -> None:
+        with suppress(ValueError):  # another thread has set it this moment
+            self._turns.remove(turn)
 
 
 class Task:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import gevent
 from gevent import GreenletExit, get_hub, getcurrent, spawn
@@ -13,6 +14,9 @@ from ._watch import LibuvWaiter, Waiter
 
 if TYPE_CHECKING:
     from greenpg.backend import Address
+
+
+_Turn: TypeAlias = list[Any]  # one wait for an event: the hub, the task until it ends, its end
 
 
 def _timer(hub: Any, seconds: float, callback: Callable[..., None], *args: object) -> Any:
@@ -32,9 +36,13 @@ class Event:
 
     def set(self) -> None:
         self._flag = True
-        turns, self._turns = self._turns, []
-        for turn in turns:
-            turn.wake()
+        while self._turns:
+            turn = self._turns.pop(0)
+            hub = turn[0]
+            if hub is get_hub_if_exists():
+                hub.loop.run_callback(_resume, turn)
+            else:
+                hub.loop.run_callback_threadsafe(_resume, turn)
 
     def is_set(self) -> bool:
         return self._flag
@@ -42,55 +50,35 @@ class Event:
     def wait(self, timeout: float | None = None) -> bool:
         if self._flag:
             return True
-        turn = _Turn()
+        hub = get_hub()
+        turn = [hub, getcurrent(), False]
+        if timeout is None:
+            watcher = hub.loop.async_()  # a loop that waits for another thread alone must run on
+            watcher.start(_resume, turn)
+        else:
+            watcher = _timer(hub, timeout, _resume, turn)
         self._turns.append(turn)
         try:
-            if not self._flag:  # another thread may have set it before it could see our turn
-                turn.wait(timeout)
-        finally:
-            turn.close()
-            if turn in self._turns:
-                self._turns.remove(turn)
-        return self._flag
-
-
-class _Turn:
-    """One task's wait for an event."""
-
-    __slots__ = ("_hub", "_over", "_task")
-
-    def __init__(self) -> None:
-        self._hub = get_hub()
-        self._task: Any = getcurrent()
-        self._over = False
-
-    def wait(self, timeout: float | None) -> None:
-        watcher = self._forever() if timeout is None else _timer(self._hub, timeout, self._switch)
-        try:
-            while not self._over:
-                self._hub.switch()
+            # another thread may have set it before it could see our turn
+            while not (turn[2] or self._flag):
+                hub.switch()
         finally:
             watcher.close()
+            turn[1] = None
+            if not self._flag:
+                self._leave(turn)
+        return self._flag
 
-    def _forever(self) -> Any:
-        """Return what keeps a loop running that has nothing to wait for but another thread."""
-        watcher = self._hub.loop.async_()
-        watcher.start(self._switch)
-        return watcher
+    def _leave(self, turn: _Turn) -> None:
+        with suppress(ValueError):  # another thread has set it this moment
+            self._turns.remove(turn)
 
-    def wake(self) -> None:
-        if self._hub is get_hub_if_exists():
-            self._hub.loop.run_callback(self._switch)
-        else:
-            self._hub.loop.run_callback_threadsafe(self._switch)
 
-    def _switch(self) -> None:
-        if self._task is not None:
-            self._over = True
-            self._task.switch()
-
-    def close(self) -> None:
-        self._task = None
+def _resume(turn: _Turn) -> None:
+    task = turn[1]
+    if task is not None:
+        turn[2] = True
+        task.switch()
 
 
 class Task:

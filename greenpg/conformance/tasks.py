@@ -64,6 +64,28 @@ def test_set_does_not_run_the_waiters(ctx: Context) -> None:
     assert task.result()
 
 
+def test_tasks_that_wake_each_other_without_end_let_others_run(ctx: Context) -> None:
+    batons = [ctx.backend.event(), ctx.backend.event()]
+    over: list[bool] = []
+    rounds: list[int] = []
+
+    def play(me: int) -> None:
+        while not over:
+            batons[me].wait(LONG)
+            batons[me] = ctx.backend.event()
+            rounds.append(me)
+            batons[1 - me].set()
+
+    tasks = [ctx.spawn(play, me) for me in (0, 1)]
+    with ctx.heartbeat():
+        batons[0].set()
+        ctx.backend.sleep(SHORT)
+    over.append(True)
+
+    assert all(task.join().error is None for task in tasks)
+    assert len(rounds) > 10
+
+
 def test_wait_for_an_event_times_out(ctx: Context) -> None:
     event = ctx.backend.event()
     began = monotonic()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ._pool import Pool
     from ._slots import Slot
 
-__all__ = ["JOBS", "keep"]
+__all__ = ["JOBS", "WAKING", "keep"]
 
 log = logging.getLogger("greenpg.pool")
 
@@ -96,6 +96,7 @@ JOBS: Final[dict[str, Callable[[Pool, Slot], None]]] = {
     "clean": clean,
     "close": close,
 }
+WAKING: Final = frozenset({"serve", "fail", "expire"})
 
 
 def keep(whose: Callable[[], Pool | None], keeping: Any) -> None:
@@ -106,9 +107,9 @@ def keep(whose: Callable[[], Pool | None], keeping: Any) -> None:
             alarm.wait(seconds)
     finally:
         keeping.release()
-    pool = whose()
-    if pool is not None:
-        pool.keep_time()  # something may have come between the last tick and the release
+        pool = whose()
+        if pool is not None:
+            pool.keep_time()  # killed, or something came between the last tick and the release
 
 
 def _tick(pool: Pool | None) -> tuple[Event, float] | None:

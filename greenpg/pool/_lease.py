@@ -23,7 +23,7 @@ class Lease:
     def __init__(self, pool: Pool, timeout: float | None) -> None:
         self._pool = pool
         self._timeout = timeout
-        self._slot: Slot | None = None
+        self._slot: Any = None  # a Slot while in the block
 
     def __enter__(self) -> Any:
         """Wait for a connection and return it."""
@@ -39,18 +39,25 @@ class Lease:
         trace: TracebackType | None,
     ) -> None:
         """End the transaction and give the connection back."""
-        slot, conn = self._slot, self._conn
+        slot, conn, pool = self._slot, self._conn, self._pool
         self._slot = self._conn = None
-        assert slot is not None
-        pool = self._pool
         condition = pool.condition(conn)
-        if kind is not None and pool.fatal and issubclass(kind, pool.fatal):
-            condition = BROKEN
-        elif condition == SOILED and kind is None:
-            try:
-                pool.driver.commit(conn)
-            except BaseException:
-                pool.take_back(slot, conn, pool.condition(conn))
-                raise
-            condition = pool.condition(conn)
+        if condition or kind is not None:
+            condition = self._concluded(slot, conn, condition, kind)
         pool.take_back(slot, conn, condition)
+
+    def _concluded(
+        self, slot: Slot, conn: Any, condition: int, kind: type[BaseException] | None
+    ) -> int:
+        """Commit what succeeded; return the condition afterwards."""
+        pool = self._pool
+        if kind is not None:
+            return BROKEN if pool.fatal and issubclass(kind, pool.fatal) else condition
+        if condition != SOILED:
+            return condition
+        try:
+            pool.driver.commit(conn)
+        except BaseException:
+            pool.take_back(slot, conn, pool.condition(conn))
+            raise
+        return pool.condition(conn)

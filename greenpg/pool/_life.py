@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ._pool import Pool
     from ._state import PoolState
 
-__all__ = ["begin", "end", "inspect_all", "until"]
+__all__ = ["begin", "dismiss", "end", "inspect_all", "open_or_refuse", "until"]
 
 CANCEL_SECONDS: Final = 1.0
 log = logging.getLogger("greenpg.pool")
@@ -32,6 +32,16 @@ def begin(pool: Pool) -> None:
     pool.tell(pool.state.begin)
 
 
+def open_or_refuse(pool: Pool, now: float) -> None:
+    """Open the pool for its first borrower, unless it was closed or wants to be opened."""
+    if pool.state.ended:
+        raise PoolClosed(f"pool {pool.name!r} is closed")
+    if not pool.opens_itself:
+        text = f"pool {pool.name!r} is not open yet; call open(), or use it in a with"
+        raise PoolClosed(text)
+    pool.state.begin(now)
+
+
 def until(pool: Pool, holds: Callable[[], bool], timeout: float) -> bool:
     """Wait until something holds of the state; False after `timeout` seconds."""
     if not pool.backend.can_wait():
@@ -43,6 +53,13 @@ def until(pool: Pool, holds: Callable[[], bool], timeout: float) -> bool:
     finally:
         pool.tell(partial(_unwatch, pool.state, waiter))
     return holds()
+
+
+def dismiss(waiters: Iterable[Waiter], name: str) -> None:
+    """Fail the copies that a forked child has of the parent's waiting tasks."""
+    for waiter in waiters:
+        waiter.error = PoolClosed(f"pool {name!r}: the forked child's copy of a waiting task")
+        waiter.event.set()
 
 
 def _watch(state: PoolState, waiter: Waiter, holds: Callable[[], bool], now: float) -> None:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import ProgrammingError
 
-from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
+from greenpg.errors import PoolTimeout, TooManyRequests
 from greenpg.threads import pristine
 
-from . import _jobs
+from . import _jobs, _life
 from ._holders import holder, load
 from ._seam import BROKEN, CLEAN, SOILED, Driver
 from ._slots import Limits, Slot, Waiter
@@ -87,6 +87,7 @@ class Pool:
         self._owner = 0
         self._mail: deque[tuple[int, Any]] = deque()  # connections lost by their holders
         self._keeping = _thread.allocate_lock()  # held by the task that keeps time
+        self._keeper = 0  # the thread of that task
         self._alarm: Any = None
 
     @property
@@ -113,14 +114,17 @@ class Pool:
                 if slot is not None:
                     conn, slot.conn = slot.conn, None  # now the holder alone keeps it alive
                 else:
-                    waiter = self._line_up(now)
+                    seconds = self.timeout if timeout is None else timeout
+                    waiter = self._line_up(now, seconds)
             finally:
                 self._owner = 0
-        if slot is None or slot.stale or slot.peek(0):
-            if slot is not None:
-                slot.conn = conn
-                waiter = self._suspect(slot)
-            slot = self._await(waiter, now, self.timeout if timeout is None else timeout)
+        if slot is None:
+            slot = self._await(waiter, now, seconds)
+            conn, slot.conn = slot.conn, None
+        elif slot.stale or slot.peek(0):
+            seconds = self.timeout if timeout is None else timeout
+            slot.conn = conn
+            slot = self._await(self._suspect(slot, now + seconds), now, seconds)
             conn, slot.conn = slot.conn, None
         slot.holder = frame.f_code, frame.f_lasti
         if self._keeps_stacks:
@@ -136,7 +140,7 @@ class Pool:
             self.take_back(slot, conn, self.condition(conn))
             raise
 
-    def _line_up(self, now: float) -> Waiter:
+    def _line_up(self, now: float, seconds: float) -> Waiter:
         """Stand in line; called with the lock held."""
         state = self.state
         backend = self._backend or self.backend
@@ -144,31 +148,25 @@ class Pool:
             if not backend.can_wait():
                 raise ProgrammingError(IN_HUB)
             if not state.open:
-                self._open_or_refuse(now)
-            waiter = Waiter(backend.event())
+                _life.open_or_refuse(self, now)
+            # the keeper of time watches over those of its own thread
+            kept = self._keeper == self._owner
+            waiter = Waiter(backend.event(), now + seconds if kept else inf)
             if not state.queue(waiter, now):
-                text = f"pool {self.name!r}: too many wait already ({load(state, now)})"
-                raise TooManyRequests(text)
+                fact = f"too many wait already ({load(state, now)})"
+                raise TooManyRequests(f"pool {self.name!r}: {fact}")
         except BaseException:
             self.stats.requests_errors += 1
             raise
         self.stats.requests_queued += 1
         return waiter
 
-    def _open_or_refuse(self, now: float) -> None:
-        if self.state.ended:
-            raise PoolClosed(f"pool {self.name!r} is closed")
-        if not self.opens_itself:
-            text = f"pool {self.name!r} is not open yet; call open(), or use it in a with"
-            raise PoolClosed(text)
-        self.state.begin(now)
-
-    def _suspect(self, slot: Slot) -> Waiter:
+    def _suspect(self, slot: Slot, deadline: float) -> Waiter:
         """Have a connection that was just taken checked, and stand first in line."""
         if not self.backend.can_wait():
             self.tell(self.state.give_back, slot)
             raise ProgrammingError(IN_HUB)
-        waiter = Waiter(self.backend.event())
+        waiter = Waiter(self.backend.event(), deadline if self._keeper == _ident() else inf)
         self.tell(self.state.suspect, slot, [] if slot.stale else self._spoken(), waiter)
         return waiter
 
@@ -180,31 +178,31 @@ class Pool:
     def _await(self, waiter: Waiter, began: float, seconds: float) -> Slot:
         """Wait for a connection on which the server has not said anything since its last use."""
         try:
-            if self.state.effects:
-                self._perform()
-            while (slot := self._served(waiter, began, seconds)).peek(0):
-                waiter = self._suspect(slot)
+            while True:
+                if self.state.effects:
+                    self._perform()
+                if waiter.deadline < inf or seconds == inf:
+                    waiter.event.wait()
+                else:
+                    waiter.event.wait(began + seconds - monotonic())
+                slot = waiter.slot
+                if slot is None:
+                    raise waiter.error or self._timed_out(seconds)
+                if not slot.peek(0):
+                    return slot
+                waiter = self._suspect(slot, began + seconds)
         except BaseException:
             self.stats.requests_errors += 1
             self.tell(self.state.abandon, waiter)
             raise
         finally:
             self.stats.requests_wait += monotonic() - began
-        return slot
 
-    def _served(self, waiter: Waiter, began: float, seconds: float) -> Slot:
-        waiter.event.wait(None if seconds == inf else began + seconds - monotonic())
-        if waiter.error is not None:
-            raise waiter.error
-        if waiter.slot is None:
-            raise PoolTimeout(
-                f"pool {self.name!r}: no connection in {seconds:.1f} s ({self._load()}); "
-                "raise max_size or lend for shorter"
-            ) from self.state.last_error
-        return waiter.slot
-
-    def _load(self) -> str:
-        return load(self.state, monotonic())
+    def _timed_out(self, seconds: float) -> PoolTimeout:
+        fact = f"no connection in {seconds:.1f} s ({load(self.state, monotonic())})"
+        error = PoolTimeout(f"pool {self.name!r}: {fact}; raise max_size or lend for shorter")
+        error.__cause__ = self.state.last_error
+        return error
 
     # Taking back
 
@@ -216,6 +214,7 @@ class Pool:
         if self.on_release is not None:
             condition = max(condition, self._released(conn))
         condition = self._verdicts[condition]
+        state = self.state
         now = monotonic()
         me = _ident()
         if self._owner == me:
@@ -224,7 +223,6 @@ class Pool:
         with self._lock:
             self._owner = me
             try:
-                state = self.state
                 if state.lent.get(slot.key) is not slot:
                     self._refuse(slot)
                     return
@@ -311,7 +309,7 @@ class Pool:
                 name, thing = effects.popleft()
             except IndexError:  # another thread was quicker
                 return
-            if name == "serve" or name == "fail":
+            if name == "serve" or name in _jobs.WAKING:
                 thing.event.set()
             elif name in _jobs.JOBS:
                 self.backend.spawn(_jobs.JOBS[name], self, thing)
@@ -347,10 +345,15 @@ class Pool:
     def keep_time(self) -> None:
         """Have a task call `tick`, unless one does or there is no more to come."""
         if self.state.alive() and self._keeping.acquire(False):
-            self.backend.spawn(_jobs.keep, weakref.ref(self), self._keeping)
+            try:
+                self.backend.spawn(_jobs.keep, weakref.ref(self), self._keeping)
+            except BaseException:
+                self._keeping.release()
+                raise
 
     def tick(self) -> tuple[Event, float] | None:
         """Do what is due; return what to wait for and how long, None when there is no more."""
+        self._keeper = _ident()
         alarm = self._alarm = self.backend.event()
         due = self.tell(self._tick)
         return None if due is None else (alarm, min(due, self._longest_rest()))
@@ -369,6 +372,7 @@ class Pool:
         """Begin anew in a child process: what was inherited is the parent's."""
         old = self.state
         self._inherited |= old.slots
+        _life.dismiss(old.waiters, self.name)
         self.state = PoolState(old.limits)
         self.state.ended = old.ended
         self.opens_itself = self.opens_itself or old.open

@@ -69,12 +69,16 @@ class Slot:
 
 
 class Waiter:
-    """A task that waits: for a slot, or for the pool to come into some state."""
+    """A task that waits: for a slot, or for the pool to come into some state.
 
-    __slots__ = ("error", "event", "slot")
+    `deadline` is for `tick` to see to; a task that wakes by itself has none.
+    """
 
-    def __init__(self, event: Any) -> None:
+    __slots__ = ("deadline", "error", "event", "slot")
+
+    def __init__(self, event: Any, deadline: float = inf) -> None:
         self.event = event
+        self.deadline = deadline
         self.slot: Slot | None = None
         self.error: Exception | None = None
 

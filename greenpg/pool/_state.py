@@ -36,9 +36,10 @@ class PoolState:
     """Slots, waiters and what is to be done next.
 
     Each method is one event. What it asks for is appended to `effects` as (name, object):
-    "serve" and "fail" a waiter, "connect", "inspect", "clean" and "close" a slot's connection,
-    "warn" of a long hold, "wake" whoever calls `tick`, "give_up". The answers come back as
-    `connected`, `connect_failed`, `restored`, `retire` and `closed`.
+    "serve" and "fail" a waiter, "expire" one whose time is up (he stays in line until he leaves
+    it), "connect", "inspect", "clean" and "close" a slot's connection, "warn" of a long hold,
+    "wake" whoever calls `tick`, "give_up". The answers come back as `connected`,
+    `connect_failed`, `restored`, `retire` and `closed`.
     """
 
     def __init__(self, limits: Limits, jitter: Callable[[], float] = random) -> None:
@@ -48,6 +49,7 @@ class PoolState:
         self.idle: list[Slot] = []
         self.lent: dict[int, Slot] = {}
         self.waiters: deque[Waiter] = deque()
+        self.soonest = inf  # no waiter's deadline is before
         self.watches: list[tuple[Waiter, Callable[[], bool]]] = []
         self.open = False
         self.ended = False
@@ -80,11 +82,20 @@ class PoolState:
         if 0 < self.limits.max_waiting <= len(self.waiters):
             return False
         self.waiters.append(waiter)
+        if waiter.deadline < self.soonest:
+            self._bound(waiter)
         if self.idle:
             self._feed(now)
         if len(self.slots) < self.limits.max_size:
             self.grow(now)
         return True
+
+    def _bound(self, waiter: Waiter) -> None:
+        """Have `tick` called when a waiter's time is up."""
+        self.soonest = waiter.deadline
+        if self.soonest < self.planned:
+            self.planned = self.soonest
+            self.effects.append(("wake", None))
 
     def suspect(self, slot: Slot, others: list[Slot], waiter: Waiter, now: float) -> None:
         """Have a connection that was just taken checked, and then such idle ones as look alike.
@@ -99,6 +110,8 @@ class PoolState:
         del self.lent[slot.key]
         slot.uses -= 1
         self.waiters.appendleft(waiter)
+        if waiter.deadline < self.soonest:
+            self._bound(waiter)
         self.inspect(slot, now)
         self.inspect_idle(others, now)
         self._feed(now)
@@ -268,11 +281,20 @@ class PoolState:
             self._retire_idle(slot, now)
         while self._spare() and now - self.idle[0].since >= self.limits.max_idle:
             self._retire_idle(self.idle[0], now)
+        if now >= self.soonest:
+            self._expire(now)
         for slot in self.lent.values():
             if not slot.warned and now - slot.since >= self.limits.warn_held:
                 slot.warned = True
                 self.effects.append(("warn", slot))
         self.planned = self.due(now) if self.alive() else inf
+
+    def _expire(self, now: float) -> None:
+        for waiter in self.waiters:
+            if now >= waiter.deadline:
+                waiter.deadline = inf
+                self.effects.append(("expire", waiter))
+        self.soonest = min((waiter.deadline for waiter in self.waiters), default=inf)
 
     def alive(self) -> bool:
         """Tell whether `tick` may have something to do some time."""
@@ -287,6 +309,7 @@ class PoolState:
 
     def _instants(self, now: float) -> Iterator[float]:
         limits = self.limits
+        yield self.soonest
         if self.open and len(self.slots) < limits.max_size:
             yield self.retry_at if self._wanted(now) > 0 else inf
             yield from (s.since + PATIENCE for s in self.slots if s.phase is CONNECTING)

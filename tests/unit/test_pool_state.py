@@ -42,6 +42,8 @@ class Pool(RuleBasedStateMachine):
         self.keys = 0
         self.waiters: list[Waiter] = []  # who waits, in the order in which they must be served
         self.served: list[Waiter] = []  # who has been given a slot and not yet come for it
+        self.deadlines: dict[Waiter, float] = {}
+        self.expired: list[Waiter] = []  # who has been told that his time is up
         self.held = []  # what users have
         self.tasks = []  # what the pool's tasks are at
         self.allowed = max_size  # how many slots there may be
@@ -70,6 +72,8 @@ class Pool(RuleBasedStateMachine):
                 self.tasks.append((name, thing))
             elif name in ("serve", "fail"):
                 self.answer(name, thing)
+            elif name == "expire":
+                self.expire(thing)
             elif name == "wake":
                 self.wake_at = self.state.planned
             elif name == "warn":
@@ -84,6 +88,10 @@ class Pool(RuleBasedStateMachine):
         else:
             assert waiter.error is not None
 
+    def expire(self, waiter):
+        assert self.now >= self.deadlines[waiter], "too early"
+        self.expired.append(waiter)
+
     def take_task(self, pick, *names):
         mine = [task for task in self.tasks if task[0] in names]
         task = pick.choice(mine)
@@ -96,14 +104,14 @@ class Pool(RuleBasedStateMachine):
     # Users
 
     @precondition(lambda self: not self.state.ended)
-    @rule()
-    def request(self):
+    @rule(patience=st.sampled_from([inf, 0.0, 1.0, 40.0]))
+    def request(self, patience):
         slot = self.state.take(self.now)
         if slot is not None:
             assert not self.waiters, "a newcomer overtook those who wait"
             self.held.append(slot)
             return
-        waiter = Waiter(None)
+        waiter = self.waiter(patience)
         fresh = self.state.limits.fresh
         idle_now = [slot for slot in self.state.idle if self.now - slot.since <= fresh]
         assert self.waiters or not idle_now
@@ -112,11 +120,16 @@ class Pool(RuleBasedStateMachine):
             self.waiters.remove(waiter)
         self.perform()
 
+    def waiter(self, patience):
+        waiter = Waiter(None, self.now + patience)
+        self.deadlines[waiter] = waiter.deadline
+        return waiter
+
     @precondition(lambda self: self.held and not self.waiters)
-    @rule(pick=picks)
-    def find_the_taken_one_suspicious(self, pick):
+    @rule(pick=picks, patience=st.sampled_from([inf, 0.0, 1.0]))
+    def find_the_taken_one_suspicious(self, pick, patience):
         slot = self.held.pop()
-        waiter = Waiter(None)
+        waiter = self.waiter(patience)
         self.waiters.insert(0, waiter)
         self.state.suspect(
             slot, pick.sample(self.state.idle, k=len(self.state.idle) // 2), waiter, self.now
@@ -186,6 +199,8 @@ class Pool(RuleBasedStateMachine):
         self.state.tick(self.now)
         self.perform()
         self.wake_at = self.state.planned
+        late = [waiter for waiter in self.waiters if self.now >= self.deadlines[waiter]]
+        assert all(waiter in self.expired for waiter in late)
         assert self.wake_at > self.now
 
     @rule(max_size=st.integers(1, 5), min_size=st.integers(0, 3))
@@ -250,6 +265,12 @@ class Pool(RuleBasedStateMachine):
         room = self.state.limits.max_size > len(self.state.slots)
 
         assert not (self.waiters and room) or self.tasks or self.wake_at < inf
+
+    @invariant()
+    def somebody_will_tell_when_time_is_up(self):
+        left = [self.deadlines[w] for w in self.waiters if w not in self.expired]
+
+        assert self.wake_at <= min(left, default=inf)
 
     @invariant()
     def attempts_are_bounded(self):

@@ -1,0 +1,52 @@
+"""What looks on while a pool decides and starts its tasks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from greenpg.backend import Task
+    from greenpg.pool._slots import Waiter
+    from greenpg.pool._state import PoolState
+
+__all__ = ["Line", "Starter"]
+
+
+class Line(deque[Any]):
+    """Notes the order in which a pool's waiters asked and the order in which they were served."""
+
+    def __init__(self, state: PoolState) -> None:
+        super().__init__()
+        self.asked: dict[Waiter, None] = {}
+        self.served: list[Waiter] = []
+        self._queue = state.queue
+        state.queue = self._ask  # type: ignore[method-assign]  # called with the pool's lock held
+        state.effects = self
+
+    def _ask(self, waiter: Waiter, now: float) -> bool:
+        self.asked[waiter] = None
+        return self._queue(waiter, now)
+
+    def append(self, effect: Any) -> None:
+        """Take an effect that the state asks for."""
+        if effect[0] == "serve" and effect[1] in self.asked:  # not one who waits for a state
+            self.served.append(effect[1])
+        super().append(effect)
+
+
+class Starter:
+    """A backend that remembers the tasks it started."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.tasks: list[Task] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def spawn(self, fn: Callable[..., object], *args: object) -> Task:
+        """Start a task, as the backend does."""
+        self.tasks.append(self._backend.spawn(fn, *args))
+        return self.tasks[-1]

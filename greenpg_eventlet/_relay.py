@@ -1,0 +1,96 @@
+"""Woken tasks of a hub, which run one after another without a visit to the hub for each."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import Any, Final, TypeAlias
+
+from eventlet.hubs import get_hub
+
+from greenpg.threads import pristine
+
+from ._waker import waker
+
+__all__ = ["Relay", "Turn", "relay", "resume"]
+
+Turn: TypeAlias = list[Any]  # one wait: its relay, the task until it ends, whether it was woken
+HOPS: Final = 64  # after so many the hub runs: sockets and timers wait
+_mine = pristine("_thread")._local()
+
+
+class Relay:
+    """The woken tasks of one hub, oldest first.
+
+    A task that begins to wait switches to the first of them. One that has run is known by its
+    empty turn, and dropped later: so Ctrl-C between two lines loses nobody's wake-up.
+    """
+
+    __slots__ = ("_hops", "_ready", "_scheduled", "hub")
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub
+        self._ready: deque[Turn] = deque()
+        self._scheduled = False
+        self._hops = 0
+
+    def put(self, turn: Turn) -> None:
+        """Have a task run soon; called in the hub's thread."""
+        self._ready.append(turn)
+        if not self._scheduled:
+            self._schedule()
+
+    def switch(self) -> None:
+        """Leave this task, for the first that was woken or else for the hub."""
+        ready = self._ready
+        while ready and ready[0][1] is None:
+            ready.popleft()
+        if ready and self._hops < HOPS:
+            self._hops += 1
+            resume(ready[0])
+        else:
+            self.hub.switch()
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        self.hub.schedule_call_global(0, self._run)
+
+    def _run(self) -> None:
+        self._scheduled = False
+        self._hops = 0
+        ready = self._ready
+        try:
+            for _ in range(len(ready)):
+                if ready:
+                    resume(ready[0])
+                while ready and ready[0][1] is None:
+                    ready.popleft()
+        finally:
+            if ready and not self._scheduled:
+                self._schedule()
+
+
+def resume(turn: Turn) -> None:
+    """Switch to a task if it still waits."""
+    task = turn[1]
+    if task is not None:
+        turn[2] = True
+        task.switch()
+
+
+def relay() -> Relay:
+    """Return the relay of this thread's hub, of which other threads can make use too."""
+    hub = get_hub()
+    found: Relay | None = getattr(_mine, "relay", None)
+    if found is None or found.hub is not hub:
+        waker(hub)
+        found = _mine.relay = Relay(hub)
+    return found
+
+
+def _forget() -> None:
+    """Make a new one in a forked child: it wants a waker of its own."""
+    _mine.__dict__.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
