@@ -22,6 +22,7 @@ MAX: Final = 4
 BORROWERS: Final = 12
 PATIENCE: Final = 15.0
 BREATH: Final = 0.002
+SHARES: Final = (1, 10)  # of timeouts: some pass in the line, some in the block and its end
 STATEMENTS: Final = (
     "select 1",
     "select pg_sleep(0.002)",
@@ -115,7 +116,9 @@ class PoolStorm:
             if self._timeout is None or self._random.random() < 0.5:
                 self._once()
             else:
-                self._once_within(self._random.expovariate(1 / BREATH))
+                self._once_within(
+                    self._random.expovariate(1 / BREATH) * self._random.choice(SHARES)
+                )
 
     def _once_within(self, seconds: float) -> None:
         mine = self._timeout(seconds) if self._timeout is not None else None

@@ -291,6 +291,21 @@ def test_interrupted_rollback_is_finished_by_the_pool(ctx: Context) -> None:
             assert same is conn
 
 
+@needs("kill")
+@limit(30)
+def test_kill_is_not_lost_to_a_timeout_during_the_rollback(ctx: Context) -> None:
+    proxy = ctx.proxy()
+    with pool_of(ctx, proxy.dsn) as pool:
+
+        def work() -> None:
+            with ctx.description.timeout(0.3), pool.connection() as conn:  # type: ignore[misc]
+                ask(conn)
+                proxy.stall(scope="present")
+                raise ctx.backend.exits[0]
+
+        assert isinstance(ctx.spawn(work).join().error, ctx.backend.exits)
+
+
 @limit(30)
 def test_forked_child_gets_connections_of_its_own(ctx: Context) -> None:
     with pool_of(ctx, min_size=2) as pool:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ._pool import Pool
     from ._slots import Slot
 
-__all__ = ["Lease"]
+__all__ = ["Lease", "give_back_after"]
 
 
 class Lease:
@@ -42,22 +42,25 @@ class Lease:
         slot, conn, pool = self._slot, self._conn, self._pool
         self._slot = self._conn = None
         condition = pool.condition(conn)
-        if condition or kind is not None:
-            condition = self._concluded(slot, conn, condition, kind)
-        pool.take_back(slot, conn, condition)
+        if error is None and condition == SOILED:
+            try:
+                pool.driver.commit(conn)
+                condition = pool.condition(conn)
+            except BaseException as failure:
+                give_back_after(failure, pool, slot, conn)
+                raise
+        if error is None:
+            pool.take_back(slot, conn, condition)
+        else:
+            give_back_after(error, pool, slot, conn)
 
-    def _concluded(
-        self, slot: Slot, conn: Any, condition: int, kind: type[BaseException] | None
-    ) -> int:
-        """Commit what succeeded; return the condition afterwards."""
-        pool = self._pool
-        if kind is not None:
-            return BROKEN if pool.fatal and issubclass(kind, pool.fatal) else condition
-        if condition != SOILED:
-            return condition
-        try:
-            pool.driver.commit(conn)
-        except BaseException:
-            pool.take_back(slot, conn, pool.condition(conn))
+
+def give_back_after(error: BaseException, pool: Pool, slot: Slot, conn: Any) -> None:
+    """End a loan that an error has ended; a kill is not replaced by a timeout that comes later."""
+    try:
+        fatal = isinstance(error, pool.fatal)
+        pool.take_back(slot, conn, BROKEN if fatal else pool.condition(conn))
+    except BaseException as later:
+        exits = pool.backend.exits
+        if not isinstance(error, exits) or isinstance(later, exits):
             raise
-        return pool.condition(conn)

@@ -22,6 +22,7 @@ from greenpg.threads import pristine
 
 from . import _jobs, _life
 from ._holders import holder, load
+from ._lease import give_back_after
 from ._seam import BROKEN, CLEAN, SOILED, Driver
 from ._slots import Limits, Slot, Waiter
 from ._state import PoolState
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["Pool"]
 
 CLEANING_SECONDS: Final = 1.0  # how long the giver of a connection waits for its rollback
-LONGEST_REST: Final = 10.0
 IN_HUB: Final = "no connection is at hand, and in the event loop's own greenlet nothing may wait"
 INSIDE: Final = "the pool is inside another operation (called by a finalizer or a signal handler)"
 log = logging.getLogger("greenpg.pool")
@@ -136,8 +136,8 @@ class Pool:
     def _call(self, hook: Callable[[Any], object], slot: Slot, conn: Any) -> None:
         try:
             hook(conn)
-        except BaseException:
-            self.take_back(slot, conn, self.condition(conn))
+        except BaseException as error:
+            give_back_after(error, self, slot, conn)
             raise
 
     def _line_up(self, now: float, seconds: float) -> Waiter:
@@ -356,17 +356,13 @@ class Pool:
         self._keeper = _ident()
         alarm = self._alarm = self.backend.event()
         due = self.tell(self._tick)
-        return None if due is None else (alarm, min(due, self._longest_rest()))
+        return None if due is None else (alarm, min(due, self.state.limits.rest()))
 
     def _tick(self, now: float) -> float | None:
         self.state.tick(now)
         if not self.state.alive():
             return None
         return max(self.state.planned - now, 0.001)
-
-    def _longest_rest(self) -> float:
-        limits = self.state.limits
-        return min(LONGEST_REST, limits.max_idle / 2, limits.max_lifetime / 4, limits.warn_held / 2)
 
     def forked(self) -> None:
         """Begin anew in a child process: what was inherited is the parent's."""

@@ -27,6 +27,7 @@ CHECKING: Final = "checking"
 CLEANING: Final = "cleaning"
 CLOSING: Final = "closing"
 GONE: Final = "gone"
+LONGEST_REST: Final = 10.0
 
 
 def _silent(_: int) -> tuple[()]:
@@ -109,6 +110,10 @@ class Limits:
     def timed(self) -> bool:
         """Tell whether age or disuse ever ends a connection, or a long loan has a warning."""
         return min(self.max_lifetime, self.max_idle, self.warn_held) < inf
+
+    def rest(self) -> float:
+        """Return how long whoever keeps time may sleep, lest new limits come too late."""
+        return min(LONGEST_REST, self.max_idle / 2, self.max_lifetime / 4, self.warn_held / 2)
 
     def resize(self, min_size: int, max_size: int) -> None:
         """Take new sizes, if they make sense."""

@@ -281,8 +281,7 @@ class PoolState:
             self._retire_idle(slot, now)
         while self._spare() and now - self.idle[0].since >= self.limits.max_idle:
             self._retire_idle(self.idle[0], now)
-        if now >= self.soonest:
-            self._expire(now)
+        self._expire(now)
         for slot in self.lent.values():
             if not slot.warned and now - slot.since >= self.limits.warn_held:
                 slot.warned = True
