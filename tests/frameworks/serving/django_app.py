@@ -1,4 +1,4 @@
-"""A Django application with Django's own backend, made green by the patch."""
+"""A Django application over greenpg.django's pool, which the master makes too."""
 
 from __future__ import annotations
 
@@ -12,49 +12,41 @@ from django.http import HttpRequest, JsonResponse
 from django.urls import path
 from psycopg2.extensions import parse_dsn
 
-from greenpg_gevent import ConnectionPool, patch_psycopg
+import greenpg
+from greenpg.django import use_psycopg2
 
-from .marks import marked
+from .marks import marked, spent
 
-patch_psycopg()
+greenpg.use("gevent")
+use_psycopg2()
 given = {**parse_dsn(os.environ["APP_DSN"]), "application_name": f"{os.environ['APP_NAME']}-django"}
-pool = ConnectionPool(kwargs=given, min_size=4, max_size=20)
 settings.configure(
     ALLOWED_HOSTS=["127.0.0.1"],
     ROOT_URLCONF=__name__,
     MIDDLEWARE=["django.middleware.common.CommonMiddleware"],
     DATABASES={
         "default": {
-            "ENGINE": "django.db.backends.postgresql",
-            "NAME": given["dbname"],
-            "OPTIONS": {name: value for name, value in given.items() if name != "dbname"},
+            "ENGINE": "greenpg.django",
+            "NAME": given.pop("dbname"),
+            "OPTIONS": {**given, "pool": {"min_size": 4, "max_size": 20}},
         }
     },
 )
 
 
 def quick(request: HttpRequest) -> JsonResponse:
-    return JsonResponse({"pid": os.getpid()})
+    return JsonResponse({"pid": os.getpid(), **spent()})
 
 
 def sleep(request: HttpRequest, seconds: str) -> JsonResponse:
     began = monotonic()
-    with pool.connection() as conn, conn.cursor() as cur:
-        got = monotonic()
+    connection.ensure_connection()
+    got = monotonic()
+    with connection.cursor() as cur:
         cur.execute("select pg_sleep(%s)", (float(seconds),))
     return JsonResponse({"pid": os.getpid(), "began": began, "got": got})
 
 
-def own(request: HttpRequest, seconds: str) -> JsonResponse:
-    """Use the connection that Django opens for each request."""
-    with connection.cursor() as cur:
-        cur.execute("select pg_sleep(%s)", (float(seconds),))
-    return JsonResponse({"pid": os.getpid()})
-
-
-urlpatterns = [
-    path("quick", quick),
-    path("sleep/<str:seconds>", sleep),
-    path("own/<str:seconds>", own),
-]
+urlpatterns = [path("quick", quick), path("sleep/<str:seconds>", sleep)]
 app = marked(get_wsgi_application())
+pool = connection.pool

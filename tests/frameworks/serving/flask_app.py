@@ -11,7 +11,7 @@ from psycopg2.extensions import make_dsn
 
 from greenpg_gevent import ConnectionPool
 
-from .marks import marked
+from .marks import marked, spent
 
 
 def conninfo() -> str:
@@ -29,7 +29,7 @@ flask = Flask(__name__)
 
 @flask.get("/quick")
 def quick() -> dict[str, Any]:
-    return {"pid": os.getpid()}
+    return {"pid": os.getpid(), **spent()}
 
 
 @flask.get("/sleep/<seconds>")

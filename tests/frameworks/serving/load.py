@@ -17,11 +17,12 @@ __all__ = [
     "described",
     "overtakings",
     "percentile",
+    "slowdown",
 ]
 
 CROWD: Final = 150  # requests at once, for each worker
 SIZE: Final = 20  # connections of each worker's pool
-ROUNDS: Final = 5
+ROUNDS: Final = 4
 SLOW_SECONDS: Final = 0.2
 
 
@@ -38,46 +39,29 @@ async def crowd(port: int, size: int) -> dict[int, list[Client]]:
     return clients
 
 
-async def quick_ones(clients: list[Client], stop: asyncio.Event, seconds: list[float]) -> None:
-    """Ask for a page without a database, each client in turn, until the end."""
-    while not stop.is_set():
-        for client in clients:
-            seconds.append((await client.get("/quick")).seconds)
-            await asyncio.sleep(0.01)
-
-
 class Load:
     """What happens to a crowd of slow requests, and to quick ones beside them."""
 
-    def __init__(self, port: int, beside: int) -> None:
-        """Load the server at `port`; the one at `beside` shows how much is the machine's doing."""
+    def __init__(self, port: int) -> None:
         self._port = port
-        self._beside = beside
-        self.idle: list[float] = []
-        self.quick: list[float] = []
         self.slow: dict[int, list[Reply]] = {}
+        self.quick: dict[int, list[Reply]] = {}
 
     async def run(self) -> None:
         """Let a crowd of each worker's own ask for slow pages, round after round."""
         groups = await crowd(self._port, CROWD + 1)
-        others = [await Client.connect(self._beside) for _ in groups]
         try:
-            await self._ask(groups, others)
+            await asyncio.gather(*(self._ask(pid, group) for pid, group in groups.items()))
         finally:
-            for client in [*others, *(client for group in groups.values() for client in group)]:
+            for client in [client for group in groups.values() for client in group]:
                 await client.close()
 
-    async def _ask(self, groups: dict[int, list[Client]], others: list[Client]) -> None:
+    async def _ask(self, pid: int, clients: list[Client]) -> None:
         stop = asyncio.Event()
-        bystanders = [group[CROWD] for group in groups.values()]
-        watches = [
-            asyncio.create_task(quick_ones(bystanders, stop, self.quick)),
-            asyncio.create_task(quick_ones(others, stop, self.idle)),
-        ]
-        replies = await asyncio.gather(*(slow_ones(group[:CROWD]) for group in groups.values()))
-        self.slow = dict(zip(groups, replies, strict=True))
+        watch = asyncio.create_task(quick_ones(clients[CROWD], stop))
+        self.slow[pid] = await slow_ones(clients[:CROWD])
         stop.set()
-        await asyncio.gather(*watches)
+        self.quick[pid] = await watch
 
     def waits(self) -> list[list[float]]:
         """Return for each worker how long its requests waited for a connection.
@@ -88,6 +72,22 @@ class Load:
             [reply.data["got"] - reply.data["began"] for reply in replies[CROWD:-CROWD]]
             for replies in self.slow.values()
         ]
+
+
+async def quick_ones(client: Client, stop: asyncio.Event) -> list[Reply]:
+    """Ask for a page without a database, again and again until the end."""
+    replies = []
+    while not stop.is_set():
+        replies.append(await client.get("/quick"))
+        await asyncio.sleep(0.02)
+    return replies
+
+
+def slowdown(replies: list[Reply]) -> float:
+    """Return how many times longer its work took a worker because others had its core."""
+    first, last = replies[0].data, replies[-1].data
+    ran = last["ran"] - first["ran"]
+    return float((ran + last["waited"] - first["waited"]) / ran)
 
 
 async def slow_ones(clients: list[Client]) -> list[Reply]:

@@ -1,10 +1,13 @@
-"""Lets a test know how many requests have reached the application."""
+"""Lets a test know how a worker is doing."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+SCHEDULER: Final = Path("/proc/self/schedstat")
 
 Application: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -19,3 +22,9 @@ def marked(application: Application) -> Application:
         return application(environ, start_response)
 
     return with_mark
+
+
+def spent() -> dict[str, int]:
+    """Return the nanoseconds that this process has run, and those that it waited for a core."""
+    ran, waited, _ = SCHEDULER.read_text().split()
+    return {"ran": int(ran), "waited": int(waited)}
