@@ -82,7 +82,7 @@ def _psycopg3() -> Row:
     fact = f"{_version('psycopg')} is installed beside psycopg2; greenpg does not touch it"
     if not _version("django"):
         return Row(SECTION, "psycopg 3", "fact", fact)
-    remedy = "pip uninstall psycopg, if Django's connections shall be greenpg's"
+    remedy = "for Django: pip uninstall psycopg, or greenpg.django.use_psycopg2() in its settings"
     return Row(SECTION, "psycopg 3", "note", f"{fact}, and Django prefers it", remedy)
 
 
