@@ -6,7 +6,7 @@ import ipaddress
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, TypeAlias, TypeVar
 
@@ -21,6 +21,8 @@ _ENVIRONMENT: Final = (
     "PGCONNECT_TIMEOUT", "PGHOST", "PGHOSTADDR", "PGLOADBALANCEHOSTS", "PGPORT", "PGSERVICE",
     "PGTARGETSESSIONATTRS",
 )  # fmt: skip
+_NAMES: Final = tuple(map(os.fsencode, _ENVIRONMENT))
+_environ: Final[Mapping[bytes, bytes]] = vars(os.environ)["_data"]  # `get` there costs 2 us a name
 
 _T = TypeVar("_T")
 Resolve: TypeAlias = Callable[[str, int], list[str]]
@@ -44,19 +46,18 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to try: the hosts, whether their order is random, and seconds for each address."""
+    """What to try: the hosts, whether their order is random, and seconds for each address.
 
-    dsn: str
-    params: Mapping[str, str]
+    `simple` tells that libpq has a single address to try, so that the DSN can pass unchanged.
+    """
+
+    dsn: str = field(repr=False)  # it may hold a password
+    params: Mapping[str, str] = field(repr=False)
     hosts: tuple[Host, ...]
+    simple: bool
     random_order: bool
     timeout: float | None
     passes: tuple[str | None, ...]
-
-    @property
-    def simple(self) -> bool:
-        """Tell whether libpq has a single address to try, so that the DSN can pass unchanged."""
-        return len(self.hosts) <= 1 and not any(host.needs_resolving for host in self.hosts)
 
     def attempts(self, resolve: Resolve, failed: list[str]) -> Iterator[str]:
         """Yield a DSN for each address; a name that cannot be resolved is noted in `failed`."""
@@ -118,6 +119,18 @@ def plan(dsn: str) -> Plan:
 
     Lists of different lengths, or a number that is none, are left to libpq to refuse.
     """
+    known = _remembered(dsn, tuple(map(_environ.get, _NAMES)))
+    if "service" in known.params or b"PGSERVICE" in _environ:  # its file may have changed
+        return _read(dsn)
+    return known
+
+
+@lru_cache(maxsize=32)
+def _remembered(dsn: str, _environment: tuple[bytes | None, ...]) -> Plan:
+    return _read(dsn)
+
+
+def _read(dsn: str) -> Plan:
     params = ext.parse_dsn(dsn)
     defaults = _defaults(params.get("service"))
 
@@ -125,15 +138,16 @@ def plan(dsn: str) -> Plan:
         return params.get(key) or defaults.get(key) or ""
 
     hosts = _hosts(given("host"), given("hostaddr"), given("port"))
-    several = len(hosts) > 1 or any(host.needs_resolving for host in hosts)
+    simple = len(hosts) <= 1 and not any(host.needs_resolving for host in hosts)
     attrs = given("target_session_attrs")
     return Plan(
         dsn=dsn,
         params=params,
         hosts=hosts,
+        simple=simple,
         random_order=given("load_balance_hosts") == "random",
         timeout=_seconds(given("connect_timeout")),
-        passes=("standby", "any") if attrs == "prefer-standby" and several else (None,),
+        passes=("standby", "any") if attrs == "prefer-standby" and not simple else (None,),
     )
 
 
