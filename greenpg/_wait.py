@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
@@ -17,6 +18,7 @@ from ._ops import copy_status
 from ._state import IN_HUB, State, not_ours
 from .backend import READ, WRITE, Backend, Waiter, current
 from .errors import DeadlineExceeded
+from .threads import is_writable
 
 __all__ = [
     "SLICE",
@@ -47,8 +49,9 @@ def install() -> None:
     Not so one of the chosen library's own, such as some monkey-patching brings: it would
     lose what the backend adds.
     """
-    global _installed
     callback = ext.get_wait_callback()
+    if _installed and callback is wait_callback:
+        return
     owner = str(getattr(callback, "__module__", "")).partition(".")[0]
     if not _installed or callback is None or owner == current().name:
         set_wait_callback(wait_callback)
@@ -172,7 +175,7 @@ def _served_specially(conn: Any, state: State) -> bool:
         raise not_ours()
     if not state.live:
         if conn.status not in CONNECTED:
-            _connect(conn, state.backend)
+            _connect_guarded(conn, state)
             return True
         settle_descriptor(conn, state)
     if not state.inside:
@@ -187,18 +190,45 @@ def settle_descriptor(conn: Any, state: State) -> None:
     state.look_closer()
 
 
-def _connect(conn: Any, backend: Backend) -> None:
-    """Wait while libpq connects, when the descriptor may change between two waits."""
+def _connect_guarded(conn: Any, state: State) -> None:
+    """Connect with the lock taken: another task that closes has to end the wait first."""
+    state.acquire(state.current())
+    state.waiting = True
+    try:
+        _connect(conn, state.waiter)
+    finally:
+        state.waiting = False
+        state.relinquish()
+
+
+def _connect(conn: Any, waiter: Waiter) -> None:
+    """Wait while libpq connects; after an error the waiter is closed, for what it watches."""
     attempt = attempts.get()
     if attempt is not None:
         attempt.begin(conn)
-    while (want := _poll_connecting(conn, attempt)) != POLL_OK:
-        left = None if attempt is None else attempt.left()
-        events = READ if want == POLL_READ else WRITE
-        if not _repair.wait_once(backend, conn.fileno(), events, left) and attempt is not None:
-            raise attempt.failed(conn, "timeout expired\n")
+    try:
+        _wait_connecting(conn, waiter, attempt)
+    except BaseException:
+        waiter.close()
+        raise
     if attempt is not None:
         attempt.end(conn)
+
+
+def _wait_connecting(conn: Any, waiter: Waiter, attempt: Attempt | None) -> None:
+    """Wait for libpq, which may go on with another socket after any poll()."""
+    watched = None
+    while (want := _poll_connecting(conn, attempt)) != POLL_OK:
+        fd = conn.fileno()
+        if want != POLL_READ and is_writable(fd):  # as it is nearly always
+            continue
+        inode = os.fstat(fd).st_ino  # the number alone may be the next socket's
+        if watched not in (None, (fd, inode)) or not inode:  # 0: this system does not tell
+            waiter.close()
+        watched = (fd, inode)
+        left = None if attempt is None else attempt.left()
+        if not waiter.wait(fd, READ if want == POLL_READ else WRITE, left) and attempt is not None:
+            raise attempt.failed(conn, "timeout expired\n")
 
 
 def _poll_connecting(conn: Any, attempt: Attempt | None) -> int:
@@ -218,7 +248,7 @@ def _wait_plain(conn: Any) -> None:
         if conn.status in CONNECTED:
             _wait_raising(conn, backend, waiter)
         else:
-            _connect(conn, backend)
+            _connect(conn, waiter)
     finally:
         waiter.close()
 

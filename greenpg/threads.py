@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from .backend import READ, WRITE, Address
 
-__all__ = ["Threads", "backend", "pristine"]
+__all__ = ["Threads", "backend", "is_writable", "pristine"]
 
 
 def pristine(name: str) -> ModuleType:
@@ -92,6 +92,13 @@ class Waiter:
         for fd in pipe:
             if fd >= 0:
                 close(fd)
+
+
+def is_writable(fd: int) -> bool:
+    """Tell, without waiting, whether a wait for WRITE would be over at once."""
+    poll = _select.poll()
+    poll.register(fd, _select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def _subset(flags: int, events: int) -> int:

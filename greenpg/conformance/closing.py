@@ -15,6 +15,7 @@ from psycopg2.extensions import make_dsn
 import greenpg
 
 from ._tests import each, limit, needs, raises
+from .connecting import listening
 
 if TYPE_CHECKING:
     from ._context import Context
@@ -207,6 +208,32 @@ def test_close_of_a_frozen_server_is_bounded(ctx: Context) -> None:
     assert monotonic() - began < 2
     assert isinstance(task.error, InterfaceError)
     ctx.server.terminate(pid)
+
+
+@limit(20)
+@each("task", "hub")
+def test_close_ends_a_connect(ctx: Context, case: str) -> None:
+    made: list[Any] = []
+
+    class Seen(greenpg.extensions.connection):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            made.append(self)
+            super().__init__(*args, **kwargs)
+
+    descriptors = ctx.descriptors()
+    with listening() as port:
+        dsn = make_dsn(ctx.dsn, host="127.0.0.1", port=port)
+        task = ctx.spawn(lambda: ctx.connect(dsn, connection_factory=Seen))
+        ctx.wait_until(lambda: bool(made), "it connects")
+
+        if case == "hub" and "hub" in ctx.backend.capabilities:
+            ctx.in_hub(made[0].close)
+        else:
+            made[0].close()
+
+        assert isinstance(task.join(2).error, InterfaceError)
+    assert made.pop().closed
+    ctx.wait_until(lambda: ctx.descriptors() == descriptors, "its socket is closed", 2)
 
 
 @needs("hub")

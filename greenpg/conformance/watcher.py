@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg2
+from psycopg2.extensions import make_dsn
 
 import greenpg
 
+from ._storm_strikes import Striker
 from ._tests import each, needs, raises
 
 if TYPE_CHECKING:
@@ -20,6 +22,16 @@ if TYPE_CHECKING:
     from ._context import Context
 
 SHORT: Final = 0.03
+FEW: Final = 20
+
+
+class Counter(Striker):
+    """A backend that counts the waits for sockets."""
+
+    waits = 0
+
+    def _begins(self) -> None:
+        self.waits += 1
 
 
 def _used(ctx: Context) -> Any:
@@ -43,6 +55,16 @@ def _nothing_stays(ctx: Context) -> Iterator[None]:
     ctx.wait_until(lambda: ctx.registered() == registered, "nothing is registered")
     ctx.wait_until(lambda: ctx.descriptors() == descriptors, "no descriptor is left")
     ctx.stays_idle()
+
+
+def test_next_socket_while_connecting_is_watched_instead(ctx: Context) -> None:
+    backend = Counter(ctx.backend)
+    ctx.proxy().delay(SHORT, way="both", scope="coming")
+    dsn = make_dsn(ctx.proxy().dsn, target_session_attrs="prefer-standby")  # libpq tries twice
+
+    with closing(ctx.connect(dsn, backend=backend)) as conn:
+        assert backend.waits < FEW, f"{backend.waits} waits"
+        assert _asked(conn, 7) == 7
 
 
 def test_close_leaves_nothing(ctx: Context) -> None:
