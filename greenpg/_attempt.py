@@ -29,6 +29,8 @@ class Attempt:
     An exception's traceback would keep it, with its socket, for as long as somebody looks.
     """
 
+    __slots__ = ("_conn", "_deadline", "_telling")
+
     def __init__(self, deadline: float | None, telling: bool) -> None:
         self._deadline = deadline
         self._telling = telling and libpq.has("PQsetErrorVerbosity")

@@ -75,9 +75,12 @@ def connect_untraced(
 ) -> Any:
     """Connect as `connect` does, past whatever has wrapped psycopg2.connect."""
     modes = {name: kwargs.pop(name) for name in ("async", "async_") if name in kwargs}
-    made = ext.make_dsn(dsn, **kwargs)
-    with using(None if backend is None else as_backend(backend)):
+    made = ext.make_dsn(dsn, **kwargs) if kwargs or dsn is None else dsn
+    if backend is None and not explicit():
         conn = open_connection(made, connection_factory, **modes)
+    else:
+        with using(None if backend is None else as_backend(backend)):
+            conn = open_connection(made, connection_factory, **modes)
     if cursor_factory is not None:
         conn.cursor_factory = cursor_factory
     return conn
@@ -111,9 +114,10 @@ def open_connection(
     if isinstance(factory, type) and issubclass(factory, c_connection):
         factory = green_connection_class(factory)
     targets = plan(dsn)
-    if not any(modes.values()) and not backend_of_next().can_wait():
+    asynchronous = any(modes.values())
+    if not asynchronous and not backend_of_next().can_wait():
         raise ProgrammingError(IN_HUB)
-    if any(modes.values()):
+    if asynchronous:
         made = dsn if targets.simple else targets.combined(_resolve)
         conn = c_connect(made, connection_factory=factory, **modes)  # type: ignore[no-untyped-call]  # a C function
     else:

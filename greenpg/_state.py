@@ -251,6 +251,8 @@ class State:
 
     def resume(self) -> bool:
         """Take libpq from a block that rests, for its own task or for `close`; one wins."""
+        if not self.resting:
+            return False
         with suppress(IndexError):
             return self.resting.pop()
         return False

@@ -108,11 +108,14 @@ class Connection(c_connection):
         try:
             return method(self, *args)
         except BaseException:
-            state.broken = True
+            state.broken = state.chores = True
             raise
         finally:
             state.inside = False
-            leave(self, state)
+            if state.chores:
+                leave(self, state)
+            else:  # what leave() does when there is nothing else to do
+                state.release()
 
     def cursor(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import gevent
@@ -109,7 +110,7 @@ class Gevent:
     event = Event
 
     def waiter(self) -> Waiter:
-        return LibuvWaiter() if "libuv" in type(get_hub().loop).__module__ else Waiter()
+        return _waiter_class(type(get_hub().loop).__module__)()
 
     def can_wait(self) -> bool:
         return getcurrent() is not get_hub()
@@ -128,6 +129,11 @@ class Gevent:
 
         rows: Sequence[Address] = get_hub().resolver.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)
         return rows
+
+
+@cache
+def _waiter_class(loop_module: str) -> type[Waiter]:
+    return LibuvWaiter if "libuv" in loop_module else Waiter
 
 
 backend: Final = Gevent()
