@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from time import process_time_ns
 from typing import Any, Final, TypeAlias
 
 SCHEDULER: Final = Path("/proc/self/schedstat")
@@ -26,5 +27,7 @@ def marked(application: Application) -> Application:
 
 def spent() -> dict[str, int]:
     """Return the nanoseconds that this process has run, and those that it waited for a core."""
+    if not SCHEDULER.exists():  # Linux alone tells of the waiting
+        return {"ran": process_time_ns(), "waited": 0}
     ran, waited, _ = SCHEDULER.read_text().split()
     return {"ran": int(ran), "waited": int(waited)}
