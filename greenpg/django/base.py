@@ -62,8 +62,7 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
     def close_pool(self) -> None:
         """Close the alias's pools; what this wrapper has of them is closed when it comes back."""
         end_forgotten()
-        if self._pooled:
-            close_all(self.alias, patient=self.connection is None)
+        close_all(self.alias, patient=self.connection is None)
 
     # Connecting
 
@@ -78,7 +77,8 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
     def connect(self) -> None:
         """Connect, wholly or not at all: an interrupt leaves no half-configured connection."""
         backend = self._backend()
-        self._task = backend, hash(backend.current())
+        shared = self.allow_thread_sharing
+        self._task = None if shared else (backend, hash(backend.current()))
         self._connecting = True
         try:
             super().connect()

@@ -54,6 +54,20 @@ def test_health_check_replaces_a_lost_connection(kept, observer):
     assert get("/balance/ann/") == "100"
 
 
+def test_connection_that_tasks_share_outlives_the_one_that_made_it():
+    wrapper = connections["default"]
+    wrapper.inc_thread_sharing()
+    try:
+        Job(current(), wrapper.ensure_connection, ()).result()
+        current().pause()  # what ends with a task has ended
+    finally:
+        wrapper.dec_thread_sharing()
+
+    assert wrapper.connection is not None
+    assert Account.objects.count() == 2
+    wrapper.close()
+
+
 def test_values_of_the_backend_option_are_known():
     settings = connections.settings["default"]
     settings["OPTIONS"]["backend"] = "threads"

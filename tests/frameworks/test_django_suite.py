@@ -1,0 +1,108 @@
+"""A part of Django's own test suite under greenpg.django, beside Django's own backend."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from greenpg.embedded import EmbeddedServer
+from tests.upstream.server import ServerError, newest_binaries
+
+from .environments import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LABELS: Final = ("backends", "transactions", "transaction_hooks", "postgres_tests")
+SECONDS: Final = 240
+RUNNER: Final = ROOT / "tests" / "frameworks" / "django_suite.py"
+STOCK: Final = "django.db.backends.postgresql"
+# The first says that Django's pool wants psycopg 3, the second wants CONN_MAX_AGE beside a pool.
+OTHERWISE: Final = {"test_connect_pool_setting_ignored_for_psycopg2"}
+WITH_POOL: Final = {"test_health_checks_enabled_errors_occurred"}
+POOL: Final = {"pool": {"min_size": 1, "max_size": 10}}
+
+
+@dataclass(frozen=True)
+class Run:
+    """How many tests ran, and which of them failed."""
+
+    tests: int
+    failed: frozenset[str]
+
+
+@pytest.fixture(scope="module")
+def source(request: pytest.FixtureRequest) -> Path:
+    """Django's own tests, of the installed version."""
+    home = request.config.cache.mkdir("django-source")
+    release = version("django")
+    tests = home / f"django-{release}" / "tests"
+    if not tests.is_dir():
+        order = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
+        order += ["--no-binary", ":all:", "--dest", str(home), f"django=={release}"]
+        subprocess.run(order, check=True, timeout=SECONDS)
+        with tarfile.open(home / f"django-{release}.tar.gz") as archive:
+            archive.extractall(home, filter="data")
+    return tests
+
+
+@pytest.fixture(scope="module")
+def complete_server() -> Iterator[str]:
+    """A server with its contrib modules, which postgres_tests want."""
+    try:
+        binaries = newest_binaries()
+    except ServerError as error:
+        pytest.skip(str(error))
+    server = EmbeddedServer(binaries=binaries)
+    yield server.dsn
+    server.stop()
+
+
+def run(source: Path, dsn: str, library: str, engine: str, **options: object) -> Run:
+    """Run the labels in a process of their own; what could not run at all raises."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(RUNNER), library, engine, str(source), *LABELS],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "GREENPG_DSN": dsn,
+            "DJANGO_OPTIONS": json.dumps(options),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    ran = re.search(r"^Ran (\d+) tests", done.stdout, re.M)
+    assert ran, done.stdout
+    failed = re.findall(r"^(?:ERROR|FAIL): (\w+)", done.stdout, re.M)
+    return Run(int(ran[1]), frozenset(failed))
+
+
+@pytest.fixture(scope="module")
+def stock(source: Path, complete_server: str) -> Run:
+    """Django's own backend, plainly blocking."""
+    return run(source, complete_server, "none", STOCK)
+
+
+@pytest.mark.timeout(3 * SECONDS)
+@pytest.mark.parametrize(
+    ("library", "options", "otherwise"),
+    [("gevent", POOL, OTHERWISE | WITH_POOL), ("eventlet", {}, OTHERWISE)],
+)
+def test_djangos_own_tests_end_alike(source, complete_server, stock, library, options, otherwise):
+    green = run(source, complete_server, library, "greenpg.django", **options)
+
+    assert stock.tests > 500
+    assert (green.tests, green.failed) == (stock.tests, stock.failed | otherwise)
