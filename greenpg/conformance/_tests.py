@@ -15,6 +15,7 @@ MODULES: Final = (
     "storm", "startup", "copy", "copy_stopped", "lobject", "pipeline", "streaming",
     "notify", "replication",
     "pool",
+    "pool_outages",
 )  # fmt: skip
 SECONDS: Final = 15.0
 _F = TypeVar("_F", bound=Callable[..., None])

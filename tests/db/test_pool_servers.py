@@ -85,7 +85,7 @@ def test_a_restart_costs_what_is_in_use(ours, spawn, mode):
     until(lambda: len(load.good) > 50, "under load")
 
     ours.halt(mode)
-    current().sleep(1)
+    current().sleep(2)
     ours.resume()
     back = time.monotonic()
 

@@ -1,0 +1,59 @@
+"""A pool on the tested backend, and what tests do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from psycopg2.extensions import make_dsn
+
+from greenpg.pool import ConnectionPool
+
+from ._pool_storm import SESSIONS
+
+if TYPE_CHECKING:
+    from ._context import Context
+
+__all__ = ["ask", "borrow_and_ask", "count", "pool_of", "terminate_all"]
+
+
+@contextmanager
+def pool_of(ctx: Context, dsn: str | None = None, **options: Any) -> Iterator[Any]:
+    """A pool on the tested backend, whose sessions `count` tells apart."""
+    made = ConnectionPool(
+        make_dsn(dsn or ctx.dsn, application_name=f"{ctx.name}_pool"),
+        backend=ctx.backend,
+        **{"min_size": 1, "timeout": 5.0, **options},
+    )
+    try:
+        yield made
+    finally:
+        made.close(0.5)
+
+
+def count(ctx: Context) -> int:
+    """Return how many sessions the pools of this process have on the server."""
+    sessions: int = ctx.server.ask(SESSIONS, f"{ctx.name}_pool")[0][0]
+    return sessions
+
+
+def ask(conn: Any, query: str = "select 1") -> Any:
+    """Return the value of a query."""
+    with conn.cursor() as cur:
+        cur.execute(query)
+        return cur.fetchone()[0]
+
+
+def terminate_all(ctx: Context) -> None:
+    """End the sessions of this process's pools and wait until they are gone."""
+    ctx.server.ask(
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name = %s",
+        f"{ctx.name}_pool",
+    )
+
+
+def borrow_and_ask(pool: Any) -> None:
+    """Borrow a connection and see that it works."""
+    with pool.connection() as conn:
+        assert ask(conn) == 1

@@ -1,0 +1,215 @@
+"""The pool beside servers that end sessions or are away, and networks that fall silent."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+import psycopg2
+
+from greenpg.errors import PoolTimeout
+
+from ._pool_scene import ask, borrow_and_ask, pool_of, terminate_all
+from ._tests import limit, needs, raises
+
+if TYPE_CHECKING:
+    from ._context import Context
+
+SLEEPERS: Final = (
+    "select count(*) from pg_stat_activity where application_name = %s and wait_event = 'PgSleep'"
+)
+TRIES: Final = 5  # for what is quick, unless the machine is busy elsewhere
+
+
+def test_ended_idle_sessions_are_replaced_unseen(ctx: Context) -> None:
+    took: list[float] = []
+    soon = 0.0
+    with pool_of(ctx, min_size=8) as pool:
+        pool.wait()
+        while not took or (took[-1] > soon and len(took) < TRIES):
+            soon = max(0.02, 3 * _connect_and_ask(ctx))
+            ctx.wait_until(lambda: pool.get_stats()["pool_available"] == 8, "all idle")
+            terminate_all(ctx)
+            began = monotonic()
+            with pool.connection() as conn:
+                assert ask(conn) == 1
+            took.append(monotonic() - began)
+            for job in [ctx.spawn(borrow_and_ask, pool) for _ in range(16)]:
+                job.result()
+
+    assert took[-1] <= soon, f"first answers after {took}"
+
+
+def _connect_and_ask(ctx: Context) -> float:
+    """Return how long a new connection takes to answer, the machine being as busy as it is."""
+    began = monotonic()
+    ask(ctx.connect())
+    return monotonic() - began
+
+
+def test_ended_sessions_in_use_cost_one_error_each(ctx: Context) -> None:
+    errors: list[BaseException] = []
+    with pool_of(ctx, min_size=8) as pool:
+        pool.wait()
+
+        def work() -> None:
+            try:
+                with pool.connection() as conn:
+                    ask(conn, "select pg_sleep(20)")
+            except psycopg2.Error as error:
+                errors.append(error)
+            for _ in range(10):
+                borrow_and_ask(pool)
+
+        jobs = [ctx.spawn(work) for _ in range(8)]
+        ctx.wait_until(lambda: ctx.server.ask(SLEEPERS, f"{ctx.name}_pool")[0][0] == 8, "busy")
+        terminate_all(ctx)
+        for job in jobs:
+            job.result()
+
+    assert len(errors) == 8
+    assert all(isinstance(error, psycopg2.OperationalError) for error in errors), errors
+
+
+@limit(30)
+def test_outage_costs_what_is_in_use_and_ends_soon(ctx: Context) -> None:
+    proxy = ctx.proxy()
+    errors: list[BaseException] = []
+    good: list[float] = []
+    with pool_of(ctx, proxy.dsn, min_size=4, max_size=8, timeout=10.0) as pool:
+        pool.wait()
+        over = ctx.backend.event()
+
+        def loop() -> None:
+            while not over.is_set():
+                try:
+                    with pool.connection() as conn:
+                        ask(conn)
+                    good.append(monotonic())
+                except psycopg2.Error as error:
+                    errors.append(error)
+                ctx.backend.sleep(0.001)
+
+        jobs = [ctx.spawn(loop) for _ in range(32)]
+        ctx.wait_until(lambda: len(good) > 100, "under load")
+        proxy.refuse()
+        proxy.cut()
+        ctx.backend.sleep(2)
+        proxy.admit()
+        back = monotonic()
+        made = [(back, proxy.accepted())]
+        while good[-1] < back or monotonic() < back + 1:
+            ctx.backend.sleep(0.005)
+            made.append((monotonic(), proxy.accepted()))
+        first = next(moment for moment in good if moment > back) - back
+        over.set()
+        for job in jobs:
+            job.result()
+
+    assert len(errors) <= 8, errors
+    assert first <= 1.0
+    assert most_within(0.1, made) <= 8, made
+
+
+def most_within(seconds: float, counted: list[tuple[float, int]]) -> int:
+    """Return by how much a count grew at most in so short a time."""
+    return max(
+        later - before
+        for start, before in counted
+        for moment, later in counted
+        if 0 <= moment - start <= seconds
+    )
+
+
+@limit(30)
+def test_silence_ends_each_wait_at_its_own_time(ctx: Context) -> None:
+    proxy = ctx.proxy()
+    took: list[float] = []
+    with pool_of(ctx, proxy.dsn, min_size=0, max_size=2, timeout=0.5) as pool:
+        proxy.stall()
+        while not took or (abs(took[-1] - 0.5) > 0.1 and len(took) < TRIES):
+            began = monotonic()
+            with raises(PoolTimeout):
+                pool.getconn()
+            took.append(monotonic() - began)
+        proxy.flow()
+        with pool.connection(timeout=5) as conn:
+            assert ask(conn) == 1
+
+    assert min(abs(one - 0.5) for one in took) <= 0.1
+
+
+@limit(30)
+def test_hung_rollback_frees_its_caller_and_then_the_slot(ctx: Context) -> None:
+    proxy = ctx.proxy()
+    with pool_of(ctx, proxy.dsn, min_size=1, max_size=1, timeout=5.0) as pool:
+        conn = pool.getconn()
+        ask(conn)
+        proxy.stall(scope="present")
+        began = monotonic()
+        pool.putconn(conn)
+        freed = monotonic() - began
+        with pool.connection() as other:
+            assert ask(other) == 1
+        back = monotonic() - began - freed
+
+    assert freed <= 1.2
+    assert back <= 2.0
+
+
+@needs("kill")
+@limit(30)
+def test_hung_rollback_frees_its_caller_at_his_own_timeout(ctx: Context) -> None:
+    proxy = ctx.proxy()
+    with pool_of(ctx, proxy.dsn, max_size=1) as pool:
+        conn = pool.getconn()
+        ask(conn)
+        proxy.stall(scope="present")
+        with ctx.description.timeout(0.3) as mine:  # type: ignore[misc]
+            began = monotonic()
+
+            with raises(type(mine)):
+                pool.putconn(conn)
+
+        freed = monotonic() - began
+        with pool.connection() as other:
+            assert ask(other) == 1
+        back = monotonic() - began - freed
+
+    assert 0.25 < freed <= 0.5
+    assert back <= 2.0
+
+
+@needs("kill")
+@limit(30)
+def test_interrupted_rollback_is_finished_by_the_pool(ctx: Context) -> None:
+    proxy = ctx.proxy()
+    with pool_of(ctx, proxy.dsn, min_size=1, max_size=1) as pool:
+        conn = pool.getconn()
+        ask(conn)
+        proxy.delay(0.3, scope="present")
+        job = ctx.spawn(pool.putconn, conn)
+        ctx.backend.sleep(0.05)
+        began = monotonic()
+
+        job.kill()
+
+        assert isinstance(job.join().error, ctx.backend.exits)
+        assert monotonic() - began < 0.2
+        with pool.connection() as same:
+            assert same is conn
+
+
+@needs("kill")
+@limit(30)
+def test_kill_is_not_lost_to_a_timeout_during_the_rollback(ctx: Context) -> None:
+    proxy = ctx.proxy()
+    with pool_of(ctx, proxy.dsn) as pool:
+
+        def work() -> None:
+            with ctx.description.timeout(0.3), pool.connection() as conn:  # type: ignore[misc]
+                ask(conn)
+                proxy.stall(scope="present")
+                raise ctx.backend.exits[0]
+
+        assert isinstance(ctx.spawn(work).join().error, ctx.backend.exits)
