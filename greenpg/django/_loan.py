@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import weakref
@@ -50,13 +51,14 @@ class Loan:
     A killed task sends no signal `request_finished`, and its wrapper is garbage in a cycle.
     """
 
-    __slots__ = ("__weakref__", "_give_back", "connection")
+    __slots__ = ("__weakref__", "_give_back", "_process", "connection")
 
     def __init__(
         self, wrapper: Any, connection: Any, give_back: Callable[[Any], object], task: object
     ) -> None:
         self.connection = connection
         self._give_back = give_back
+        self._process = os.getpid()
         if not _ties.announced:
             _ties.announce_end(task)
         _ties.of[wrapper] = _Tie(wrapper, self)
@@ -64,8 +66,12 @@ class Loan:
     def end(self) -> None:
         """Give the connection back; a second time nothing is done."""
         connection, self.connection = self.connection, None
-        if connection is not None:
+        if connection is None:
+            return
+        if self._process == os.getpid():
             self._give_back(connection)
+        else:
+            connection.close()  # the parent process has lent it, and keeps its session
 
 
 class _Tie:

@@ -134,6 +134,40 @@ def test_without_monkey_patching_two_tasks_never_mix_transactions(dsn, library, 
     assert rest == ["first is unharmed"]
 
 
+FORK: Final = """
+from gevent import monkey
+monkey.patch_all()
+import greenpg, os
+greenpg.use("gevent")
+import django; django.setup()
+from django.db import close_old_connections, connection
+
+def session():
+    with connection.cursor() as cur:
+        cur.execute("select pg_backend_pid()")
+        return cur.fetchone()[0]
+
+parents = session()
+child = os.fork()
+if not child:
+    close_old_connections()
+    print("another session:", session() != parents, flush=True)
+    connection.close()
+    connection.close_pool()
+    os._exit(0)
+os.waitpid(child, 0)
+print("the parent's own:", session() == parents)
+connection.close()
+connection.close_pool()
+"""
+
+
+def test_connection_of_the_parent_process_is_left_to_it(dsn):
+    printed = run(dsn, FORK, SETTINGS)
+
+    assert printed == "another session: True\nthe parent's own: True\n"
+
+
 CONNECT: Final = """
 from django.conf import settings
 settings.configure(DATABASES={"default": {"ENGINE": "greenpg.django", "NAME": "app"}})
