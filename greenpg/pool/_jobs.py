@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ._pool import Pool
     from ._slots import Slot
 
-__all__ = ["JOBS", "WAKING", "keep"]
+__all__ = ["JOBS", "WAKING", "fill", "keep"]
 
 log = logging.getLogger("greenpg.pool")
 
@@ -34,10 +34,15 @@ def connect(pool: Pool, slot: Slot) -> None:
         pool.report("connect_failed", slot, error)
         return
     pool.stats.connections += monotonic() - began
+    pool.report("connected", slot, fill(pool, slot, conn, peek))
+
+
+def fill(pool: Pool, slot: Slot, conn: Any, peek: Callable[[int], Any]) -> int:
+    """Put a connection into a slot; returns the key that names it among the lent ones."""
     key = id(conn)
     slot.conn, slot.peek = conn, peek
     slot.ref = weakref.ref(conn, partial(_lost, weakref.ref(pool), key))
-    pool.report("connected", slot, key)
+    return key
 
 
 def _lost(whose: Callable[[], Pool | None], key: int, ref: Any) -> None:

@@ -58,7 +58,7 @@ class Pool:
         timeout: float = 30.0,
         opens_itself: bool = True,
         keeps_stacks: bool = False,
-        must_be_closed: bool = True,
+        warns_of_leaks: bool = True,
         verdicts: tuple[int, int, int] = (CLEAN, SOILED, BROKEN),
         give_up: Callable[[], object] | None = None,
     ) -> None:
@@ -75,7 +75,7 @@ class Pool:
         self._backend: Any = None
         self.opens_itself = opens_itself
         self._keeps_stacks = keeps_stacks
-        self._must_be_closed = must_be_closed
+        self._warns_of_leaks = warns_of_leaks
         self._give_up = give_up
         self._verdicts = verdicts  # what to make of each condition
         self._inherited: frozenset[Slot] = frozenset()
@@ -320,11 +320,9 @@ class Pool:
             self.tell(_nothing)
 
     def _do_lost(self, slot: Slot) -> None:
-        warnings.warn(
-            f"pool {self.name!r}: a connection lent at {holder(slot)} was never given back",
-            ResourceWarning,
-            stacklevel=2,
-        )
+        if self._warns_of_leaks:
+            text = f"a connection lent at {holder(slot)} was never given back"
+            warnings.warn(f"pool {self.name!r}: {text}", ResourceWarning, stacklevel=2)
 
     def _do_warn(self, slot: Slot) -> None:
         seconds = monotonic() - slot.since
@@ -381,7 +379,7 @@ class Pool:
         state.open, state.ended = False, True
         if self._alarm is not None:
             self._alarm.set()
-        if self._must_be_closed:
+        if self._warns_of_leaks:
             warnings.warn(f"pool {self.name!r} was never closed", ResourceWarning, stacklevel=2)
 
 

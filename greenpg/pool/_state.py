@@ -259,6 +259,13 @@ class PoolState:
         self._offer(slot, now)
         self.grow(now)
 
+    def adopt(self, slot: Slot, key: int, now: float) -> None:
+        """Take in a slot that was filled elsewhere, if there is room and nobody waits."""
+        self.open = not self.ended
+        if not self.waiters and len(self.slots) < self.limits.max_size:
+            self.slots.add(slot)
+            self.connected(slot, key, now)
+
     def connect_failed(self, slot: Slot, error: BaseException, now: float) -> None:
         """Note that no connection was made; the next attempt waits a little longer."""
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self.failures, 10))

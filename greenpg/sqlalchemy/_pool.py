@@ -14,9 +14,10 @@ from sqlalchemy.pool import Pool
 from greenpg.backend import current
 from greenpg.errors import PoolTimeout
 from greenpg.pool._holders import load
+from greenpg.pool._jobs import fill
 from greenpg.pool._pool import Pool as Slots
 from greenpg.pool._seam import CLEAN
-from greenpg.pool._slots import Limits
+from greenpg.pool._slots import Limits, Slot
 
 from ._records import Records
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.pool import ConnectionPoolEntry
     from sqlalchemy.pool.base import _ConnectionRecord
-
-    from greenpg.pool._slots import Slot
 
 __all__ = ["GreenQueuePool"]
 
@@ -65,8 +64,9 @@ class GreenQueuePool(Pool):
         self._connected = False
         # one slot until a first connect is over: SQLAlchemy does what is to be done once on an
         # engine under a lock that may be a native one
+        self._records = Records(self)
         self._slots = Slots(
-            Records(self),
+            self._records,
             current,
             Limits(
                 min_size=0,
@@ -78,12 +78,15 @@ class GreenQueuePool(Pool):
             ),
             name=kw.get("logging_name") or "sqlalchemy",
             timeout=timeout,
-            must_be_closed=False,
+            warns_of_leaks=False,
         )
 
     # What SQLAlchemy asks of a pool
 
     def _do_get(self) -> ConnectionPoolEntry:
+        state = self._slots.state
+        if not state.idle and not state.waiters:
+            self._extend()
         try:
             record = cast("_ConnectionRecord", self._slots.lend(None, _borrower())[1])
         except PoolTimeout:
@@ -91,6 +94,12 @@ class GreenQueuePool(Pool):
         if record.dbapi_connection is None:
             self._connect(record)
         return record
+
+    def _extend(self) -> None:
+        """Add a place to be lent, without a connection yet, if there is room for one."""
+        slot, record = Slot(monotonic()), self._records.connect()
+        key = fill(self._slots, slot, record, self._records.peek(record))
+        self._slots.tell(self._slots.state.adopt, slot, key)
 
     def _connect(self, record: _ConnectionRecord) -> None:
         try:

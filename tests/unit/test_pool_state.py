@@ -18,6 +18,7 @@ from greenpg.pool._slots import (
     IDLE,
     LENT,
     Limits,
+    Slot,
     Waiter,
 )
 from greenpg.pool._state import LONGEST_DELAY, PoolState
@@ -212,6 +213,13 @@ class Pool(RuleBasedStateMachine):
     @rule()
     def drain(self):
         self.state.drain(self.now)
+        self.perform()
+
+    @precondition(lambda self: not self.state.ended)
+    @rule()
+    def adopt(self):
+        self.keys += 1
+        self.state.adopt(Slot(self.now), self.keys, self.now)
         self.perform()
 
     @rule()

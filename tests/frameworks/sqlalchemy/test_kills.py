@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from contextlib import ExitStack, closing, suppress
 from importlib import import_module
@@ -13,6 +14,7 @@ from sqlalchemy import exc, text
 from sqlalchemy.orm import Session
 
 from greenpg.backend import current
+from greenpg.conformance._describe import find
 from greenpg.conformance._jobs import Job
 from tests.db.conftest import until
 
@@ -181,6 +183,21 @@ def test_a_killed_connect_leaves_no_hole(make, spawn, proxy):
     job.join()
     proxy.flow()
 
+    with engine.connect() as conn:
+        assert ask(conn) == 1
+
+
+def test_a_connection_collected_in_the_hub_costs_no_slot(engine):
+    lost = [engine.raw_connection(), engine.raw_connection()]
+    lost[0].cursor().execute("select 1")
+    lost.append(lost)
+    in_hub = find(current().name)[1].in_hub
+    assert in_hub is not None
+
+    del lost
+    in_hub(gc.collect)
+
+    until(lambda: engine.pool.checkedout() == 0, "both came back")
     with engine.connect() as conn:
         assert ask(conn) == 1
 

@@ -100,6 +100,14 @@ def test_too_long_a_wait_ends_in_sqlalchemys_timeout(make):
     assert caught.value.code == "3o7r"
 
 
+def test_no_time_to_wait_is_enough_for_what_is_free(make):
+    engine = make(pool_size=2, max_overflow=0, pool_timeout=0)
+
+    for _ in range(2):
+        with engine.connect(), engine.connect(), pytest.raises(exc.TimeoutError):
+            engine.connect()
+
+
 def test_no_limit(make):
     engine = make(pool_size=0)
 
