@@ -167,8 +167,9 @@ def test_a_killed_waiter_leaves_no_hole(engine, spawn):
         until(lambda: engine.pool.waiting() == 5, "five wait")
         for job in jobs:
             job.kill()
+        errors = [job.join().error for job in jobs]
 
-    assert all(isinstance(job.join().error, killed()) for job in jobs)
+    assert all(isinstance(error, killed()) for error in errors)
     with engine.connect() as one, engine.connect() as other:
         assert ask(one) == ask(other) == 1
 

@@ -213,6 +213,7 @@ def test_simultaneous_first_connects(make, spawn):
     assert engine.pool.checkedin() == 4
 
 
+@pytest.mark.green  # the system decides which thread asks next
 def test_waiters_are_served_in_turn(make, spawn):
     engine = make(pool_size=8, max_overflow=0)
     open_connections(engine, 8)
