@@ -6,12 +6,14 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import ProgrammingError
 
 from greenpg.errors import PoolClosed
 
+from ._holders import load
 from ._slots import CHECKING, Waiter
 
 if TYPE_CHECKING:
@@ -34,12 +36,14 @@ def begin(pool: Pool) -> None:
 
 def open_or_refuse(pool: Pool, now: float) -> None:
     """Open the pool for its first borrower, unless it was closed or wants to be opened."""
-    if pool.state.ended:
-        raise PoolClosed(f"pool {pool.name!r} is closed")
+    state = pool.state
+    if state.ended:
+        text = f"pool {pool.name!r} is closed ({load(state, now)})"
+        raise PoolClosed(text) from state.last_error
     if not pool.opens_itself:
         text = f"pool {pool.name!r} is not open yet; call open(), or use it in a with"
         raise PoolClosed(text)
-    pool.state.begin(now)
+    state.begin(now)
 
 
 def until(pool: Pool, holds: Callable[[], bool], timeout: float) -> bool:
@@ -80,7 +84,9 @@ def inspect_all(pool: Pool) -> None:
 def end(pool: Pool, timeout: float) -> None:
     """Close: wait for what is lent, then cancel, then close; waiters get PoolClosed."""
     if not pool.state.ended:
-        pool.tell(pool.state.end, PoolClosed(f"pool {pool.name!r} was closed"))
+        error = PoolClosed(f"pool {pool.name!r} was closed ({load(pool.state, monotonic())})")
+        error.__cause__ = pool.state.last_error
+        pool.tell(pool.state.end, error)
     if not pool.state.slots or not pool.backend.can_wait():
         return
     if not until(pool, pool.state.empty, timeout):

@@ -154,7 +154,7 @@ class Pool:
             waiter = Waiter(backend.event(), now + seconds if kept else inf)
             if not state.queue(waiter, now):
                 fact = f"too many wait already ({load(state, now)})"
-                raise TooManyRequests(f"pool {self.name!r}: {fact}")
+                raise TooManyRequests(f"pool {self.name!r}: {fact}") from state.last_error
         except BaseException:
             self.stats.requests_errors += 1
             raise

@@ -70,7 +70,7 @@ class PoolState:
         if not self.idle or self.waiters:
             return None
         slot = self.idle.pop()
-        slot.stale = self._stale(slot, now)
+        slot.stale = now - slot.since > self.limits.fresh or self.limits.always_check
         slot.phase = LENT
         slot.since = now
         slot.uses += 1

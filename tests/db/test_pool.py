@@ -263,8 +263,9 @@ def test_wait_closes_the_pool_when_there_is_no_server(make):
         pool.wait(0.3)
 
     assert isinstance(caught.value.__cause__, psycopg2.OperationalError)
-    with pytest.raises(PoolClosed):
+    with pytest.raises(PoolClosed, match="0 lent, 0 waiting") as closed:
         pool.getconn()
+    assert closed.value.__cause__ is caught.value.__cause__
 
 
 def test_close_waits_for_what_is_lent(make, spawn):
@@ -314,7 +315,7 @@ def test_waiters_of_a_closed_pool_are_told_at_once(make, spawn):
     job = spawn(pool.close)
 
     for one in waiting:
-        with pytest.raises(PoolClosed):
+        with pytest.raises(PoolClosed, match=r"was closed \(1 lent, 3 waiting.* at test_pool.py:"):
             one.result(1)
     pool.putconn(conn)
     job.result()
