@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from psycopg2 import Error, ProgrammingError
 from psycopg2._psycopg import cursor as c_cursor
+from psycopg2.errors import InvalidCursorName
 from psycopg2.extensions import get_wait_callback
 
 from . import copy
@@ -301,8 +302,14 @@ class NamedCursor(Cursor):
 
     def close(self) -> None:
         """Close the cursor on the server too."""
-        if not self.closed:
+        if self.closed:
+            return
+        try:
             self._run(c_cursor.close, patient=True)  # allowed in a transaction that has failed
+        except InvalidCursorName:
+            if not self.connection._state.doomed:
+                raise
+            self._run(c_cursor.close, patient=True)  # its DECLARE was never sent; sends nothing
 
     def __next__(self) -> Any:
         return self._run(c_cursor.__next__)

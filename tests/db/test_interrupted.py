@@ -234,3 +234,17 @@ def test_killed_task_in_a_with_block_rolls_back(conn, connect, table, gate, spaw
     assert conn.info.transaction_status == ext.TRANSACTION_STATUS_IDLE
     assert one(conn) == 1
     assert stored(connect, table) == []
+
+
+def test_named_cursor_whose_begin_was_interrupted_is_closed_quietly(connect, proxy):
+    conn = connect(proxy.dsn)
+    cur = conn.cursor("never_made")
+    proxy.delay(0.3)
+    with pytest.raises(DeadlineExceeded), conn.deadline(0.05):
+        cur.execute("select 1")
+
+    cur.close()
+
+    assert cur.closed
+    conn.rollback()
+    assert one(conn) == 1
