@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.machinery import BuiltinImporter, PathFinder
 from importlib.util import module_from_spec
+from itertools import chain, islice
 from posix import close, read, write  # a monkey-patch may have replaced those of os
 from types import ModuleType
 from typing import Any, Final
@@ -39,13 +40,16 @@ _MASKS: Final = {
 
 
 class Waiter:
-    """Polls the socket together with a pipe by which another thread can interrupt the wait."""
+    """Polls the socket together with a pipe by which another thread can interrupt the wait.
+
+    The pipe is made and closed by single calls into C, between whose parts no Ctrl-C can land.
+    """
 
     __slots__ = ("_error", "_events", "_fd", "_pipe", "_poll", "_waiting")
 
     def __init__(self) -> None:
         self._poll: Any = None
-        self._pipe = (-1, -1)
+        self._pipe: list[int] = []
         self._fd = -1
         self._events = 0
         self._error: BaseException | None = None
@@ -70,7 +74,7 @@ class Waiter:
 
     def _watch(self, fd: int, events: int) -> None:
         if self._poll is None:
-            self._pipe = os.pipe()
+            self._pipe.extend(chain.from_iterable(islice(iter(os.pipe, None), 1)))
             self._poll = _select.poll()
             self._poll.register(self._pipe[0], _select.POLLIN)
         if self._fd not in (-1, fd):
@@ -87,11 +91,11 @@ class Waiter:
         return -1
 
     def close(self) -> None:
-        pipe, self._pipe = self._pipe, (-1, -1)
+        pipe, self._pipe = self._pipe, []
         self._poll, self._fd = None, -1
-        for fd in pipe:
-            if fd >= 0:
-                close(fd)
+        any(map(close, pipe))
+
+    __del__ = close  # Ctrl-C may have landed where the call of `close` begins
 
 
 def is_writable(fd: int) -> bool:
