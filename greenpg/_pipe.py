@@ -49,6 +49,7 @@ class Pipe:
         self._fd = fd
         self._waiting: deque[Answer] = deque()
         self._answered = False
+        self._torn = False  # Ctrl-C came between libpq's giving an answer and our counting it
         self.sent = 0
 
     def enter(self) -> None:
@@ -128,6 +129,8 @@ class Pipe:
 
     def abandon(self, answer: Answer | None = None) -> Steps:
         """Synchronise, take all answers, and leave pipeline mode; also after a cancel."""
+        if self._torn:
+            raise OperationalError("the pipeline's answers cannot be told apart any more")
         if not self._waiting or not isinstance(self._waiting[-1], _Sync):
             yield from self.sync(answer)
         yield from self.finish()
@@ -141,6 +144,7 @@ class Pipe:
         """Take the answers that have arrived."""
         pgconn, waiting = self._pgconn, self._waiting
         while waiting and not libpq.PQisBusy(pgconn):
+            self._torn = True
             result = libpq.PQgetResult(pgconn)
             if result:
                 self._take(result)
@@ -148,6 +152,7 @@ class Pipe:
                 self._answered = False
                 if not isinstance(waiting[0], _Sync):  # after an error it still has its own
                     waiting.popleft()
+            self._torn = False
 
     def _take(self, result: int) -> None:
         status = libpq.PQresultStatus(result)

@@ -99,6 +99,8 @@ class Rows:
     typecaster comes out of `take`, which then stays where it was.
     """
 
+    _result = 0  # Ctrl-C may come before `__init__`
+
     def __init__(self, result: int, cur: Any) -> None:
         self._clear, self._result = libpq.PQclear, result
         self._cur = cur

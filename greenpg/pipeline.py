@@ -143,14 +143,12 @@ class Pipeline:
             self._turns = Turns(conn._state)
             self._pipe.enter()
         except BaseException:
-            self._leave()
+            self._pipe = None
+            conn._state.barred = conn._state.chores = True  # pipeline mode may have begun
+            conn._state.inside = False
+            leave(conn, conn._state)
             raise
         return self
-
-    def _leave(self) -> None:
-        self._pipe = None
-        self._conn._state.inside = False
-        leave(self._conn, self._conn._state)
 
     def _open(self) -> Pipe:
         if self._pipe is None:
@@ -187,7 +185,9 @@ class Pipeline:
             drive(self._conn, steps, pipe.abandon, self._turns)
         finally:
             if state.pending is not None or self._conn.closed:
-                self._leave()
+                self._pipe = None
+                state.inside = False
+                leave(self._conn, state)
 
     def __exit__(
         self,
@@ -197,12 +197,21 @@ class Pipeline:
     ) -> None:
         if self._pipe is None:
             return
-        if exc is None:
-            self._drive(self._pipe.abandon(self._commit()))
-        else:  # nobody will read what is still to come: cancel it
-            stop(self._conn, None, self._pipe.abandon)
-        if self._pipe is not None:
-            self._leave()
+        pipe, conn = self._pipe, self._conn
+        try:  # here and in no function called: at its entry Ctrl-C would come before the `try`
+            if exc is None:
+                self._drive(pipe.abandon(self._commit()))
+            else:  # nobody will read what is still to come: cancel it
+                stop(conn, None, pipe.abandon)
+        except BaseException as error:
+            if self._pipe is not None:
+                stop(conn, error, pipe.abandon)
+            raise
+        finally:
+            if self._pipe is not None:
+                self._pipe = None
+                conn._state.inside = False
+                leave(conn, conn._state)
         results, self._results = self._results, []  # which refer back to this
         unread = [result.error for result in results if result.error and not result.seen]
         if exc is None and unread:

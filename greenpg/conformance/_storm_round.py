@@ -155,11 +155,18 @@ class Round:
             self._finish_two_phase()
             scene.renew()
             return
-        assert not ConnectionLock(scene.conn).locked(), "the lock is still held"
+        self._judge_lock(run)
         self._agree()
         if operation.settles and len(run.landed) == len(run.strikes) > 0:
             assert scene.settled(), "an interrupt kept it from having its effect"
             scene.rollback()
+
+    def _judge_lock(self, run: Run) -> None:
+        """Fail if the lock is held; one that a signal has kept from release, others take over."""
+        lock = ConnectionLock(self._scene.conn)
+        if lock.locked() and self._may_abandon(run):
+            self._striker.spawn(_pass_through, lock).join(QUIET_SECONDS)
+        assert not lock.locked(), "the lock is still held"
 
     def _lost(self, run: Run) -> bool:
         """Fail if there was no reason to close the connection; False for a good one."""
@@ -261,3 +268,8 @@ class Round:
         )
         complaint = scene.ledger.complaint({row[0] for row in rows})
         assert complaint is None, complaint
+
+
+def _pass_through(lock: ConnectionLock) -> None:
+    with lock:
+        pass

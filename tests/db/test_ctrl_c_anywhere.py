@@ -70,6 +70,11 @@ def block(conn):
         conn.cursor().execute("select 1")
 
 
+def pipeline(conn):
+    with conn.pipeline() as pipe:
+        pipe.execute("select 1")
+
+
 def answer(conn):
     """Use the connection as another task, if it lives."""
     if conn.closed:
@@ -83,7 +88,7 @@ def answer(conn):
 
 
 @pytest.mark.parametrize("nth", range(STEP))
-@pytest.mark.parametrize("operation", [execute, commit, block])
+@pytest.mark.parametrize("operation", [execute, commit, block, pipeline])
 def test_lock_is_free_and_the_connection_right_or_closed(connect, spawn, operation, nth):
     while True:
         conn = connect()
