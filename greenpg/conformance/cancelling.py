@@ -38,8 +38,9 @@ def _connected(ctx: Context) -> Any:
 
 
 def _sleeper(ctx: Context, conn: Any, seconds: float = 10) -> Any:
+    pid = conn.info.backend_pid
     query = ctx.spawn(lambda: conn.cursor().execute("select pg_sleep(%s)", (seconds,)))
-    ctx.busy(conn)
+    ctx.wait_until(lambda: query.ended or ctx.server.is_busy(pid), "the query runs, or is over")
     return query
 
 
