@@ -8,6 +8,7 @@ from typing import Any
 
 import gevent
 from gevent import get_hub, getcurrent
+from gevent._hub_local import get_hub_if_exists
 
 from greenpg import _forks, _repair, _state
 from greenpg.backend import READ, Backend
@@ -134,7 +135,11 @@ def _spawn_runs_at_once() -> None:
 
 @fault
 def _set_wakes_no_other_thread() -> None:
-    around(_backend._Turn, "wake", lambda _, turn: turn._hub.loop._callbacks)
+    def set_it(usual: Any, event: Any) -> None:
+        event._turns = [turn for turn in event._turns if turn[0] is get_hub_if_exists()]
+        usual(event)
+
+    around(_backend.Event, "set", set_it)
 
 
 @fault
