@@ -344,7 +344,7 @@ def test_interrupt_at_any_wait_leaves_nothing(ctx: Context, case: str) -> None:
         ctx.wait_until(lambda: ctx.server.sessions(ctx.name) == sessions, "its session is over", 2)
         landed += strike.landed
 
-    assert landed > 1
+    assert landed  # what is over before it is waited for is no wait
 
 
 def _connecting(dsn: str, backend: Any) -> Iterator[None]:
