@@ -250,7 +250,9 @@ def _put_right(conn: Any, state: State) -> BaseException | None:
             libpq.PQexitPipelineMode(conn.pgconn_ptr)
     stray, state.stray = state.stray, False
     if stray and not (conn.closed or conn.async_) and _transaction_status(conn) == ACTIVE:
-        pending = state.pending = _end_stray_copy(conn, state)
+        pending = state.pending = _past_psycopg2(conn, state, cancel_query)
+    if (pending is not None or state.broken) and _failed_unseen(conn):
+        pending = state.pending = _past_psycopg2(conn, state, _roll_back)
     if state.closing and not conn.closed:
         c_connection.close(conn)
     if conn.closed:
@@ -267,17 +269,35 @@ def _put_right(conn: Any, state: State) -> BaseException | None:
     return pending
 
 
-def _end_stray_copy(conn: Any, state: State) -> BaseException | None:
-    """End the COPY that plain `execute()` has begun, of which psycopg2 lets go half-way."""
+def _past_psycopg2(
+    conn: Any, state: State, begin: Callable[[Any, Shield], object]
+) -> BaseException | None:
+    """Begin what psycopg2 is not to know of, such as the end of a COPY that it has let go of."""
     shield = Shield(state.backend, state.pending, state.cancel_timeout)
     try:
-        cancel_query(conn, shield)
+        begin(conn, shield)
         for fd, events in finish(conn.pgconn_ptr, state.fd):
             if events:
                 shield.wait(partial(state.wait, fd, events))
     except (Unrepaired, Error):
         c_connection.close(conn)
     return shield.verdict
+
+
+def _failed_unseen(conn: Any) -> bool:
+    """Tell whether a failed transaction is open that psycopg2 takes to have ended.
+
+    So it is after a COMMIT that was cancelled before the server had begun with it.
+    """
+    if conn.closed or conn.async_ or conn.autocommit or conn.status != ext.STATUS_READY:
+        return False
+    if not libpq.has("PQsendQueryParams"):
+        return False
+    return bool(_transaction_status(conn) == ext.TRANSACTION_STATUS_INERROR)
+
+
+def _roll_back(conn: Any, shield: Shield) -> None:
+    libpq.PQsendQueryParams(conn.pgconn_ptr, b"ROLLBACK", 0, None, None, None, None, 0)
 
 
 def _await_cancels(conn: Any, state: State, quiet: Event) -> BaseException | None:

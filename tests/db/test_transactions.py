@@ -170,3 +170,21 @@ def test_tasks_that_share_a_connection_share_its_transaction(conn, connect, spaw
 
     assert before == []
     assert stored(connect, table) == [0, 1, 2, 3, 4]
+
+
+def test_failed_transaction_that_psycopg2_takes_to_have_ended_is_rolled_back(db, conn):
+    """As after a COMMIT that was cancelled before the server had begun with it."""
+    conn.autocommit = True
+    cur = conn.cursor()
+    cur.execute("begin")
+    with pytest.raises(db.errors.DivisionByZero):
+        cur.execute("select 1/0")
+    conn.autocommit = False
+    before = conn.status, conn.info.transaction_status
+
+    with pytest.raises(db.errors.InFailedSqlTransaction):
+        conn.set_client_encoding("LATIN1")
+
+    assert before == (ext.STATUS_READY, ext.TRANSACTION_STATUS_INERROR)
+    cur.execute("select 42")
+    assert cur.fetchone() == (42,)
