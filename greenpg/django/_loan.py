@@ -16,22 +16,33 @@ log: Final = logging.getLogger("greenpg.django")
 
 
 class _Ties(threading.local):
-    """What ends with a task: of this one, a tie for each wrapper that has a connection."""
+    """What ends with a task: of this one, a tie for each wrapper that has a connection.
+
+    Tasks share local storage where nobody has monkey-patched.
+    """
 
     def __init__(self) -> None:
         self.of: weakref.WeakKeyDictionary[Any, _Tie] = weakref.WeakKeyDictionary()
-        self.announced = False
+        self.announced: set[int] = set()  # hashes of tasks, so that these can be freed
 
     def announce_end(self, task: object) -> None:
-        """Have the task's library cut the ties, where it tells of a task's end.
+        """Have the task's library cut the task's ties, where it tells of a task's end.
 
         Local storage alone would do so later: with the task, which others may keep.
         """
-        self.announced = True
         link = getattr(task, "rawlink", None) or getattr(task, "link", None)
-        if link is not None:
-            ties = self.of
-            link(lambda _: ties.clear())
+        number = hash(task)
+        if link is not None and number not in self.announced:
+            self.announced.add(number)
+            of, announced = self.of, self.announced
+            link(lambda _: _cut(of, announced, number))
+
+
+def _cut(ties: weakref.WeakKeyDictionary[Any, _Tie], announced: set[int], number: int) -> None:
+    announced.discard(number)  # a later task may have the same hash
+    for wrapper, tie in list(ties.items()):
+        if tie.task == number:
+            ties.pop(wrapper, None)
 
 
 _ties: Final = _Ties()
@@ -59,9 +70,8 @@ class Loan:
         self.connection = connection
         self._give_back = give_back
         self._process = os.getpid()
-        if not _ties.announced:
-            _ties.announce_end(task)
-        _ties.of[wrapper] = _Tie(wrapper, self)
+        _ties.announce_end(task)
+        _ties.of[wrapper] = _Tie(wrapper, self, hash(task))
 
     def end(self) -> None:
         """Give the connection back; a second time nothing is done."""
@@ -77,11 +87,12 @@ class Loan:
 class _Tie:
     """Ends a loan together with the task or the wrapper that has it."""
 
-    __slots__ = ("_loan", "_wrapper")
+    __slots__ = ("_loan", "_wrapper", "task")
 
-    def __init__(self, wrapper: Any, loan: Loan) -> None:
+    def __init__(self, wrapper: Any, loan: Loan, task: int) -> None:
         self._wrapper = weakref.ref(wrapper)
         self._loan = loan
+        self.task = task
 
     def __del__(self) -> None:
         loan, wrapper = self._loan, self._wrapper()
@@ -91,6 +102,8 @@ class _Tie:
             if wrapper.allow_thread_sharing:
                 return  # another thread's by now, who closes it
             wrapper.connection = None
+            if wrapper.in_atomic_block:  # a generator's, say: the rest may not be committed alone
+                wrapper.closed_in_transaction = wrapper.needs_rollback = True
         try:
             loan.end()
         except Exception:

@@ -18,20 +18,26 @@ _pools: Final[dict[tuple[str, Hashable], ConnectionPool]] = {}
 
 
 def pool_of(wrapper: Any) -> ConnectionPool:
-    """Return the pool for a wrapper's alias and settings, made on first use."""
+    """Return the pool for a wrapper's alias and settings, made on first use.
+
+    Pools of the alias's former settings end, lest they connect for ever with an old password.
+    """
     decisive = [wrapper.settings_dict.get(name) for name in DECISIVE]
     key = (wrapper.alias, repr((decisive, wrapper.timezone_name)))
     pool = _pools.get(key)
-    return _pools.setdefault(key, _made(wrapper)) if pool is None else pool
+    if pool is None:
+        pool = _pools.setdefault(key, _made(wrapper))
+        close_all(wrapper.alias, patient=False, spared=key)
+    return pool
 
 
-def close_all(alias: str, *, patient: bool) -> None:
-    """Close an alias's pools, so that the next use makes new ones.
+def close_all(alias: str, *, patient: bool, spared: object = None) -> None:
+    """Close an alias's pools but that of the key `spared`; the next use makes new ones.
 
     A patient close waits up to 5 seconds for what is lent and then closes that too; else it
     is closed when it comes back.
     """
-    for key in [key for key in _pools if key[0] == alias]:
+    for key in [key for key in list(_pools) if key[0] == alias and key != spared]:
         pool = _pools.pop(key, None)
         if pool is None:
             continue

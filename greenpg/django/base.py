@@ -142,6 +142,17 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
 
     # Tasks and their interrupts
 
+    @async_unsafe  # type: ignore[untyped-decorator]  # Django has no types
+    def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
+        """Connect for no more than what connecting sets anyway.
+
+        A block that an interrupt ends, and whose connection is lost, ends so without waiting.
+        """
+        usual = autocommit == self.settings_dict["AUTOCOMMIT"]
+        if self.connection is None and not self.in_atomic_block and usual:
+            return
+        super().set_autocommit(autocommit, *args, **kwargs)
+
     def _set_autocommit(self, autocommit: bool) -> None:
         self.rollback_exc = None  # its traceback keeps the task, and eventlet then its locals
         super()._set_autocommit(autocommit)

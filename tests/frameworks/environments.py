@@ -18,10 +18,10 @@ TELL: Final = "import sys; print(*sys.version_info[:2], sep='.')"
 
 
 def interpreter(oldest: tuple[int, int]) -> str | None:
-    """The newest Python that is at least so new: this one, on the PATH or one of pyenv's."""
+    """The oldest Python that is at least so new: this one, on the PATH or one of pyenv's."""
     found = {version: path for path in _candidates() if (version := _version(path))}
     fitting = [version for version in found if version >= oldest]
-    return found[max(fitting)] if fitting else None
+    return found[min(fitting)] if fitting else None
 
 
 def _candidates() -> Iterator[str]:
@@ -43,15 +43,16 @@ def _version(path: str) -> tuple[int, ...] | None:
 
 
 def environment(home: Path, python: str, *requirements: str) -> str:
-    """The Python of an environment with greenpg and the requirements, made in `home` if absent."""
+    """The Python of an environment with greenpg and the requirements, made in `home` if need be."""
     ours = home / "bin" / "python"
     made = home / "made"
-    if not made.exists():
+    wanted = "\n".join([python, *TOOLS, *requirements])
+    if not made.exists() or made.read_text() != wanted:
         shutil.rmtree(home, ignore_errors=True)
         _run(python, "-m", "venv", str(home))
         editable = f"{ROOT}[gevent,eventlet]"
         _run(str(ours), "-m", "pip", "install", "-q", "-e", editable, *TOOLS, *requirements)
-        made.touch()
+        made.write_text(wanted)
     return str(ours)
 
 

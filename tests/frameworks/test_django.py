@@ -134,6 +134,76 @@ def test_without_monkey_patching_two_tasks_never_mix_transactions(dsn, library, 
     assert rest == ["first is unharmed"]
 
 
+LATER: Final = """
+import greenpg, {library}
+greenpg.use("{library}")
+import django; django.setup()
+from django.db import connection, transaction
+
+def first():
+    connection.ensure_connection()
+    connection.close()
+    steps.append("first lives on")
+    while "go on" not in steps:
+        {library}.sleep(0.001)
+
+def second():
+    with transaction.atomic(), connection.cursor() as cur:
+        cur.execute("select pg_current_xact_id()")
+        begun = cur.fetchone()
+        steps.append("go on")
+        task.{join}()
+        {library}.sleep(0)
+        connection.cursor().execute("select 1")
+        cur.execute("select pg_current_xact_id()")
+        print(cur.fetchone() == begun)
+    connection.close()
+
+steps = []
+task = {library}.spawn(first)
+while not steps:
+    {library}.sleep(0.001)
+{library}.spawn(second).{join}()
+connection.close_pool()
+"""
+
+
+@pytest.mark.parametrize(("library", "join"), [("gevent", "join"), ("eventlet", "wait")])
+def test_task_that_ends_leaves_the_transaction_of_another_whole(dsn, library, join):
+    assert run(dsn, LATER.format(library=library, join=join), SETTINGS) == "True\n"
+
+
+LEFT: Final = """
+import greenpg, gevent
+greenpg.use("gevent")
+import django; django.setup()
+from django.db import connection, transaction
+
+def statements():
+    with transaction.atomic():
+        yield connection.cursor().execute("select 1")
+        yield connection.cursor().execute("select 2")
+
+left = statements()
+gevent.spawn(next, left).get()
+gevent.sleep(0)
+try:
+    next(left)
+except Exception as error:
+    print(error)
+connection.ensure_connection()
+print(connection.in_atomic_block)
+connection.close()
+connection.close_pool()
+"""
+
+
+def test_transaction_that_its_task_has_left_open_accepts_no_more(dsn):
+    printed = run(dsn, LEFT, SETTINGS)
+
+    assert printed == "Cannot open a new connection in an atomic block.\nFalse\n"
+
+
 FORK: Final = """
 from gevent import monkey
 monkey.patch_all()

@@ -35,6 +35,11 @@ def timeout_class():
     return import_module(current().name).Timeout
 
 
+def exits():
+    """What a kill raises."""
+    return tuple(current().exits)
+
+
 def spawn(function, *args):
     return Job(current(), function, args)
 
@@ -206,7 +211,7 @@ def test_storm_of_kills_loses_no_money_and_no_connection(observer, seed):
             current().sleep(chance.random() * 0.03)
             job.kill()
         for job in jobs:
-            job.join()
+            assert isinstance(job.join().error, (type(None), *exits())), job.error
 
     observer.until(lambda: all_back(observer), "all connections are back")
     assert Account.objects.aggregate(total=Sum("balance"))["total"] == 200

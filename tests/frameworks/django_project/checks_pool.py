@@ -153,6 +153,14 @@ def test_other_settings_get_another_pool(database):
     assert execute("show application_name") == "another"
 
 
+def test_pool_of_former_settings_keeps_no_session(database):
+    former = connection.pool
+    database["OPTIONS"]["application_name"] = "another"
+    Account.objects.count()
+
+    assert former.get_stats()["pool_min"] == 0  # or it would connect again and again
+
+
 def test_new_time_zone_reaches_new_connections(observer):
     Account.objects.count()
     before = connection.pool
