@@ -57,7 +57,7 @@ def connect(
     out as it is and leaves neither socket nor server session. A tracer that has wrapped
     psycopg2.connect is called, and may return a proxy of the connection.
     """
-    if not hasattr(psycopg2.connect, "__wrapped__"):
+    if _asked.get() or not hasattr(psycopg2.connect, "__wrapped__"):
         return connect_untraced(dsn, connection_factory, cursor_factory, backend=backend, **kwargs)
     given = "" if dsn is None and not kwargs else dsn
     factories = {"connection_factory": connection_factory, "cursor_factory": cursor_factory}

@@ -185,10 +185,10 @@ class Event:
         mine = relay()
         turn: Turn = [mine, getcurrent(), False]
         timer = None
-        if timeout is not None:
-            timer = mine.hub.schedule_call_global(max(timeout, 0), resume, turn)
-        self._turns.append(turn)
         try:
+            if timeout is not None:
+                timer = mine.hub.schedule_call_global(max(timeout, 0), resume, turn)
+            self._turns.append(turn)
             # another thread may have set it before it could see our turn
             while not (turn[2] or self._flag):
                 mine.switch()

@@ -7,6 +7,7 @@ from collections import deque
 from typing import Any, Final, TypeAlias
 
 from eventlet.hubs import get_hub
+from greenlet import getcurrent
 
 from greenpg.threads import pristine
 
@@ -23,27 +24,29 @@ class Relay:
     """The woken tasks of one hub, oldest first.
 
     A task that begins to wait switches to the first of them. One that has run is known by its
-    empty turn, and dropped later: so Ctrl-C between two lines loses nobody's wake-up.
+    empty turn, and dropped later: so Ctrl-C between two lines loses nobody's wake-up. One that
+    was told and waits for something else, as a finalizer does, holds up nobody.
     """
 
-    __slots__ = ("_hops", "_ready", "_scheduled", "hub")
+    __slots__ = ("_hops", "_ready", "_timer", "hub")
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub
         self._ready: deque[Turn] = deque()
-        self._scheduled = False
+        self._timer: Any = None
         self._hops = 0
 
     def put(self, turn: Turn) -> None:
         """Have a task run soon; called in the hub's thread."""
         self._ready.append(turn)
-        if not self._scheduled:
+        if self._timer is None or self._timer.called:
             self._schedule()
 
     def switch(self) -> None:
         """Leave this task, for the first that was woken or else for the hub."""
         ready = self._ready
-        while ready and ready[0][1] is None:
+        me = getcurrent()
+        while ready and (ready[0][1] is None or (ready[0][2] and ready[0][1] is me)):
             ready.popleft()
         if ready and self._hops < HOPS:
             self._hops += 1
@@ -52,21 +55,22 @@ class Relay:
             self.hub.switch()
 
     def _schedule(self) -> None:
-        self._scheduled = True
-        self.hub.schedule_call_global(0, self._run)
+        self._timer = self.hub.schedule_call_global(0, self._run)
 
     def _run(self) -> None:
-        self._scheduled = False
         self._hops = 0
         ready = self._ready
         try:
             for _ in range(len(ready)):
                 if ready:
-                    resume(ready[0])
+                    turn = ready[0]
+                    resume(turn)
+                    if ready and ready[0] is turn:
+                        ready.popleft()
                 while ready and ready[0][1] is None:
                     ready.popleft()
         finally:
-            if ready and not self._scheduled:
+            if ready and self._timer.called:
                 self._schedule()
 
 

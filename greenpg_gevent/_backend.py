@@ -53,19 +53,21 @@ class Event:
             return True
         hub = get_hub()
         turn = [hub, getcurrent(), False]
-        if timeout is None:
-            watcher = hub.loop.async_()  # a loop that waits for another thread alone must run on
-            watcher.start(_resume, turn)
-        else:
-            watcher = _timer(hub, timeout, _resume, turn)
-        self._turns.append(turn)
+        watcher = None
         try:
+            if timeout is None:
+                watcher = hub.loop.async_()  # a loop that waits for another thread must run on
+                watcher.start(_resume, turn)
+            else:
+                watcher = _timer(hub, timeout, _resume, turn)
+            self._turns.append(turn)
             # another thread may have set it before it could see our turn
             while not (turn[2] or self._flag):
                 hub.switch()
         finally:
-            watcher.close()
             turn[1] = None
+            if watcher is not None:
+                watcher.close()
             if not self._flag:
                 self._leave(turn)
         return self._flag

@@ -10,7 +10,7 @@ from psycopg2 import InterfaceError
 from psycopg2 import extensions as ext
 from psycopg2.errors import QueryCanceled
 
-from greenpg.errors import InFailedSqlTransaction
+from greenpg.errors import DeadlineExceeded, InFailedSqlTransaction
 from greenpg.sync import ConnectionLock
 
 from . import _storm_ops, _storm_streams  # noqa: F401  they fill the table
@@ -217,7 +217,7 @@ class Round:
         inside = scene.transaction in OPEN
         if not inside:
             scene.ended()
-        elif run.error is not None and type(run.error) is not QueryCanceled:
+        elif run.error is not None and not _was_cancelled(run.error):
             vague = operation.lax or any(strike.kind == "deadline" for strike in run.strikes)
             vague = vague or "hub" not in self._striker.capabilities
             scene.doomed = None if vague or operation.elsewhere else True
@@ -268,6 +268,11 @@ class Round:
         )
         complaint = scene.ledger.complaint({row[0] for row in rows})
         assert complaint is None, complaint
+
+
+def _was_cancelled(error: BaseException) -> bool:
+    """Tell whether it is the error of `cancel()`: the transaction has failed, but is not barred."""
+    return isinstance(error, QueryCanceled) and not isinstance(error, DeadlineExceeded)
 
 
 def _pass_through(lock: ConnectionLock) -> None:

@@ -84,9 +84,9 @@ class Sessions:
         if not known & {*ELSEWHERE} and not os.environ.keys() & {"PGCONNECT_TIMEOUT", "PGSERVICE"}:
             kwargs["connect_timeout"] = CONNECT_SECONDS  # a silent server must not keep the slot
         conn = connect(dsn, backend=self._backend(), **kwargs)
-        return (
-            conn if issubclass(type(conn), c_connection) else conn.__wrapped__
-        )  # a tracer's proxy
+        while not issubclass(type(conn), c_connection):
+            conn = conn.__wrapped__  # a tracer's proxy
+        return conn
 
     def _run_hook(self, hook: Hook | None, conn: Any, name: str) -> None:
         if hook is None:

@@ -61,6 +61,6 @@ def give_back_after(error: BaseException, pool: Pool, slot: Slot, conn: Any) -> 
         fatal = isinstance(error, pool.fatal)
         pool.take_back(slot, conn, BROKEN if fatal else pool.condition(conn))
     except BaseException as later:
-        exits = pool.backend.exits
+        exits = (*pool.backend.exits, KeyboardInterrupt, SystemExit)
         if not isinstance(error, exits) or isinstance(later, exits):
             raise

@@ -23,6 +23,7 @@ from greenpg.threads import pristine
 from . import _jobs, _life
 from ._holders import holder, load
 from ._lease import give_back_after
+from ._marks import mark, no_thread
 from ._seam import BROKEN, CLEAN, SOILED, Driver
 from ._slots import Limits, Slot, Waiter
 from ._state import PoolState
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Pool"]
 
 CLEANING_SECONDS: Final = 1.0  # how long the giver of a connection waits for its rollback
+TOLD: Final = ("warn", "give_up")  # by tasks of their own: a log's handler may wait
 IN_HUB: Final = "no connection is at hand, and in the event loop's own greenlet nothing may wait"
 INSIDE: Final = "the pool is inside another operation (called by a finalizer or a signal handler)"
 log = logging.getLogger("greenpg.pool")
@@ -87,7 +89,7 @@ class Pool:
         self._owner = 0
         self._mail: deque[tuple[int, Any]] = deque()  # connections lost by their holders
         self._keeping = _thread.allocate_lock()  # held by the task that keeps time
-        self._keeper = 0  # the thread of that task
+        self._keeper: Any = no_thread  # a reference to the mark of that task's thread
         self._alarm: Any = None
 
     @property
@@ -150,7 +152,7 @@ class Pool:
             if not state.open:
                 _life.open_or_refuse(self, now)
             # the keeper of time watches over those of its own thread
-            kept = self._keeper == self._owner
+            kept = self._keeper() is mark()
             waiter = Waiter(backend.event(), now + seconds if kept else inf)
             if not state.queue(waiter, now):
                 fact = f"too many wait already ({load(state, now)})"
@@ -166,7 +168,7 @@ class Pool:
         if not self.backend.can_wait():
             self.tell(self.state.give_back, slot)
             raise ProgrammingError(IN_HUB)
-        waiter = Waiter(self.backend.event(), deadline if self._keeper == _ident() else inf)
+        waiter = Waiter(self.backend.event(), deadline if self._keeper() is mark() else inf)
         self.tell(self.state.suspect, slot, [] if slot.stale else self._spoken(), waiter)
         return waiter
 
@@ -216,10 +218,10 @@ class Pool:
         condition = self._verdicts[condition]
         state = self.state
         now = monotonic()
+        done: Event | None = None
         me = _ident()
         if self._owner == me:
             raise ProgrammingError(INSIDE)
-        done: Event | None = None
         with self._lock:
             self._owner = me
             try:
@@ -261,9 +263,8 @@ class Pool:
 
     def _refuse(self, slot: Slot) -> None:
         if slot not in self._inherited:  # a fork's copy of a task knows no better
-            raise ValueError(
-                f"the connection was not lent by pool {self.name!r}, or is back already"
-            )
+            fact = f"the connection was not lent by pool {self.name!r}, or is back already"
+            raise ValueError(fact)
 
     # Performing
 
@@ -311,6 +312,8 @@ class Pool:
                 return
             if name == "serve" or name in _jobs.WAKING:
                 thing.event.set()
+            elif name in TOLD:
+                self.backend.spawn(getattr(self, f"_do_{name}"), thing)
             elif name in _jobs.JOBS:
                 self.backend.spawn(_jobs.JOBS[name], self, thing)
                 self.keep_time()
@@ -321,12 +324,12 @@ class Pool:
 
     def _do_lost(self, slot: Slot) -> None:
         if self._warns_of_leaks:
-            text = f"a connection lent at {holder(slot)} was never given back"
-            warnings.warn(f"pool {self.name!r}: {text}", ResourceWarning, stacklevel=2)
+            text = f"pool {self.name!r}: a connection lent at {holder(slot)} was never given back"
+            warnings.warn(text, ResourceWarning, stacklevel=2)
 
     def _do_warn(self, slot: Slot) -> None:
-        seconds = monotonic() - slot.since
-        log.warning("pool %r: held for %.1f s: %s", self.name, seconds, holder(slot))
+        held = monotonic() - slot.since
+        log.warning("pool %r: held for %.1f s: %s", self.name, held, holder(slot))
 
     def _do_give_up(self, _: None) -> None:
         log.error("pool %r: reconnecting failed for too long", self.name)
@@ -342,6 +345,8 @@ class Pool:
 
     def keep_time(self) -> None:
         """Have a task call `tick`, unless one does or there is no more to come."""
+        if self._keeper is not no_thread and self._keeper() is None:  # its thread has ended
+            self._keeper, self._alarm, self._keeping = no_thread, None, _thread.allocate_lock()
         if self.state.alive() and self._keeping.acquire(False):
             try:
                 self.backend.spawn(_jobs.keep, weakref.ref(self), self._keeping)
@@ -351,7 +356,7 @@ class Pool:
 
     def tick(self) -> tuple[Event, float] | None:
         """Do what is due; return what to wait for and how long, None when there is no more."""
-        self._keeper = _ident()
+        self._keeper = weakref.ref(mark())
         alarm = self._alarm = self.backend.event()
         due = self.tell(self._tick)
         return None if due is None else (alarm, min(due, self.state.limits.rest()))

@@ -28,6 +28,7 @@ CLEANING: Final = "cleaning"
 CLOSING: Final = "closing"
 GONE: Final = "gone"
 LONGEST_REST: Final = 10.0
+SHORTEST_REST: Final = 0.05  # limits of zero are no reason to spin
 
 
 def _silent(_: int) -> tuple[()]:
@@ -113,7 +114,8 @@ class Limits:
 
     def rest(self) -> float:
         """Return how long whoever keeps time may sleep, lest new limits come too late."""
-        return min(LONGEST_REST, self.max_idle / 2, self.max_lifetime / 4, self.warn_held / 2)
+        wanted = min(LONGEST_REST, self.max_idle / 2, self.max_lifetime / 4, self.warn_held / 2)
+        return max(wanted, SHORTEST_REST)
 
     def resize(self, min_size: int, max_size: int) -> None:
         """Take new sizes, if they make sense."""
