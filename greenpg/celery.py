@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from celery import current_task
 from celery.signals import task_postrun
@@ -28,7 +29,7 @@ class TaskConnection:
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
-        self._lent: dict[str, Any] = {}
+        self._lent: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # by execution
         task_postrun.connect(self._give_back, weak=False)
 
     def __call__(self, timeout: float | None = None) -> Any:
@@ -36,17 +37,29 @@ class TaskConnection:
 
         ProgrammingError outside a task.
         """
-        task = current_task.request.id if current_task else None
-        if task is None:
+        request = _execution(current_task) if current_task else None
+        if request is None:
             raise ProgrammingError("no Celery task runs here; use pool.connection() instead")
-        if task not in self._lent:
-            self._lent[task] = self._pool.getconn(timeout)
-        return self._lent[task]
+        if request not in self._lent:
+            self._lent[request] = self._pool.getconn(timeout)
+        return self._lent[request]
 
-    def _give_back(self, task_id: str, sender: Any = None, **_: object) -> None:
-        conn = self._lent.pop(task_id, None)
+    def _give_back(self, sender: Any = None, **_: object) -> None:
+        conn = self._lent.pop(_execution(sender), None)
         if conn is None:
             return
         if conn.status != STATUS_READY and not conn.closed:
             log.warning("task %s ended in a transaction, which is rolled back", sender.name)
         self._pool.putconn(conn)
+
+
+def _execution(task: Any) -> Any:
+    """Return the request with which the worker began what runs here, None outside a task.
+
+    Its id would not do: a broker may deliver a task again while it runs. Nor would the task's
+    current request: a task's `__call__` pushes a copy of it.
+    """
+    task_id = task.request.id
+    if task_id is None:
+        return None
+    return next(request for request in task.request_stack.stack if request.id == task_id)

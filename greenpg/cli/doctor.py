@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
-import psycopg2
-from psycopg2.extensions import parse_dsn
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -20,7 +18,7 @@ from rich.table import Table
 from greenpg.conformance._describe import installed
 from greenpg.doctor import Row, examine
 from greenpg.doctor._examine import LIMIT
-from greenpg.doctor._row import is_green
+from greenpg.doctor._row import NOT_A_DSN, is_dsn, is_green
 from greenpg.embedded import server_dsn
 
 WIDTH: Final = 120
@@ -31,7 +29,6 @@ SIGNS: Final = {
     "note": "[yellow]note[/]",
     "bad": "[bold red]BAD[/]",
 }
-NOT_A_DSN: Final = "DSN is neither 'key=value ...' nor 'postgresql://...' as libpq reads them"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -72,10 +69,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _dsn(text: str) -> str:
-    try:
-        parse_dsn(text)
-    except psycopg2.ProgrammingError:  # libpq's text would quote a part, maybe the password
-        raise argparse.ArgumentTypeError(NOT_A_DSN) from None
+    if not is_dsn(text):  # libpq's text would quote a part, maybe the password
+        raise argparse.ArgumentTypeError(NOT_A_DSN)
     return text
 
 

@@ -19,7 +19,7 @@ from greenpg.conformance._describe import find, installed
 from greenpg.errors import BackendError
 
 from ._libraries import libraries
-from ._row import Row, Secrets
+from ._row import NOT_A_DSN, Row, Secrets, is_dsn, unquoted
 
 __all__ = ["LIMIT", "examine"]
 
@@ -47,7 +47,10 @@ def examine(
     hide = Secrets(dsn).hide
     yield from map(hide, libraries())
     reachable = False
-    if dsn is None:
+    if dsn is not None and not is_dsn(dsn):
+        yield Row("server", "PostgreSQL", "bad", NOT_A_DSN, "mend the connection string")
+        dsn = None
+    elif dsn is None:
         yield Row("server", "PostgreSQL", "note", "not looked at", "give a connection string")
     else:
         rows = list(map(hide, _part("server", limit, dsn=dsn, environ=_environment())))
@@ -132,7 +135,7 @@ def _broken_off(section: str, limit: float, said: IO[bytes]) -> Row:
         fact = f"not over in {limit:g} s; it is in {file}, line {line}"
         return Row(section, "end", "bad", fact, "see what waits there; --limit gives it longer")
     last = text.rpartition("\n")[2]
-    fact = f"the process ended: {last or 'without a word'}"
+    fact = f"the process ended: {unquoted(last) or 'without a word'}"
     return Row(section, "end", "bad", fact, "see whether the library can be imported at all")
 
 

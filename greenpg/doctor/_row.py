@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Final, Literal, TypeAlias
@@ -11,11 +12,16 @@ from urllib.parse import quote
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import parse_dsn
 
-__all__ = ["Row", "Secrets", "State", "is_green"]
+__all__ = ["NOT_A_DSN", "Row", "Secrets", "State", "is_dsn", "is_green", "unquoted"]
 
 State: TypeAlias = Literal["good", "fact", "note", "bad"]
 SECRET: Final = ("password", "sslpassword", "scram_client_key", "oauth_client_secret")
 HIDDEN: Final = "***"
+NOT_A_DSN: Final = "DSN is neither 'key=value ...' nor 'postgresql://...' as libpq reads them"
+QUOTES_A_DSN: Final = re.compile(  # fe-connect.c, and psycopg2's prefix
+    "invalid dsn|connection info(rmation)? string|connection (option|string)|percent-encoded"
+    "|forbidden value %00|in URI|URI query parameter|invalid URI"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,23 @@ class Row:
 def is_green(rows: list[Row]) -> bool:
     """Tell whether no row is bad."""
     return all(row.state != "bad" for row in rows)
+
+
+def is_dsn(text: str) -> bool:
+    """Tell whether libpq can read a connection string."""
+    try:
+        parse_dsn(text)
+    except ProgrammingError:
+        return False
+    return True
+
+
+def unquoted(error: str) -> str:
+    """Return "type: text" of an error; its type only, if the text may quote a malformed DSN.
+
+    Nobody can tell where the password is in such a string.
+    """
+    return error.partition(":")[0] if QUOTES_A_DSN.search(error) else error
 
 
 class Secrets:

@@ -25,7 +25,7 @@ from greenpg.patch import patcher
 
 from ._live import Live
 from ._process import here, is_testable, ticking_backend
-from ._row import Row
+from ._row import Row, unquoted
 from ._server import server
 
 __all__ = ["main"]
@@ -87,7 +87,7 @@ def _program(orders: Orders) -> Iterator[Row]:
     try:
         import_module(name)
     except BaseException as err:  # whatever its import does, the rest is worth a look
-        fact = f"{type(err).__name__}: {err}"
+        fact = unquoted(f"{type(err).__name__}: {err}")
         yield Row("program", "import", "bad", fact, f"python -c 'import {name}' must work")
     else:
         yield Row("program", "import", "good", name)

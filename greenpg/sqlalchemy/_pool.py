@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from math import inf
 from sys import _getframe, maxsize
 from time import monotonic
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from sqlalchemy import exc
 from sqlalchemy.pool import Pool
 
+from greenpg import Error
 from greenpg.backend import current
 from greenpg.errors import PoolTimeout
 from greenpg.pool._holders import load
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["GreenQueuePool"]
 
 TIMED_OUT: Final = "3o7r"  # SQLAlchemy's page about this error
+UNCONNECTED: Final = ": the first connect is not over"
 PINGED_AFTER: Final = 1.0
 OURS: Final = ("sqlalchemy.", "greenpg.sqlalchemy.")
 
@@ -62,6 +65,7 @@ class GreenQueuePool(Pool):
         self._max_overflow = max_overflow if pool_size else -1
         self._timeout = timeout
         self._connected = False
+        self._failure: Error | None = None  # of the last connect
         # one slot until a first connect is over: SQLAlchemy does what is to be done once on an
         # engine under a lock that may be a native one
         self._records = Records(self)
@@ -90,7 +94,7 @@ class GreenQueuePool(Pool):
         try:
             record = cast("_ConnectionRecord", self._slots.lend(None, _borrower())[1])
         except PoolTimeout:
-            raise exc.TimeoutError(self._complaint(), code=TIMED_OUT) from None
+            raise exc.TimeoutError(self._complaint(), code=TIMED_OUT) from self._failure
         if record.dbapi_connection is None:
             self._connect(record)
         return record
@@ -104,15 +108,18 @@ class GreenQueuePool(Pool):
     def _connect(self, record: _ConnectionRecord) -> None:
         try:
             record.get_connection()
-        except BaseException:
+        except BaseException as err:
             try:
+                if isinstance(err, Error):
+                    self._failure = copy(err)  # without the traceback, which refers to the record
                 record.close()
             finally:
                 self._do_return_conn(record)
             raise
+        self._failure = None
         if not self._connected:
-            self._connected = True
             self._slots.tell(self._slots.state.resize, 0, self._limit())
+            self._connected = True
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         slot = self._slots.state.lent.get(id(record))
@@ -137,9 +144,20 @@ class GreenQueuePool(Pool):
 
     def dispose(self) -> None:
         """Close the idle connections; those in use are closed when they come back."""
-        for slot in self._slots.tell(self._slots.state.clear):
-            self._let_go(slot, slot.empty())
+        self._close(list(self._slots.tell(self._slots.state.clear)))
         self.logger.info("Pool disposed. %s", self.status())
+
+    def _close(self, slots: list[Slot]) -> None:
+        """Close all of them, also when an exit comes meanwhile; the first is raised at the end."""
+        first: BaseException | None = None
+        while slots:
+            try:
+                slot = slots.pop()
+                self._let_go(slot, slot.empty())
+            except BaseException as err:  # noqa: PERF203
+                first = first or err
+        if first is not None:
+            raise first
 
     def recreate(self) -> GreenQueuePool:
         """Return a pool with the same parameters and events, and no connections."""
@@ -196,10 +214,12 @@ class GreenQueuePool(Pool):
         return maxsize if self._max_overflow < 0 else self._size + self._max_overflow
 
     def _complaint(self) -> str:
+        cause = f" limit of size {self._size} overflow {self._max_overflow} reached"
+        if not self._connected:
+            cause = UNCONNECTED
         return (
-            f"{type(self).__name__} limit of size {self._size} overflow {self._max_overflow} "
-            f"reached, connection timed out, timeout {self._timeout:.2f} "
-            f"({load(self._slots.state, monotonic())})"
+            f"{type(self).__name__}{cause}, connection timed out, "
+            f"timeout {self._timeout:.2f} ({load(self._slots.state, monotonic())})"
         )
 
 

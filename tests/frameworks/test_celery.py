@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any, Final
 
 import pytest
+from celery import Celery, Task
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 
 from greenpg import ConnectionPool, ProgrammingError
@@ -19,6 +22,13 @@ SIZE: Final = 4  # connections of the worker's pool
 TASKS: Final = 30
 
 pytestmark = pytest.mark.timeout(90)
+
+
+class Calling(Task):  # type: ignore[misc]  # Celery is not typed
+    """Celery pushes a second request for a task whose class has a `__call__`."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return super().__call__(*args, **options)
 
 
 @pytest.fixture(scope="module", params=["gevent", "eventlet"])
@@ -38,7 +48,7 @@ def shared(backend: str, dsn: str, tmp_path_factory: pytest.TempPathFactory) -> 
 def worker(shared: Worker) -> Iterator[Worker]:
     """The backend's worker; a test may not leave a query or a loan behind in it."""
     yield shared
-    assert shared.watch.busy() == 0
+    until(lambda: shared.watch.busy() == 0, "no query runs")
     until(lambda: shared.lent() == 0, "all connections are back")
     assert sum(shared.watch.sessions().values()) <= SIZE
 
@@ -90,6 +100,26 @@ def test_task_connection_is_refused_outside_a_task():
 
     with pytest.raises(ProgrammingError, match="no Celery task runs here"):
         db()
+
+
+@pytest.mark.parametrize("base", [Task, Calling])
+def test_task_delivered_twice_has_two_connections(dsn, base):
+    both = Barrier(2, timeout=20)
+    with ConnectionPool(dsn, min_size=0, max_size=2, backend="threads") as pool:
+        db = TaskConnection(pool)
+
+        @Celery("twice").task(base=base)
+        def session():
+            found = db().info.backend_pid
+            both.wait()
+            return found, db().info.backend_pid
+
+        with ThreadPoolExecutor(2) as threads:
+            runs = [threads.submit(session.apply, task_id="same") for _ in range(2)]
+            (one, again), (other, _) = [run.result().get() for run in runs]
+
+        assert one == again != other
+        until(lambda: pool.get_stats()["pool_available"] == 2, "both are back")
 
 
 def test_deadline_ends_a_task_and_its_query(worker):

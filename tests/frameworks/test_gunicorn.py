@@ -62,10 +62,7 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
     ids=["flask", "flask_patched_late", "django"],
 )
 def test_150_requests_per_worker_share_20_connections_fairly(serve, say, application, variables):
-    """Fair: fewer later requests are served before one than the pool has connections.
-
-    The waits lie close together, too: their p99 is less than twice their median.
-    """
+    """Fair: fewer later requests are served before one than the pool has connections."""
     gunicorn = serve(application, **variables)
     load = Load(gunicorn.port)
 
@@ -73,7 +70,6 @@ def test_150_requests_per_worker_share_20_connections_fairly(serve, say, applica
 
     for waits in load.waits():
         say(described("waits for a connection", waits))
-        assert percentile(waits, 99) < 2 * percentile(waits, 50)
     for pid, replies in load.slow.items():
         assert {(reply.status, reply.data["pid"]) for reply in replies} == {(200, pid)}
         assert overtakings(replies) < SIZE

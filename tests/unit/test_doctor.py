@@ -4,9 +4,11 @@ from rich.console import Console
 from greenpg.cli import main
 from greenpg.cli.doctor import _table, _verdict
 from greenpg.doctor import Row, here
+from greenpg.doctor._examine import _part
 from greenpg.doctor._row import Secrets, is_green
 
 SECRET, QUOTED = "hunt@er2", "hunt%40er2"
+MALFORMED = ("host=x password=hunter secret_ter2", "postgresql://joe:hun%ter2@nowhere.invalid/db")
 
 
 def shown(renderable, width):
@@ -76,6 +78,33 @@ def test_wrong_words_are_refused_without_quoting_a_password(words, capsys):
     assert end.value.code == 2
     assert "usage: greenpg doctor" in said.err
     assert not any(text in said.out + said.err for text in (SECRET, QUOTED))
+
+
+@pytest.mark.parametrize("given", MALFORMED)
+def test_malformed_dsn_of_the_environment_is_not_quoted(given, monkeypatch, capsys):
+    monkeypatch.setenv("GREENPG_DSN", given)
+
+    assert main(["doctor", "--backend", "threads", "--json"]) == 1
+
+    said = capsys.readouterr().out
+    assert "DSN is neither" in said
+    assert "ter2" not in said
+
+
+@pytest.mark.parametrize("given", MALFORMED)
+@pytest.mark.parametrize("end", ["import", "end"])
+def test_program_with_a_malformed_dsn_is_not_quoted(given, end, tmp_path, monkeypatch):
+    prelude = f"import psycopg2; psycopg2.connect({given!r})"
+    (tmp_path / "broken_program.py").write_text(prelude)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    first = prelude if end == "end" else ""
+
+    rows = [*_part("program", 20, first, app="broken_program", dsn=None, reachable=False)]
+
+    found = next(row for row in rows if row.name == end)
+    assert found.state == "bad"
+    assert "Error" in found.fact
+    assert not any("ter2" in row.fact + row.remedy for row in rows)
 
 
 def test_rows_of_this_process_are_those_of_a_process_that_nobody_patched():

@@ -146,7 +146,7 @@ def test_a_kill_in_the_rollback_of_close_costs_no_slot(make, spawn, proxy):
     def leave():
         with engine.connect() as conn:
             ask(conn)
-            proxy.delay(0.5)
+            proxy.stall()
             leaving.append(True)
 
     job = spawn(leave)
@@ -186,6 +186,39 @@ def test_a_killed_connect_leaves_no_hole(make, spawn, proxy):
 
     with engine.connect() as conn:
         assert ask(conn) == 1
+
+
+def test_an_exit_before_the_pool_has_grown_leaves_no_hole(make, monkeypatch):
+    engine = make(pool_size=2, max_overflow=0, pool_timeout=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.pool, "_limit", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            engine.connect()
+    gc.collect()
+
+    with engine.connect() as one, engine.connect() as other:
+        assert ask(one) == ask(other) == 1
+
+
+def test_an_exit_in_dispose_costs_no_slot(engine, monkeypatch):
+    with engine.connect(), engine.connect():
+        pass
+    pool = engine.pool
+
+    def close(conn):
+        conn.close()
+        interrupt()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool._dialect, "do_close", close)
+        with pytest.raises(KeyboardInterrupt):
+            pool.dispose()
+
+    assert pool.overflow() == -2
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def test_a_connection_collected_in_the_hub_costs_no_slot(engine):

@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import ExitStack, closing
 
 import pytest
+from psycopg2.extensions import parse_dsn
 from sqlalchemy import event, exc
 from sqlalchemy.pool import QueuePool
 
@@ -167,6 +168,28 @@ def test_a_connect_that_fails_raises_at_once_and_costs_no_slot(make, spawn):
             job.result()
 
     assert measures(engine.pool)[:4] == (2, 0, 0, -2)
+
+
+def test_who_waits_for_a_first_connect_is_told_so(make, spawn, proxy):
+    arguments = {**parse_dsn(proxy.dsn), "connect_timeout": 2}
+    engine = make(pool_size=2, pool_timeout=0.05, connect_args=arguments)
+    proxy.stall()
+    first = spawn(engine.connect)
+    until(proxy.accepted, "a connect under way")
+
+    with pytest.raises(exc.TimeoutError, match="the first connect is not over") as caught:
+        engine.connect()
+
+    assert caught.value.__cause__ is None
+    with pytest.raises(exc.OperationalError):
+        first.result()
+    second = spawn(engine.connect)
+    until(lambda: engine.pool.checkedout() == 1, "another connect under way")
+    with pytest.raises(exc.TimeoutError) as caught:
+        engine.connect()
+    assert isinstance(caught.value.__cause__, greenpg.OperationalError)
+    with pytest.raises(exc.OperationalError):
+        second.result()
 
 
 def test_a_connect_event_that_fails_costs_no_slot(make):
