@@ -155,8 +155,8 @@ class Pool:
             kept = self._keeper() is mark()
             waiter = Waiter(backend.event(), now + seconds if kept else inf)
             if not state.queue(waiter, now):
-                fact = f"too many wait already ({load(state, now)})"
-                raise TooManyRequests(f"pool {self.name!r}: {fact}") from state.last_error
+                text = f"pool {self.name!r}: too many wait already ({load(state, now)})"
+                raise TooManyRequests(text) from state.last_error
         except BaseException:
             self.stats.requests_errors += 1
             raise
@@ -216,8 +216,7 @@ class Pool:
         if self.on_release is not None:
             condition = max(condition, self._released(conn))
         condition = self._verdicts[condition]
-        state = self.state
-        now = monotonic()
+        state, now = self.state, monotonic()
         done: Event | None = None
         me = _ident()
         if self._owner == me:
