@@ -136,7 +136,8 @@ class Rows:
         if result:
             self._clear(result)
 
-    __del__ = _free
+    def __del__(self) -> None:
+        self._free()
 
 
 def cast_of(cur: Any, oid: int) -> Any:

@@ -95,7 +95,8 @@ class Waiter:
         self._poll, self._fd = None, -1
         any(map(close, pipe))
 
-    __del__ = close  # Ctrl-C may have landed where the call of `close` begins
+    def __del__(self) -> None:
+        self.close()  # Ctrl-C may have landed where the call of `close` began
 
 
 def is_writable(fd: int) -> bool:

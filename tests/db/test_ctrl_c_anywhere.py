@@ -33,6 +33,8 @@ class Strike:
     def enter(self, frame: FrameType, event: str, arg: object) -> Any:
         if self.place or not frame.f_code.co_filename.startswith(PACKAGES):
             return None
+        if in_finalizer(frame):  # where Python swallows it
+            return None
         # at the entry of an __exit__ Ctrl-C forestalls the end of any with statement of Python
         self._last[frame] = "" if frame.f_code.co_name == "__exit__" else "RESUME"
         frame.f_trace = self._step
@@ -55,6 +57,12 @@ class Strike:
                 self.place = f"{name}:{frame.f_lineno} {frame.f_code.co_name}"
                 raise CtrlC(self.place)
         return self._step
+
+
+def in_finalizer(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 def execute(conn):
