@@ -35,6 +35,7 @@ AGAIN: Final = 0.25  # seconds until a cancel request is repeated: it may have o
 log = logging.getLogger("greenpg")
 ACTIVE: Final = ext.TRANSACTION_STATUS_ACTIVE
 _poll = c_connection.poll
+_autocommit: Final[Any] = c_connection.autocommit.__get__  # type: ignore[attr-defined]  # C's
 _transaction_status = c_connection.get_transaction_status
 _HARD: Final = (KeyboardInterrupt, SystemExit)
 
@@ -289,11 +290,11 @@ def _failed_unseen(conn: Any) -> bool:
 
     So it is after a COMMIT that was cancelled before the server had begun with it.
     """
-    if conn.closed or conn.async_ or conn.autocommit or conn.status != ext.STATUS_READY:
+    if conn.closed or conn.async_ or not libpq.has("PQsendQueryParams"):
         return False
-    if not libpq.has("PQsendQueryParams"):
+    if _transaction_status(conn) != ext.TRANSACTION_STATUS_INERROR:
         return False
-    return bool(_transaction_status(conn) == ext.TRANSACTION_STATUS_INERROR)
+    return bool(conn.status == ext.STATUS_READY and not _autocommit(conn))
 
 
 def _roll_back(conn: Any, shield: Shield) -> None:
