@@ -153,6 +153,16 @@ class Context:
 
     # Time
 
+    def under_fire(self, fn: Callable[[], object]) -> None:
+        """Call a function under a timeout that may or may not strike."""
+        timeout: Any = self.timeout(self.random.uniform(0, 0.004))
+        try:
+            with timeout:
+                fn()
+        except BaseException as error:
+            if error is not timeout:
+                raise
+
     def timeout(self, seconds: float) -> AbstractContextManager[Any]:
         """Return the library's own timeout, for a with block."""
         if self.description.timeout is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from time import monotonic
@@ -116,17 +116,6 @@ def test_listener_costs_nothing_while_idle(ctx: Context) -> None:
         assert job.result() == []
 
 
-def _times_out(ctx: Context, fn: Callable[[], object]) -> None:
-    """Call a function under a timeout that may or may not strike."""
-    timeout: Any = ctx.timeout(ctx.random.uniform(0, 0.004))
-    try:
-        with timeout:
-            fn()
-    except BaseException as error:
-        if error is not timeout:
-            raise
-
-
 @needs("kill")
 @limit(60)
 def test_random_timeouts_lose_no_notification(ctx: Context) -> None:
@@ -140,7 +129,7 @@ def test_random_timeouts_lose_no_notification(ctx: Context) -> None:
 
     def insist() -> None:
         while len(got) < NOTIFICATIONS:
-            _times_out(ctx, collect)
+            ctx.under_fire(collect)
 
     with _listener(ctx) as listener, listener.subscribe(_channel(ctx)) as subscription:
         job = ctx.spawn(insist)
@@ -166,7 +155,7 @@ def test_random_timeouts_leave_listen_in_order(ctx: Context) -> None:
 
     for first in range(0, INTERRUPTS):
         _send(ctx, first, first)
-        _times_out(ctx, collect)
+        ctx.under_fire(collect)
         got.extend(_numbers(conn.notifies))
         conn.notifies.clear()
     conn.cursor().execute("select 1")

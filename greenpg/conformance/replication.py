@@ -6,7 +6,7 @@ The plug-in pgoutput serves, which every server has.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count, groupby
 from operator import itemgetter
@@ -165,17 +165,6 @@ def _quiet_cost(ctx: Context, cur: Any) -> float:
             return cost
 
 
-def _strike(ctx: Context, fn: Callable[[], object]) -> None:
-    """Call a function under a timeout that may or may not strike."""
-    timeout: Any = ctx.timeout(ctx.random.uniform(0, 0.004))
-    try:
-        with timeout:
-            fn()
-    except BaseException as error:
-        if error is not timeout:
-            raise
-
-
 @needs("kill")
 @limit(60)
 def test_random_timeouts_lose_and_repeat_nothing(ctx: Context) -> None:
@@ -185,7 +174,7 @@ def test_random_timeouts_lose_and_repeat_nothing(ctx: Context) -> None:
 
         for transaction in range(INTERRUPTS):
             source.insert(transaction, 10)
-            _strike(ctx, lambda: _consume(cur, collector))
+            ctx.under_fire(lambda: _consume(cur, collector))
         source.insert(INTERRUPTS, 10)
         _consume(cur, collector)
 
@@ -223,7 +212,7 @@ def test_random_timeouts_leave_a_stopped_stream_usable_or_closed(ctx: Context) -
             source.insert(number, 10)
             cur = source.stream(source.connect())
 
-            _strike(ctx, cur.stop_replication)
+            ctx.under_fire(cur.stop_replication)
 
             if not cur.connection.closed:
                 cur.stop_replication()
