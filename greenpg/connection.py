@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from psycopg2 import ProgrammingError
+from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import lobject as c_lobject
@@ -288,9 +289,13 @@ class Connection(c_connection):
                     cur.execute("SELECT 1")
             try:
                 xids: list[Any] = self._run(c_connection.tpc_recover, patient=False)
-            finally:
-                if began:
-                    self.rollback()
+            except BaseException:
+                if began and not self.closed:
+                    with suppress(Error):  # what came first is what the caller is to see
+                        self.rollback()
+                raise
+            if began:
+                self.rollback()
         return xids
 
     @property

@@ -10,12 +10,12 @@ from psycopg2 import InterfaceError
 from psycopg2 import extensions as ext
 from psycopg2.errors import QueryCanceled
 
-from greenpg.errors import DeadlineExceeded, InFailedSqlTransaction
+from greenpg.errors import InFailedSqlTransaction
 from greenpg.sync import ConnectionLock
 
 from . import _storm_ops, _storm_streams  # noqa: F401  they fill the table
 from ._storm_scene import Scene
-from ._storm_strikes import HARD, LESSER, Run, draw
+from ._storm_strikes import HARD, LESSER, Run, Strike, draw, was_cancelled
 from ._storm_table import OPERATIONS, Operation
 
 if TYPE_CHECKING:
@@ -60,6 +60,15 @@ class Round:
         scene.conn.autocommit = rng.random() < 0.4
         for number in range(rng.randint(2, 5)):
             self._step(Random(f"{self._seed}.{number}"))
+        self._finish()
+
+    def run_one(self, operation: Operation, strikes: list[Strike]) -> None:
+        """Play one operation, interrupted as told, in a transaction if it may be in one."""
+        self._play(operation, strikes, Random(self._seed))
+        self._finish()
+
+    def _finish(self) -> None:
+        scene = self._scene
         if not scene.conn.closed:
             scene.rollback()
             scene.echo(nap=0)
@@ -72,9 +81,11 @@ class Round:
         self._scene.close()
 
     def _step(self, rng: Random) -> None:
-        scene = self._scene
         operation = rng.choice(OPERATIONS)
-        strikes = draw(rng, self._storm.kinds)
+        self._play(operation, draw(rng, self._storm.kinds), rng)
+
+    def _play(self, operation: Operation, strikes: list[Strike], rng: Random) -> None:
+        scene = self._scene
         scene.rng = rng
         scene.for_ever = any(strike.ends(operation.elsewhere) for strike in strikes)
         scene.cancelled.clear()
@@ -217,7 +228,7 @@ class Round:
         inside = scene.transaction in OPEN
         if not inside:
             scene.ended()
-        elif run.error is not None and not _was_cancelled(run.error):
+        elif run.error is not None and not was_cancelled(run.error):
             vague = operation.lax or any(strike.kind == "deadline" for strike in run.strikes)
             vague = vague or "hub" not in self._striker.capabilities
             scene.doomed = None if vague or operation.elsewhere else True
@@ -268,11 +279,6 @@ class Round:
         )
         complaint = scene.ledger.complaint({row[0] for row in rows})
         assert complaint is None, complaint
-
-
-def _was_cancelled(error: BaseException) -> bool:
-    """Tell whether it is the error of `cancel()`: the transaction has failed, but is not barred."""
-    return isinstance(error, QueryCanceled) and not isinstance(error, DeadlineExceeded)
 
 
 def _pass_through(lock: ConnectionLock) -> None:

@@ -20,7 +20,7 @@ from greenpg.errors import DeadlineExceeded
 if TYPE_CHECKING:
     from random import Random
 
-__all__ = ["HARD", "LESSER", "Run", "Strike", "Striker", "Struck", "draw", "kinds"]
+__all__ = ["HARD", "LESSER", "Run", "Strike", "Striker", "Struck", "draw", "kinds", "was_cancelled"]
 
 THROWN: Final = ("throw", "exit", "hard")
 TIMED: Final = ("timeout", "deadline")
@@ -128,6 +128,12 @@ class Striker:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+
+def was_cancelled(error: BaseException) -> bool:
+    """Tell whether it is the error of `cancel()`: the transaction has failed, but is not barred."""
+    told = "due to user request" in str(error)  # a large object's error has no class of its own
+    return (isinstance(error, QueryCanceled) or told) and not isinstance(error, DeadlineExceeded)
 
 
 def _between(code: CodeType, frame: FrameType | None) -> list[str]:
@@ -296,8 +302,7 @@ class Run:
         if strike.kind == "close":
             return isinstance(error, InterfaceError)
         if strike.kind == "cancel":
-            cancelled = isinstance(error, QueryCanceled) or "due to user request" in str(error)
-            return cancelled and not isinstance(error, DeadlineExceeded)
+            return was_cancelled(error)
         if strike.kind == "deadline":
             return isinstance(error, DeadlineExceeded)
         return error is strike.error

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from random import Random, SystemRandom
 from typing import Any, Final
@@ -28,8 +28,9 @@ from ._older import older_libpq
 from ._proxy import Proxy
 from ._runner import columns_of
 from ._storm_round import Round, prepared
-from ._storm_strikes import Striker, kinds
-from ._tests import limit
+from ._storm_strikes import HARD, Strike, Striker, kinds
+from ._storm_table import OPERATIONS, Operation
+from ._tests import each, limit, needs
 from ._watchdog import Watchdog
 
 __all__ = ["Storm", "StormError", "main"]
@@ -37,6 +38,7 @@ __all__ = ["Storm", "StormError", "main"]
 ROUNDS: Final = 300
 ROUND_SECONDS: Final = 60.0
 DELAYS: Final = (0.001, 0.004)
+TWICE: Final = ((1, 2), (2, 3), (3, 4), (3, 5), (4, 5), (5, 6))  # at which waits Ctrl-C comes
 MODULE: Final = "greenpg.conformance.storm"
 END_SESSIONS: Final = """
     select pg_terminate_backend(pid, 5000) from pg_stat_activity
@@ -97,13 +99,21 @@ class Storm:
         rng = Random(seed)
         with older_libpq() if rng.random() < 0.25 else nullcontext():
             play = Round(self, seed, self._link(rng))
-            try:
-                play.run(rng)
-                play.close()
-            except BaseException as error:
-                self._sweep()
-                told = "\n  ".join(play.story)
-                raise StormError(f"seed {seed}: {error!r} after\n  {told}") from error
+            self._judged(play, seed, lambda: play.run(rng))
+
+    def one(self, operation: Operation, strikes: list[Strike]) -> None:
+        """Play one operation, interrupted as told."""
+        play = Round(self, 0, self.dsn)
+        self._judged(play, 0, lambda: play.run_one(operation, strikes))
+
+    def _judged(self, play: Round, seed: int, run: Callable[[], object]) -> None:
+        try:
+            run()
+            play.close()
+        except BaseException as error:
+            self._sweep()
+            told = "\n  ".join(play.story)
+            raise StormError(f"seed {seed}: {error!r} after\n  {told}") from error
 
     def _link(self, rng: Random) -> str:
         if rng.random() < 0.7:
@@ -136,6 +146,18 @@ def test_random_interrupts(ctx: Any) -> None:
             ctx.note(f"storm, seed {seed}")
             storm.round(seed)
     storm.check(rounds)
+
+
+@needs("hub")
+@each(*[operation.name for operation in OPERATIONS])
+def test_ctrl_c_twice(ctx: Any, operation: str) -> None:
+    """Give up the connection when the user does not wait; what comes out is the interrupt."""
+    chosen = next(one for one in OPERATIONS if one.name == operation)
+    storm = Storm(ctx.backend, ctx.description, ctx.dsn, ctx.server, ctx.proxy())
+
+    with storm.ready():
+        for first, second in TWICE:
+            storm.one(chosen, [Strike(HARD, first, 0.0), Strike(HARD, second, 0.0)])
 
 
 def soak(backend: str, dsn: str, seeds: range) -> None:
