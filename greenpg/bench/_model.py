@@ -86,7 +86,8 @@ class Workload:
     `prepare` runs in the child, after its host is set up, and returns the lap to be measured
     again and again; a lap does `units` of work. The contenders of one group take turns lap by
     lap, so all are connected at a time: those that are compared belong together. With CALLS
-    among the metrics, they also run once under strace.
+    among the metrics, they also run once under strace. One that is `pinned` has its client and
+    its server on one core.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Workload:
     units: int
     rounds: int
     quick: int
+    pinned: bool = False
 
     @property
     def counts_calls(self) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
 from . import _syscalls
+from ._cores import one_core
 from ._model import Job
 from ._player import ContenderFailedError, Player
 from ._runner import Record, by_name, play, record
@@ -40,7 +42,7 @@ class Result:
     records: Sequence[Record]
     verdicts: Sequence[Verdict]
     rounds: int
-    notes: Sequence[str]
+    notes: list[str]
 
     @property
     def failed(self) -> bool:
@@ -63,6 +65,14 @@ class Result:
 
 def run(workload: Workload, plan: Plan, tell: Callable[[str], None]) -> Result:
     """Measure a workload; `tell` hears what comes next."""
+    with one_core(plan.dsn) if workload.pinned else nullcontext(True) as placed:
+        result = _run(workload, plan, tell)
+    if not placed:
+        result.notes.append("client and server were not on one core: the figures waver")
+    return result
+
+
+def _run(workload: Workload, plan: Plan, tell: Callable[[str], None]) -> Result:
     groups = [
         [record(one) for one in group if fnmatch(one.name, plan.only)] for group in workload.groups
     ]

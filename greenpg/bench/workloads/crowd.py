@@ -95,4 +95,5 @@ WORKLOAD = Workload(
     units=UNITS,
     rounds=3,
     quick=1,
+    pinned=True,
 )

@@ -137,4 +137,5 @@ WORKLOAD = Workload(
     units=UNITS,
     rounds=15,
     quick=5,
+    pinned=True,
 )

@@ -125,4 +125,5 @@ WORKLOAD = Workload(
     units=UNITS,
     rounds=30,
     quick=10,
+    pinned=True,
 )
