@@ -47,8 +47,9 @@ class Unrepaired(Exception):
 class Shield:
     """Bounds a repair and keeps what interrupts it meanwhile.
 
-    `verdict` is what the operation will raise: an exit outranks a timeout, else the last
-    interrupt counts, since an outer timeout expires after an inner one.
+    `verdict` is what the operation will raise: an exit outranks a timeout, and anything the
+    error of another task's close; else the last interrupt counts, since an outer timeout
+    expires after an inner one.
     """
 
     def __init__(self, backend: Backend, first: BaseException | None, seconds: float) -> None:
@@ -79,8 +80,12 @@ class Shield:
         if isinstance(self.verdict, _HARD) and isinstance(exc, _HARD):
             self.verdict = exc
             raise Unrepaired from None  # Ctrl-C again: the user will not wait
-        if not isinstance(self.verdict, exits) or isinstance(exc, exits):
+        if self.verdict is None or _rank(exc, exits) >= _rank(self.verdict, exits):
             self.verdict = exc
+
+
+def _rank(exc: BaseException, exits: tuple[type[BaseException], ...]) -> int:
+    return 2 if isinstance(exc, exits) else int(not isinstance(exc, InterfaceError))
 
 
 def closed() -> InterfaceError:

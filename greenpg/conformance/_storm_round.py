@@ -15,7 +15,7 @@ from greenpg.sync import ConnectionLock
 
 from . import _storm_ops, _storm_streams  # noqa: F401  they fill the table
 from ._storm_scene import Scene
-from ._storm_strikes import HARD, LESSER, Run, Strike, draw, was_cancelled
+from ._storm_strikes import HARD, LESSER, Run, Strike, was_cancelled
 from ._storm_table import OPERATIONS, Operation
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Round:
 
     def _step(self, rng: Random) -> None:
         operation = rng.choice(OPERATIONS)
-        self._play(operation, draw(rng, self._storm.kinds), rng)
+        self._play(operation, self._storm.draw(rng, self._storm.kinds), rng)
 
     def _play(self, operation: Operation, strikes: list[Strike], rng: Random) -> None:
         scene = self._scene

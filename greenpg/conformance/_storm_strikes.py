@@ -20,7 +20,18 @@ from greenpg.errors import DeadlineExceeded
 if TYPE_CHECKING:
     from random import Random
 
-__all__ = ["HARD", "LESSER", "Run", "Strike", "Striker", "Struck", "draw", "kinds", "was_cancelled"]
+__all__ = [
+    "HARD",
+    "LESSER",
+    "Run",
+    "Strike",
+    "Striker",
+    "Struck",
+    "draw",
+    "kinds",
+    "pairs",
+    "was_cancelled",
+]
 
 THROWN: Final = ("throw", "exit", "hard")
 TIMED: Final = ("timeout", "deadline")
@@ -84,6 +95,16 @@ def draw(rng: Random, possible: tuple[str, ...]) -> list[Strike]:
         second.wait = first.wait and first.wait + rng.choice((1, 1, 2, 3))
         second.after = first.after + rng.random() * SOON
     return [first, second]
+
+
+def pairs(rng: Random, possible: tuple[str, ...]) -> list[Strike]:
+    """Draw two or three interrupts that follow each other closely, which most often goes wrong."""
+    found: list[Strike] = []
+    wait = rng.choice(WAITS[4:])
+    for kind in rng.choices((*possible, HARD, HARD), k=rng.choice((2, 2, 3))):
+        found.append(Strike(kind, 0 if kind in TIMED else wait, rng.random() * rng.choice(SCALES)))
+        wait += rng.choice((0, 1, 1, 1, 2))
+    return found
 
 
 def _drawn(rng: Random, kind: str) -> Strike:
@@ -295,14 +316,14 @@ class Run:
         """Tell whether one of the strikes is the cause of an exception."""
         return any(self._explains(strike, error) for strike in self.strikes)
 
-    def _explains(self, strike: Strike, error: BaseException) -> bool:
+    def _explains(self, strike: Strike, error: BaseException | None) -> bool:
         if strike.kind == "kill":
             ours = any(other.error is error for other in self.strikes)
             return isinstance(error, self._backend.exits) and not ours
         if strike.kind == "close":
             return isinstance(error, InterfaceError)
         if strike.kind == "cancel":
-            return was_cancelled(error)
+            return error is not None and was_cancelled(error)
         if strike.kind == "deadline":
             return isinstance(error, DeadlineExceeded)
         return error is strike.error
@@ -322,10 +343,17 @@ class Run:
         return self._wrong_one()
 
     def _wrong_one(self) -> str | None:
-        """Complain if two interrupts met and the lesser one came out; signals may not have met."""
-        if len(self.landed) < 2 or len(self.landed) != len(self.strikes) or not self._green:
+        """Complain if of interrupts that met a lesser one came out; signals may not have met."""
+        if not self.landed or not self._green or self._by_another():
             return None
-        first, second = (strike.error for strike in self.landed)
-        exits = (*self._backend.exits, KeyboardInterrupt)
-        wanted = first if isinstance(first, exits) and not isinstance(second, exits) else second
+        weightiest = max(map(self._weight, self.landed))
+        wanted = [s.error for s in self.landed if self._weight(s) == weightiest][-1]
         return None if self.error is wanted else f"{self.error!r} {LESSER} {wanted!r}"
+
+    def _by_another(self) -> bool:
+        """Tell whether it was a kill or a timeout, of which nobody knows when they landed."""
+        strikes = (strike for strike in self.strikes if strike.kind in ("kill", "timeout"))
+        return any(self._explains(strike, self.error) for strike in strikes)
+
+    def _weight(self, strike: Strike) -> bool:
+        return isinstance(strike.error, (*self._backend.exits, KeyboardInterrupt))

@@ -28,7 +28,7 @@ from ._older import older_libpq
 from ._proxy import Proxy
 from ._runner import columns_of
 from ._storm_round import Round, prepared
-from ._storm_strikes import HARD, Strike, Striker, kinds
+from ._storm_strikes import HARD, Strike, Striker, draw, kinds, pairs
 from ._storm_table import OPERATIONS, Operation
 from ._tests import each, limit, needs
 from ._watchdog import Watchdog
@@ -62,6 +62,7 @@ class Storm:
         self.rows = itertools.count(1)
         self.table = f"{self.application.replace('-', '_')}_storm"
         self.kinds = kinds(backend, description)
+        self.draw = draw
         self.lost = 0  # connections closed for want of anything better
         self._proxy = proxy
 
@@ -160,30 +161,36 @@ def test_ctrl_c_twice(ctx: Any, operation: str) -> None:
             storm.one(chosen, [Strike(HARD, first, 0.0), Strike(HARD, second, 0.0)])
 
 
-def soak(backend: str, dsn: str, seeds: range) -> None:
-    """Play rounds in this process; after a failed one tell how to repeat it, and exit with 1."""
-    found, description = find(backend)
+def soak(column: str, dsn: str, seeds: range, closely: bool) -> None:
+    """Play rounds in this process; after a failed one tell how to repeat it, and exit with 1.
+
+    `closely`: each operation suffers two or three interrupts that follow each other at once.
+    """
+    found, description = find(column.partition("/")[0])
     name = f"greenpg-storm-{os.getpid()}"
     named = ext.make_dsn(dsn, application_name=name)
     observer = Observer(ext.make_dsn(dsn, application_name=f"{name}-observer"))
     watchdog = Watchdog(_tell)
     with Proxy(named) as proxy:
         storm = Storm(found, description, named, observer, proxy)
+        storm.draw = pairs if closely else draw
         with storm.ready():
             for seed in seeds:
                 watchdog.arm(ROUND_SECONDS)
-                _play(storm, backend, seed)
-        storm.check(len(seeds))
+                _play(storm, column, seed)
+        if not closely:  # to whom gives up twice, connections are lost
+            storm.check(len(seeds))
     watchdog.disarm()
     observer.close()
 
 
-def _play(storm: Storm, backend: str, seed: int) -> None:
+def _play(storm: Storm, column: str, seed: int) -> None:
     try:
         storm.round(seed)
     except StormError as error:
         _tell(str(error))
-        _tell(f"again: python -m {MODULE} --backend {backend} --rounds 1 --seed {seed}")
+        how = f"--backend {column}{' --pairs' if storm.draw is pairs else ''}"
+        _tell(f"again: python -m {MODULE} {how} --rounds 1 --seed {seed}")
         raise SystemExit(1) from error
 
 
@@ -198,19 +205,24 @@ def main() -> int:
     parser.add_argument("--backend", action="append", help="a name, or name/mode; repeatable")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seed", type=int, help="default: a random one, which is printed")
+    parser.add_argument(
+        "--pairs", action="store_true", help="interrupts only two or three at a time, close by"
+    )
     args = parser.parse_args()
     seed = SystemRandom().randrange(1 << 30) if args.seed is None else args.seed
     backends = args.backend or installed()
     with server_dsn() as dsn:
-        codes = [_in_child(which, dsn, seed, args.rounds) for which in backends]
+        codes = [
+            _in_child(which, dsn, range(seed, seed + args.rounds), args.pairs) for which in backends
+        ]
     return max(codes)
 
 
-def _in_child(which: str, dsn: str, seed: int, rounds: int) -> int:
+def _in_child(which: str, dsn: str, seeds: range, closely: bool) -> int:
     column, mode = columns_of(which)[0]
-    _tell(f"{column}: {rounds} rounds from seed {seed}")
+    _tell(f"{column}: {len(seeds)} rounds from seed {seeds.start}")
     began = time.monotonic()
-    call = f"soak({column.backend!r}, {dsn!r}, range({seed}, {seed + rounds}))"
+    call = f"soak({str(column)!r}, {dsn!r}, {seeds!r}, {closely})"
     program = f"from greenpg.conformance._describe import find; from {MODULE} import soak"
     run = f"find({column.backend!r})[1].run(lambda: {call})"
     command = [sys.executable, "-c", f"{mode.prelude}\n{program}\n{run}"]

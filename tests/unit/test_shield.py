@@ -1,0 +1,53 @@
+"""Which of several interrupts an operation raises."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from greenpg._repair import Shield, closed
+
+
+class Late(Exception):
+    """A timeout."""
+
+
+class Killed(BaseException):
+    """The library's exit."""
+
+
+FIRST, SECOND, CLOSED, KILLED = Late("first"), Late("second"), closed(), Killed()
+
+
+def raising(error: BaseException | None) -> Callable[[float], bool]:
+    def once(_left: float) -> bool:
+        nonlocal error
+        if error is None:
+            return True
+        thrown, error = error, None
+        raise thrown
+
+    return once
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wanted"),
+    [
+        (None, FIRST, FIRST),
+        (FIRST, SECOND, SECOND),
+        (FIRST, KILLED, KILLED),
+        (KILLED, SECOND, KILLED),
+        (CLOSED, FIRST, FIRST),
+        (FIRST, CLOSED, FIRST),
+        (KILLED, CLOSED, KILLED),
+        (None, CLOSED, CLOSED),
+    ],
+)
+def test_verdict_is_the_weightier_interrupt_or_the_later_one(
+    first: BaseException | None, second: BaseException, wanted: BaseException
+) -> None:
+    shield = Shield(SimpleNamespace(exits=(Killed,)), first, 5)
+
+    shield.wait(raising(second))
+
+    assert shield.verdict is wanted
