@@ -114,6 +114,9 @@ def _run(
         args.json.write_text(json.dumps(report, indent=1) + "\n")
     console.print(_table(console, results, [column for column, _ in columns]))
     _print_skips(console, results)
+    for result in results:
+        if result.outcome in BAD:
+            _print_headline(console, result)
     console.print(f"{summary(results)} in {time.monotonic() - began:.0f} s, seed {seed}")
     return int(failed(results, args.strict))
 
@@ -121,8 +124,14 @@ def _run(
 def _announce(console: Console, result: Result) -> None:
     """Show at once what went wrong, and in a terminal what is being done."""
     if result.outcome in BAD:
-        console.print(f"\n{SIGNS[result.outcome]} {result.column} {escape(result.test)}")
+        console.print()
+        _print_headline(console, result)
         console.print(result.detail, markup=False, highlight=False)
+
+
+def _print_headline(console: Console, result: Result) -> None:
+    told = f"{SIGNS[result.outcome]} {escape(result.headline)}"
+    console.print(told, highlight=False, soft_wrap=True)  # a line, however long: logs are cut
 
 
 def _table(console: Console, results: Sequence[Result], columns: Sequence[Column]) -> Table:

@@ -10,6 +10,7 @@ from typing import Any, Final
 __all__ = ["BAD", "Column", "Result", "failed", "summary", "verdict"]
 
 BAD: Final = ("hang", "fail")
+TRACEBACK: Final = "Traceback (most recent call last):"
 ORDER: Final = ("hang", "fail", "skip", "pass", "lacking")
 
 
@@ -38,6 +39,17 @@ class Result:
     outcome: str
     seconds: float = 0.0
     detail: str = ""
+
+    @property
+    def headline(self) -> str:
+        """The column, the test and the error in one line; of a long message the two ends."""
+        lines = self.detail.strip().splitlines() or [""]
+        if lines[0] != TRACEBACK:
+            return f"{self.column} {self.test}: {lines[0]}"
+        error = lines[len(lines) - lines[::-1].index(TRACEBACK) :]
+        first = next((at for at, line in enumerate(error) if not line[:1].isspace()), -1)
+        told = dict.fromkeys((error[first], error[-1].strip()))  # no line twice
+        return f"{self.column} {self.test}: {' ... '.join(told)}"
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""

@@ -1,3 +1,5 @@
+import traceback
+
 import pytest
 
 from greenpg.conformance._describe import find
@@ -53,6 +55,39 @@ def test_summary_counts_a_hang_as_failed():
     assert summary(results("pass", "hang", "fail", "skip", "lacking")) == (
         "1 passed, 2 failed, 2 skipped"
     )
+
+
+def _told(fn):
+    try:
+        fn()
+    except Exception:
+        return traceback.format_exc()
+    raise AssertionError("it raised nothing")
+
+
+def _storm():
+    try:
+        raise KeyError("first")
+    except KeyError as err:
+        raise AssertionError("seed 5: it hangs after\n  by TCP\n  select, tx") from err
+
+
+@pytest.mark.parametrize(
+    ("detail", "line"),
+    [
+        (
+            _told(_storm),
+            "threads/plain storm: AssertionError: seed 5: it hangs after ... select, tx",
+        ),
+        (_told(lambda: [].pop()), "threads/plain storm: IndexError: pop from empty list"),
+        (
+            "it hung, after: storm, seed 7\nThread 1:\n",
+            "threads/plain storm: it hung, after: storm, seed 7",
+        ),
+    ],
+)
+def test_headline_is_the_error_of_a_failure(detail, line):
+    assert Result(COLUMN, "storm", "storm", "fail", 0.0, detail).headline == line
 
 
 def test_raises_fails_where_nothing_or_something_else_is_raised():
