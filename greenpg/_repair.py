@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from math import inf
 from time import monotonic
@@ -150,8 +151,9 @@ def cancel_query(conn: Any, shield: Shield) -> None:
 
 
 def _run(steps: Steps, shield: Shield) -> None:
-    for fd, events in steps:
-        shield.wait(partial(wait_once, shield.backend, fd, events))
+    with closing(steps):  # an error that is kept must not keep the request's socket open
+        for fd, events in steps:
+            shield.wait(partial(wait_once, shield.backend, fd, events))
 
 
 def _cancel_in_thread(conn: Any, shield: Shield) -> None:

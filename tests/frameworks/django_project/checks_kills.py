@@ -5,11 +5,12 @@ from contextlib import suppress
 from importlib import import_module
 
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection, connections, transaction
 from django.db.models import Sum
 
 from greenpg.backend import current
 from greenpg.conformance._jobs import Job
+from greenpg.conformance._proxy import Proxy
 
 from . import ready  # noqa: F401  before the models
 from .models import Account
@@ -96,6 +97,36 @@ def test_timeout_comes_out_of_the_view_as_it_is(observer):
     assert caught.value is limit
     assert (connection.in_atomic_block, connection.get_autocommit()) == (False, True)
     assert balances() == {"ann": 100, "bob": 100}
+
+
+@pytest.fixture
+def proxy(dsn, observer):
+    """What the only database is reached through."""
+    settings = connections.settings["default"]
+    kept = {**settings}
+    with Proxy(dsn) as found:
+        settings.update(HOST="127.0.0.1", PORT=found.port)
+        settings["OPTIONS"] = {**settings["OPTIONS"], "connect_timeout": 2}
+        if connection.pool is not None:
+            settings["OPTIONS"]["pool"] = {"min_size": 0, "max_size": 2, "timeout": 2}
+        yield found
+        connection.close_pool()
+    settings.update(kept)
+
+
+def test_timeout_comes_out_as_it_is_where_the_server_is_unreachable(proxy, observer):
+    with pytest.raises(timeout_class()) as caught, transaction.atomic():  # noqa: PT012
+        execute("select 1")
+        proxy.stall()
+        with timeout(ALLOWED) as limit:
+            execute(SLEEP)
+
+    assert caught.value is limit
+    proxy.flow()
+    observer.end_sessions()  # no cancel request has come through
+    assert execute("select 1") == [(1,)]
+    connection.close()
+    connection.close_pool()
 
 
 def test_swallowed_timeout_bars_the_commit():
