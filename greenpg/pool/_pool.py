@@ -377,12 +377,12 @@ class Pool:
         self._begin()
 
     def __del__(self) -> None:
-        state = getattr(self, "state", None)
+        state, alarm = getattr(self, "state", None), getattr(self, "_alarm", None)
+        if alarm is not None:
+            alarm.set()
         if state is None or not state.slots or state.ended:
             return
         state.open, state.ended = False, True
-        if self._alarm is not None:
-            self._alarm.set()
         if self._warns_of_leaks:
             warnings.warn(f"pool {self.name!r} was never closed", ResourceWarning, stacklevel=2)
 

@@ -342,6 +342,18 @@ def test_a_pool_that_is_dropped_warns_and_leaves_nothing(dsn, sessions):
     until(lambda: gc.collect() is not None and set(sessions()) == before, "sessions gone")
 
 
+def test_an_emptied_pool_that_is_dropped_leaves_no_task(dsn, sessions):
+    before = set(sessions())
+    pool = ConnectionPool(dsn, min_size=1)
+    pool.wait()
+
+    pool.resize(0, 1)
+    pool.drain()
+    until(lambda: set(sessions()) == before, "sessions gone")
+
+    del pool  # the test's own fixture looks for tasks and threads that are left
+
+
 def test_a_lent_connection_that_is_dropped_frees_its_slot(make):
     pool = make(name="web")
     conn = pool.getconn()
