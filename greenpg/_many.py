@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from psycopg2 import Error
 from psycopg2 import extensions as ext
 from psycopg2._psycopg import cursor as c_cursor
 
 from . import _results
-from ._libpq import PGRES_COMMAND_OK, PGRES_TUPLES_OK, oids, texts
+from ._libpq import PGRES_COMMAND_OK, PGRES_TUPLES_OK, libpq, oids, texts
 from ._pipe import Pipe, has_pipelines
 from ._plain import PlainInsert
 from ._raw import pgconn_of, run
@@ -23,6 +24,7 @@ __all__ = ["execute_many", "may_pipeline"]
 PART: Final = 5000  # rows that are kept in memory, in case psycopg2 has to run them itself
 WORTH_IT: Final = 4
 _DML: Final = re.compile(r"\s*(?:insert|update|delete|merge)\b[^;]*\Z", re.I)
+_CANCELLED: Final = b"57014"
 _c_rowcount: Final[Any] = c_cursor.rowcount
 OneByOne = Callable[[list[Any]], None]
 
@@ -40,18 +42,22 @@ def may_pipeline(cur: Any, query: Any, rows: Any) -> bool:
 class _Tally:
     """Counts the rows that the statements touch, until one fails."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: str) -> None:
         self.rows = 0
         self.failed = False
+        self.cancelled: Error | None = None
+        self._encoding = encoding
 
     def take(self, result: int, status: int) -> None:
         if status in (PGRES_COMMAND_OK, PGRES_TUPLES_OK):
             self.rows += max(_results.rowcount(result), 0)
         else:
             self.failed = True
+            if libpq.PQresultErrorField(result, ord("C")) == _CANCELLED:
+                self.cancelled = _results.error_of(result, self._encoding)
 
 
-class _Silent(_Tally):
+class _Silent:
     """Answers to preparations and savepoints; an error shows in the statements that follow."""
 
     def take(self, result: int, status: int) -> None:
@@ -63,7 +69,8 @@ def execute_many(cur: Any, query: str, rows: Iterator[Any], one_by_one: OneByOne
 
     The first row and the last are psycopg2's: it begins the transaction, and the cursor is left
     as it would be. A part that fails is undone and run by psycopg2, row by row, so that the
-    error, and under autocommit the rows before it, are what they would have been.
+    error, and under autocommit the rows before it, are what they would have been. Not so one
+    that was cancelled or timed out in the server: it stays undone.
     """
     plain = PlainInsert.of(cur.connection, query)
     part, failure = _gather(rows, 1)
@@ -102,11 +109,13 @@ def _run_part(
 ) -> int:
     conn = cur.connection
     pipe = Pipe(*pgconn_of(conn))
-    tally = _Tally()
+    tally = _Tally(ext.encodings[conn.encoding])
     nested = conn.info.transaction_status == ext.TRANSACTION_STATUS_INTRANS
     run(conn, _steps(cur, query, part, plain, pipe, tally, nested), pipe.abandon)
     if not tally.failed:
         return tally.rows
+    if tally.cancelled is not None:
+        raise tally.cancelled
     if nested:
         with conn.cursor() as other:
             other.execute("ROLLBACK TO SAVEPOINT greenpg_many; RELEASE SAVEPOINT greenpg_many")

@@ -74,9 +74,10 @@ class Shield:
                 if once(left):
                     return True
             except BaseException as exc:
-                self._note(exc)
+                self.note(exc)
 
-    def _note(self, exc: BaseException) -> None:
+    def note(self, exc: BaseException) -> None:
+        """Weigh another interrupt; Unrepaired if it is the second Ctrl-C."""
         exits = (*self.backend.exits, *_HARD)
         if isinstance(self.verdict, _HARD) and isinstance(exc, _HARD):
             self.verdict = exc
@@ -111,8 +112,10 @@ def interrupted(conn: Any, state: State, exc: BaseException) -> None:
     seconds = state.cancel_timeout
     if state.closing:
         seconds = min(seconds, CLOSE_TIMEOUT)
-    shield = Shield(state.backend, exc, seconds)
+    shield = Shield(state.backend, state.pending, seconds)
     try:
+        if exc is not state.pending:
+            shield.note(exc)
         if state.patient:
             _drain(conn, state.fd, state.wait, shield)
         else:
@@ -202,20 +205,18 @@ def _drain(
             shield.wait(partial(wait, copy_fd, events))
 
 
-def stop_command(conn: Any, state: State) -> None:
-    """Cancel the running command and await its end; what interrupts that is kept as pending.
+def stop_command(conn: Any, state: State, error: BaseException) -> None:
+    """Cancel the running command and await its end; `error`, or an interrupt, is left pending.
 
-    A connection that cannot be brought to rest raises, upon which psycopg2 closes it.
+    If the connection cannot be brought to rest it is raised, upon which psycopg2 closes it.
     """
-    shield = Shield(state.backend, None, state.cancel_timeout)
+    shield = Shield(state.backend, error, state.cancel_timeout)
     try:
         _stop(conn, state.fd, state.wait, shield)
-    except (Unrepaired, Error) as err:
+    except (Unrepaired, Error):
         state.waiter.close()
-        lost = OperationalError(f"the command could not be cancelled: {err}")
-        raise shield.verdict or lost from None
-    if shield.verdict is not None:
-        state.interrupted(shield.verdict)
+        raise shield.verdict or error from None
+    state.interrupted(shield.verdict)
 
 
 def _bar(conn: Any, state: State) -> None:

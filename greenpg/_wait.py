@@ -126,7 +126,9 @@ def _transfer(conn: Any, state: State) -> bool:
     for _, events in job.steps(conn.pgconn_ptr, state.fd, status):
         turns.take(events)
     if job.error is not None and status == PGRES_COPY_OUT:
-        _repair.stop_command(conn, state)
+        _repair.stop_command(conn, state, job.error)
+    elif job.error is not None and not isinstance(job.error, Exception):
+        state.interrupted(job.error)  # it came out of read(), and the server fails the COPY
     return job.lasting
 
 

@@ -16,7 +16,7 @@ from . import copy
 from ._copystream import Copy
 from ._fetch import SLICE_ROWS, Stream, fetch_on, stream
 from ._many import execute_many, may_pipeline
-from ._repair import leave
+from ._repair import closed, leave
 from ._wait import wait_callback
 from .sync import ConnectionLock
 
@@ -271,6 +271,8 @@ def _outside(conn: Any, rows: Iterable[_T]) -> Generator[_T, None, None]:
                 return
             finally:
                 state.inside = True
+            if conn.closed:  # by another task meanwhile; C would call its pointer NULL
+                raise closed()
             yield row
     finally:
         state.depth -= 1

@@ -13,7 +13,7 @@ from psycopg2.errors import QueryCanceled
 from greenpg.errors import InFailedSqlTransaction
 from greenpg.sync import ConnectionLock
 
-from . import _storm_ops, _storm_streams  # noqa: F401  they fill the table
+from . import _storm_more, _storm_ops, _storm_streams  # noqa: F401  they fill the table
 from ._storm_scene import Scene
 from ._storm_strikes import HARD, LESSER, Run, Strike, was_cancelled
 from ._storm_table import OPERATIONS, Operation

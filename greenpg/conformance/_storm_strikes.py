@@ -326,6 +326,8 @@ class Run:
             return error is not None and was_cancelled(error)
         if strike.kind == "deadline":
             return isinstance(error, DeadlineExceeded)
+        if isinstance(error, QueryCanceled) and error.__cause__ is not None:
+            error = error.__cause__  # it came out of a file's read()
         return error is strike.error
 
     def complaint(self) -> str | None:

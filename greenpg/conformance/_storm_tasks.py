@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from psycopg2 import InterfaceError
+from psycopg2.errors import QueryCanceled
 
 if TYPE_CHECKING:
     from ._storm_scene import Scene
 
-__all__ = ["Companion", "Holder"]
+__all__ = ["Companion", "Holder", "Sleeper"]
 
 
 class Holder:
@@ -53,3 +57,27 @@ class Companion:
         """End it."""
         self._stopped = True
         assert self._task.join(10), "a companion hangs"
+
+
+class Sleeper:
+    """A task whose query others cancel, or whose connection they close."""
+
+    error: BaseException | None = None
+
+    def __init__(self, s: Scene, conn: Any) -> None:
+        self._seconds = s.rng.choice((0.001, 0.005, 0.2))
+        self._began = s.backend.event()
+        self._task = s.backend.spawn(self._run, conn)
+        self._began.wait()
+
+    def _run(self, conn: Any) -> None:
+        try:
+            with suppress(QueryCanceled, InterfaceError), conn.cursor() as cur:
+                self._began.set()
+                cur.execute("select pg_sleep(%s)", (self._seconds,))
+        except BaseException as error:
+            self.error = error
+
+    def stop(self) -> None:
+        """Wait for its end."""
+        assert self._task.join(10), "a query that was to end hangs"

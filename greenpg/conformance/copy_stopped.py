@@ -11,6 +11,7 @@ from greenpg import DeadlineExceeded
 from greenpg.errors import BadCopyFileFormat
 
 from ._copy_scene import BLOCK, ROWS, WAYS, Half, row_count, table
+from ._interrupting import check_doomed
 from ._tests import each, needs, raises
 
 if TYPE_CHECKING:
@@ -107,6 +108,47 @@ def test_server_gone_half_way(ctx: Context, case: str) -> None:
 
     assert isinstance(job.error, psycopg2.OperationalError)
     assert half.conn.closed
+
+
+class _StuckFile:
+    """A file that waits for ever for its disk."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.began, self._never = ctx.backend.event(), ctx.backend.event()
+
+    def read(self, _size: int) -> bytes:
+        self.began.set()
+        self._never.wait()
+        return b""
+
+    write = read
+
+
+@needs("kill")
+@each("copy t from stdin", "copy (select 1) to stdout")
+def test_kill_within_the_file_bars_a_commit(ctx: Context, case: str) -> None:
+    cur, file = table(ctx), _StuckFile(ctx)
+    job = ctx.spawn(cur.copy_expert, case, file)
+    file.began.wait()
+
+    job.kill()
+    job.join()
+
+    assert isinstance(job.error, ctx.backend.exits)
+    check_doomed(cur.connection)
+
+
+def test_error_in_a_files_write_bars_a_commit(ctx: Context) -> None:
+    class Full:
+        def write(self, data: bytes) -> None:
+            raise OSError("disk full")
+
+    cur = table(ctx)
+
+    with raises(OSError):
+        cur.copy_expert("copy (select 1) to stdout", Full())
+
+    check_doomed(cur.connection)
 
 
 def test_error_in_the_block_loads_nothing(ctx: Context) -> None:

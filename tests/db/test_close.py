@@ -102,7 +102,7 @@ def test_close_inside_an_executemany_of_the_same_task_is_seen(db, conn):
         conn.close()
         yield (2,)
 
-    with pytest.raises(db.Error):
+    with pytest.raises(db.InterfaceError, match="closed"):
         conn.cursor().executemany("select %s", rows())
 
     assert conn.closed

@@ -450,6 +450,26 @@ def test_kill_in_the_pipeline_leaves_the_connection_usable(auto, create, gate, s
     assert len(contents(auto, table)) <= 10
 
 
+@pytest.mark.green
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_cancel_of_the_pipeline_ends_all_of_it(connect, create, gate, spawn, autocommit):
+    conn, table = connect(), create("(n int, v text)")
+    conn.autocommit = autocommit
+    call = gate.sql.removeprefix("select ")
+    values = f"n, case when n = 10 then {call}::text end"
+    query = f"insert into {table} select {values} from (select %s::int as n) x"
+
+    job = spawn(lambda: conn.cursor().executemany(query, [(n,) for n in range(20)]))
+    gate.wait_for()
+    conn.cancel()
+
+    with pytest.raises(psycopg2.errors.QueryCanceled, match="user request"):
+        job.result()
+    gate.wait_for(0)
+    conn.rollback()
+    assert len(contents(conn, table)) <= 1
+
+
 # Any rows
 
 VALUES = st.one_of(

@@ -1,0 +1,130 @@
+"""The storm's operations whose own waits are not all for the server: slow files, slow rows, other
+tasks' queries that are cancelled and closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import StringIO
+from typing import TYPE_CHECKING, Any, Final
+
+from ._storm_table import Steps, operation
+from ._storm_tasks import Sleeper
+
+if TYPE_CHECKING:
+    from ._storm_scene import Scene
+
+ROWS: Final = 200
+MANY: Final = 10_000
+PAUSE: Final = 0.0005
+
+
+def _pause(s: Scene) -> None:
+    """Wait where strikes are counted, as a file on the network does."""
+    s.backend.event().wait(PAUSE)
+
+
+class _SlowFile(StringIO):
+    def __init__(self, s: Scene, text: str = "") -> None:
+        super().__init__(text)
+        self._scene = s
+
+    def read(self, size: int | None = -1) -> str:
+        _pause(self._scene)
+        return super().read(min(size or 100, 100))
+
+    def write(self, text: Any) -> int:
+        _pause(self._scene)
+        return super().write(text)
+
+
+@operation(loose=True)
+def copy_from_a_slow_file(s: Scene) -> Steps:
+    rows, auto = [s.row() for _ in range(ROWS)], s.autocommit
+    file = _SlowFile(s, "".join(f"{row}\t0\n" for row in rows))
+    yield
+    for row in rows:
+        s.ledger.begin(row, auto)
+    s.conn.cursor().copy_from(file, s.table)
+    for row in rows:
+        s.ledger.acknowledge(row, auto)
+
+
+@operation()
+def copy_to_a_slow_file(s: Scene) -> Steps:
+    cur, file = s.conn.cursor(), _SlowFile(s)
+    query = "select i, repeat('x', 1000) from generate_series(1, 500) i"
+    yield
+    cur.copy_expert(f"copy ({query}) to stdout", file)
+    assert file.getvalue().count("\n") == cur.rowcount == 500
+
+
+@operation()
+def executemany_in_a_pipeline(s: Scene) -> Steps:
+    rows, auto = [s.row() for _ in range(ROWS)], s.autocommit
+    yield
+    for row in rows:
+        s.ledger.begin(row, auto)
+    cur = s.conn.cursor()
+    cur.executemany(s.insert, [(row, 0) for row in rows])
+    assert cur.rowcount == ROWS
+    for row in rows:
+        s.ledger.acknowledge(row, auto)
+
+
+@operation(lax=True, loose=True)
+def executemany_of_slow_rows(s: Scene) -> Steps:
+    auto = s.autocommit
+    yield
+    s.conn.cursor().executemany(s.insert, _slow_rows(s, auto))
+
+
+def _slow_rows(s: Scene, auto: bool) -> Iterator[tuple[int, int]]:
+    row = None
+    for _ in range(10):
+        _pause(s)
+        if row is not None:
+            s.ledger.acknowledge(row, auto)
+        row = s.row()
+        s.ledger.begin(row, auto)
+        yield row, 0
+
+
+@operation(lax=True, loose=True)
+def fetch_many_rows(s: Scene) -> Steps:
+    cur = s.conn.cursor()
+    cur.execute("select i, repeat('x', 10) from generate_series(1, %s) i", (MANY,))
+    yield
+    found = cur.fetchall()
+    assert (len(found), found[0][0], found[-1][0]) == (MANY, 1, MANY)
+
+
+@operation(loose=True)
+def stream_given_up(s: Scene) -> Steps:
+    yield
+    rows = s.conn.cursor().stream("select i from generate_series(1, 1000) i")
+    assert next(rows) == (1,)
+    rows.close()
+
+
+@operation(lax=True, loose=True)
+def under_a_deadline(s: Scene) -> Steps:
+    yield
+    with s.conn.deadline(60), s.conn.deadline(50):
+        s.echo()
+        s.echo(nap=0)
+
+
+@operation(autocommit=True, lax=True)
+def cancel(s: Scene) -> Steps:
+    s.jobs.append(Sleeper(s, s.conn))
+    yield
+    s.conn.cancel()
+
+
+@operation(elsewhere=True)
+def close(s: Scene) -> Steps:
+    conn = s.another()
+    s.jobs.append(Sleeper(s, conn))
+    yield
+    conn.close()
