@@ -156,6 +156,19 @@ def test_cancel_that_cannot_be_delivered_closes(ctx: Context, case: str) -> None
     ctx.server.terminate(pid)
 
 
+def test_cancel_that_cannot_be_delivered_closes_an_idle_connection(ctx: Context) -> None:
+    conn = _connected(ctx)
+    ctx.proxy().refuse()
+
+    try:
+        with raises(OperationalError, words="cancel"):
+            conn.cancel()
+    finally:
+        ctx.proxy().admit()
+
+    assert conn.closed
+
+
 def test_cancel_keeps_a_query_from_starting_while_it_is_under_way(ctx: Context) -> None:
     conn = _connected(ctx)
     ctx.proxy().delay(FAR, way="both", scope="coming")
