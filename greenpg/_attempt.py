@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
+from types import TracebackType
 from typing import Any, Final
 
 from psycopg2 import OperationalError
@@ -19,6 +20,7 @@ __all__ = ["Attempt", "attempts", "backend_of_next", "explicit", "sqlstate", "us
 
 _VERBOSE: Final = 2
 _DEFAULT: Final = 1
+_BROKEN: Final = 2  # what psycopg2 says of a connection that it could not make
 _CODE: Final = re.compile(r"(?P<before>(?:^|: )\w+: +)(?P<code>[0-9A-Z]{5}): ", re.M)
 _LOCATION: Final = re.compile(r"\n[^\n]*: +\w+, \w+\.c:\d+\s*$")
 
@@ -69,13 +71,25 @@ class Attempt:
         """Let go of the connection: an event loop may keep this context with a listener."""
         self._conn = None
 
-    def close(self) -> None:
-        """Close what was being made."""
-        if self._conn is not None:
-            c_connection.close(self._conn)
-            state = getattr(self._conn, "_state_made", None)
+    def close(self, error: BaseException) -> None:
+        """Close what was being made when `error` came."""
+        conn = _unbegun(error.__traceback__) if self._conn is None else self._conn
+        if conn is not None:
+            c_connection.close(conn)
+            state = getattr(conn, "_state_made", None)
             if state is not None:
                 state.waiter.close()
+
+
+def _unbegun(trace: TracebackType | None) -> Any:
+    """Return the connection that Ctrl-C kept from `begin`: only the callback's frame has it."""
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name == "wait_callback":
+            conn: Any = trace.tb_frame.f_locals.get("conn")
+            if isinstance(conn, c_connection) and conn.closed == _BROKEN:
+                return conn
+        trace = trace.tb_next
+    return None
 
 
 attempts: Final[ContextVar[Attempt | None]] = ContextVar("attempts", default=None)

@@ -152,8 +152,8 @@ def _attempt(
     token = attempts.set(attempt)
     try:
         return make(dsn)
-    except BaseException:
-        attempt.close()
+    except BaseException as error:
+        attempt.close(error)
         raise
     finally:
         attempts.reset(token)

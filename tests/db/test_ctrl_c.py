@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from typing import Any, Final
 
 import pytest
 
+import greenpg
+from greenpg._wait import wait_callback
 from greenpg.backend import current
 from greenpg.conformance._observer import Observer
 from tests.db.conftest import until
@@ -278,3 +281,18 @@ def test_ctrl_c_while_connecting(run: Any, proxy: Any) -> None:
     program.interrupt()
 
     assert program.says() == "interrupted 0"
+
+
+def test_ctrl_c_before_a_connect_waits_leaves_no_socket(dsn: str) -> None:
+    def strike(frame: Any, event: str, _arg: Any) -> None:
+        if event == "call" and frame.f_code is wait_callback.__code__:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    before = os.listdir("/dev/fd")
+    sys.setprofile(strike)
+
+    with pytest.raises(KeyboardInterrupt) as caught:  # its traceback keeps all that is not closed
+        greenpg.connect(dsn, backend="threads")
+
+    assert os.listdir("/dev/fd") == before, caught
