@@ -16,7 +16,7 @@ from psycopg2._psycopg import connection as c_connection
 from ._libpq import libpq
 from .backend import Backend, current
 
-__all__ = ["Attempt", "attempts", "backend_of_next", "explicit", "sqlstate", "using"]
+__all__ = ["Attempt", "attempts", "backend_of_next", "given", "sqlstate", "using"]
 
 _VERBOSE: Final = 2
 _DEFAULT: Final = 1
@@ -31,27 +31,17 @@ class Attempt:
     An exception's traceback would keep it, with its socket, for as long as somebody looks.
     """
 
-    __slots__ = ("_conn", "_deadline", "_telling")
+    __slots__ = ("backend", "conn", "deadline", "telling")
 
-    def __init__(self, deadline: float | None, telling: bool) -> None:
-        self._deadline = deadline
-        self._telling = telling and libpq.has("PQsetErrorVerbosity")
-        self._conn: Any = None
+    def __init__(self, backend: Backend, timeout: float | None, telling: bool = False) -> None:
+        self.backend = backend
+        self.deadline = None if timeout is None else monotonic() + timeout
+        self.telling = telling and libpq.has("PQsetErrorVerbosity")
+        self.conn: Any = None  # let go at the end: an event loop may keep this with a listener
 
-    def begin(self, conn: Any) -> None:
-        """Have the server's refusal name its SQLSTATE: texts are localised."""
-        self._conn = conn
-        if self._telling:
-            libpq.PQsetErrorVerbosity(conn.pgconn_ptr, _VERBOSE)
-
-    def end(self, conn: Any) -> None:
-        """Bring error messages back to what users know."""
-        if self._telling:
-            libpq.PQsetErrorVerbosity(conn.pgconn_ptr, _DEFAULT)
-
-    def left(self) -> float | None:
-        """Seconds that are left; 0 at the least."""
-        return None if self._deadline is None else max(self._deadline - monotonic(), 0)
+    def tell(self, conn: Any, verbose: bool) -> None:
+        """Have the server's refusal name its SQLSTATE, or not: texts are localised."""
+        libpq.PQsetErrorVerbosity(conn.pgconn_ptr, _VERBOSE if verbose else _DEFAULT)
 
     def failed(self, conn: Any, text: str) -> OperationalError:
         """Return the error with the server's address, as the blocking psycopg2 has it."""
@@ -67,13 +57,9 @@ class Attempt:
         failure: OperationalError = error
         return failure
 
-    def forget(self) -> None:
-        """Let go of the connection: an event loop may keep this context with a listener."""
-        self._conn = None
-
     def close(self, error: BaseException) -> None:
         """Close what was being made when `error` came."""
-        conn = _unbegun(error.__traceback__) if self._conn is None else self._conn
+        conn = _unbegun(error.__traceback__) if self.conn is None else self.conn
         if conn is not None:
             c_connection.close(conn)
             state = getattr(conn, "_state_made", None)
@@ -82,7 +68,7 @@ class Attempt:
 
 
 def _unbegun(trace: TracebackType | None) -> Any:
-    """Return the connection that Ctrl-C kept from `begin`: only the callback's frame has it."""
+    """Return the connection that Ctrl-C kept from being noted: only the callback's frame has it."""
     while trace is not None:
         if trace.tb_frame.f_code.co_name == "wait_callback":
             conn: Any = trace.tb_frame.f_locals.get("conn")
@@ -106,9 +92,9 @@ def using(backend: Backend | None) -> Iterator[None]:
         _next.reset(token)
 
 
-def explicit() -> bool:
-    """Tell whether the block's connections were given a backend."""
-    return _next.get() is not None
+def given() -> Backend | None:
+    """Return the backend that the block's connections were given, if any."""
+    return _next.get()
 
 
 def backend_of_next() -> Backend:

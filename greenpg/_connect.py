@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from time import monotonic
 from typing import Any, Final
 
 import psycopg2
@@ -18,7 +17,7 @@ from psycopg2._psycopg import _connect as c_connect
 from psycopg2._psycopg import connection as c_connection
 
 from . import _wait
-from ._attempt import Attempt, attempts, backend_of_next, explicit, sqlstate, using
+from ._attempt import Attempt, attempts, given, sqlstate, using
 from ._hosts import Plan, plan, public_dsn
 from ._state import IN_HUB
 from .backend import Backend, as_backend, choose, chosen, current
@@ -58,7 +57,7 @@ def connect(
     psycopg2.connect is called, and may return a proxy of the connection.
     """
     if _asked.get() or not hasattr(psycopg2.connect, "__wrapped__"):
-        return connect_untraced(dsn, connection_factory, cursor_factory, backend=backend, **kwargs)
+        return _connect(dsn, connection_factory, cursor_factory, backend, kwargs)
     given = "" if dsn is None and not kwargs else dsn
     factories = {"connection_factory": connection_factory, "cursor_factory": cursor_factory}
     with using(None if backend is None else as_backend(backend)), _green_connections():
@@ -74,13 +73,22 @@ def connect_untraced(
     **kwargs: Any,
 ) -> Any:
     """Connect as `connect` does, past whatever has wrapped psycopg2.connect."""
-    modes = {name: kwargs.pop(name) for name in ("async", "async_") if name in kwargs}
+    return _connect(dsn, connection_factory, cursor_factory, backend, kwargs)
+
+
+def _connect(
+    dsn: str | None,
+    connection_factory: Callable[..., Any] | None,
+    cursor_factory: Callable[..., Any] | None,
+    backend: str | Backend | None,
+    kwargs: dict[str, Any],
+) -> Any:
+    modes: dict[str, Any] = {}
+    if kwargs:
+        modes = {name: kwargs.pop(name) for name in ("async", "async_") if name in kwargs}
     made = ext.make_dsn(dsn, **kwargs) if kwargs or dsn is None else dsn
-    if backend is None and not explicit():
-        conn = open_connection(made, connection_factory, **modes)
-    else:
-        with using(None if backend is None else as_backend(backend)):
-            conn = open_connection(made, connection_factory, **modes)
+    found = default_backend() if backend is None else as_backend(backend)
+    conn = _open(found, made, connection_factory, modes)
     if cursor_factory is not None:
         conn.cursor_factory = cursor_factory
     return conn
@@ -107,21 +115,27 @@ def open_connection(
     dsn: str, connection_factory: Callable[..., Any] | None = None, **modes: Any
 ) -> Any:
     """Stand in for psycopg2's C function `_connect`, making connections of the green class."""
-    _wait.install()
-    if not explicit():
-        default_backend()
-    factory = connection_factory or Connection
-    if isinstance(factory, type) and issubclass(factory, c_connection):
-        factory = green_connection_class(factory)
+    return _open(given() or default_backend(), dsn, connection_factory, modes)
+
+
+def _open(
+    backend: Backend,
+    dsn: str,
+    connection_factory: Callable[..., Any] | None,
+    modes: Mapping[str, Any],
+) -> Any:
+    if ext.get_wait_callback() is not _wait.wait_callback:
+        _wait.install()
+    factory = Connection if connection_factory is None else _green(connection_factory)
     targets = plan(dsn)
-    asynchronous = any(modes.values())
-    if not asynchronous and not backend_of_next().can_wait():
+    if modes and any(modes.values()):
+        conn = _begin(backend, targets, partial(c_connect, connection_factory=factory, **modes))
+    elif not backend.can_wait():
         raise ProgrammingError(IN_HUB)
-    if asynchronous:
-        made = dsn if targets.simple else targets.combined(_resolve)
-        conn = c_connect(made, connection_factory=factory, **modes)  # type: ignore[no-untyped-call]  # a C function
+    elif targets.simple:
+        conn = _attempt(factory, dsn, Attempt(backend, targets.timeout))
     else:
-        conn = _try_in_turn(targets, partial(c_connect, connection_factory=factory, **modes))
+        conn = _try_in_turn(backend, targets, factory)
     if not isinstance(conn, Connection):
         _warn_half_green(factory)
     elif not targets.simple:
@@ -129,14 +143,29 @@ def open_connection(
     return conn
 
 
-def _try_in_turn(targets: Plan, make: Callable[[str], Any]) -> Any:
+def _green(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the factory, with the green class under it if it is a connection class."""
+    if isinstance(factory, type) and issubclass(factory, c_connection):
+        return green_connection_class(factory)
+    return factory
+
+
+def _begin(backend: Backend, targets: Plan, make: Callable[[str], Any]) -> Any:
+    """Begin to connect without waiting; libpq itself tries the addresses in turn."""
+    dsn = targets.dsn if targets.simple else targets.combined(partial(_resolve, backend))
+    conn = make(dsn)
+    if isinstance(conn, Connection):
+        with using(backend):
+            _ = conn._state  # made here, where the backend is known
+    return conn
+
+
+def _try_in_turn(backend: Backend, targets: Plan, factory: Callable[[str], Any]) -> Any:
     """Connect to the first address that lets us in; an answer that is final ends the search."""
-    if targets.simple:
-        return _attempt(make, targets.dsn, targets.timeout)
     failed: list[str] = []
-    for dsn in targets.attempts(_resolve, failed):
+    for dsn in targets.attempts(partial(_resolve, backend), failed):
         try:
-            return _attempt(make, dsn, targets.timeout, telling=True)
+            return _attempt(factory, dsn, Attempt(backend, targets.timeout, telling=True))
         except OperationalError as err:  # noqa: PERF203  one turn is a connection
             code, text = sqlstate(str(err))
             failed.append(text.strip())
@@ -145,23 +174,19 @@ def _try_in_turn(targets: Plan, make: Callable[[str], Any]) -> Any:
     raise OperationalError("\n".join(failed) + "\n")
 
 
-def _attempt(
-    make: Callable[[str], Any], dsn: str, timeout: float | None, telling: bool = False
-) -> Any:
-    attempt = Attempt(None if timeout is None else monotonic() + timeout, telling)
+def _attempt(factory: Callable[[str], Any], dsn: str, attempt: Attempt) -> Any:
     token = attempts.set(attempt)
     try:
-        return make(dsn)
+        return factory(dsn)  # as psycopg2's C function calls it
     except BaseException as error:
         attempt.close(error)
         raise
     finally:
         attempts.reset(token)
-        attempt.forget()
+        attempt.conn = None
 
 
-def _resolve(host: str, port: int) -> list[str]:
-    backend = backend_of_next()
+def _resolve(backend: Backend, host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(row[4][0]) for row in backend.resolve(host, port)))
 
 
@@ -171,15 +196,17 @@ def _warn_half_green(factory: Callable[..., Any]) -> None:
         "psycopg2.extensions.connection, so greenpg cannot put its own under it: queries on its "
         "connections are green, but tasks may not share one, and an interrupt closes it",
         ConnectionFactoryWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
 
 
 def default_backend() -> Backend:
     """Return the default backend; in a patched process without a choice, warn once."""
-    if chosen() is None:
+    found = chosen()
+    if found is None:
         _warn_if_patched()
-    return current()
+        found = current()
+    return found
 
 
 _PATCHABLE: Final = (

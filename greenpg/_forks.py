@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 from posix import close  # a monkey-patch may have replaced that of os
 from typing import Any, Final
-from weakref import WeakSet
+from weakref import ref
 
 from psycopg2 import Error
 
@@ -14,12 +15,13 @@ from ._state import not_ours
 
 __all__ = ["watch"]
 
-_live: Final[WeakSet[Any]] = WeakSet()
+_live: Final[dict[int, ref[Any]]] = {}  # by id: a user's class may have no hash
 
 
 def watch(conn: Any) -> None:
     """Cut the connection off in children forked from now on."""
-    _live.add(conn)
+    key = id(conn)
+    _live[key] = ref(conn, partial(_live.pop, key))
 
 
 def _cut_off() -> None:
@@ -28,7 +30,7 @@ def _cut_off() -> None:
     Copies of green threads that wait run on in the child, and an explicit close() there would
     end the parent's session: now they meet end of file, and the parent notices nothing.
     """
-    connections = list(_live)
+    connections = [conn for one in list(_live.values()) if (conn := one()) is not None]
     _live.clear()
     if connections:
         dead = _dead_socket()

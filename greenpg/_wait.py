@@ -12,13 +12,13 @@ from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 
 from . import _repair
-from ._attempt import Attempt, attempts
+from ._attempt import attempts
 from ._libpq import PGRES_COPY_BOTH, PGRES_COPY_OUT, libpq
 from ._ops import copy_status
 from ._state import IN_HUB, State, not_ours
 from .backend import READ, WRITE, Backend, Waiter, current
 from .errors import DeadlineExceeded
-from .threads import is_writable
+from .threads import write_check
 
 __all__ = [
     "SLICE",
@@ -194,50 +194,63 @@ def settle_descriptor(conn: Any, state: State) -> None:
 
 def _connect_guarded(conn: Any, state: State) -> None:
     """Connect with the lock taken: another task that closes has to end the wait first."""
-    state.acquire(state.current())
+    me = state.current()
+    if state.held.setdefault(0, me) == me:
+        state.depth += 1
+    else:
+        state.acquire(me)
     state.waiting = True
     try:
         _connect(conn, state.waiter)
+    except BaseException:
+        state.waiter.close()  # for what it watches
+        raise
     finally:
         state.waiting = False
-        state.relinquish()
+        if state.chores:
+            state.relinquish()
+        else:  # what that does when there is nothing else to do
+            state.depth -= 1
+            state.release()
 
 
 def _connect(conn: Any, waiter: Waiter) -> None:
-    """Wait while libpq connects; after an error the waiter is closed, for what it watches."""
+    """Wait for libpq, which may go on with another socket after any poll().
+
+    After an error the caller closes the waiter, for what it watches.
+    """
     attempt = attempts.get()
+    end = checked = watched = None
+    moved = False
     if attempt is not None:
-        attempt.begin(conn)
-    try:
-        _wait_connecting(conn, waiter, attempt)
-    except BaseException:
-        waiter.close()
-        raise
-    if attempt is not None:
-        attempt.end(conn)
-
-
-def _wait_connecting(conn: Any, waiter: Waiter, attempt: Attempt | None) -> None:
-    """Wait for libpq, which may go on with another socket after any poll()."""
-    watched = None
-    while (want := _poll_connecting(conn, attempt)) != POLL_OK:
+        attempt.conn, end = conn, attempt.deadline
+        if attempt.telling:
+            attempt.tell(conn, verbose=True)
+    while True:
+        try:
+            want = _poll(conn)
+        except OperationalError as err:
+            raise err if attempt is None else attempt.failed(conn, str(err)) from None
+        if want == POLL_OK:
+            break
         fd = conn.fileno()
-        if want != POLL_READ and is_writable(fd):  # as it is nearly always
-            continue
-        inode = os.fstat(fd).st_ino  # the number alone may be the next socket's
-        if watched not in (None, (fd, inode)) or not inode:  # 0: this system does not tell
-            waiter.close()
-        watched = (fd, inode)
-        left = None if attempt is None else attempt.left()
+        if want != POLL_READ:
+            moved = True  # libpq asks for nothing else when it begins with a new socket
+            if fd != checked:
+                check, checked = write_check(fd), fd
+            if check(0):  # as it is nearly always
+                continue
+        if watched is not None and (moved or fd != watched):
+            kept = waiter.fileno()
+            # the number alone may be the next socket's; 0: this system does not tell
+            if kept < 0 or os.fstat(kept).st_ino != (os.fstat(fd).st_ino or -1):
+                waiter.close()
+        watched, moved = fd, False
+        left = None if end is None else max(end - monotonic(), 0)
         if not waiter.wait(fd, READ if want == POLL_READ else WRITE, left) and attempt is not None:
             raise attempt.failed(conn, "timeout expired\n")
-
-
-def _poll_connecting(conn: Any, attempt: Attempt | None) -> int:
-    try:
-        return _poll(conn)
-    except OperationalError as err:
-        raise err if attempt is None else attempt.failed(conn, str(err)) from None
+    if attempt is not None and attempt.telling:
+        attempt.tell(conn, verbose=False)
 
 
 def _wait_plain(conn: Any) -> None:

@@ -13,7 +13,7 @@ from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import lobject as c_lobject
 
 from . import _cancel, _forks
-from ._attempt import backend_of_next
+from ._attempt import attempts, backend_of_next
 from ._listen import Notifications
 from ._repair import closed, leave
 from ._state import State
@@ -39,16 +39,14 @@ _c_factory: Final[Any] = c_connection.cursor_factory
 _c_dsn: Final[Any] = c_connection.dsn
 
 
-class _Guard:
+class _Guard(list["Waiter"]):
     """Freed before psycopg2's deallocator closes the socket, unlike a weakref's callback."""
 
-    __slots__ = ("_waiter",)
-
-    def __init__(self, waiter: Waiter) -> None:
-        self._waiter = waiter
+    __slots__ = ()
 
     def __del__(self) -> None:
-        self._waiter.close()
+        for waiter in self:
+            waiter.close()
 
 
 class _StateOnFirstNeed:
@@ -61,8 +59,9 @@ class _StateOnFirstNeed:
     def __get__(self, conn: Any, owner: type) -> State:
         if conn is None:
             raise AttributeError("_state")
-        state = State(backend_of_next())
-        conn._guard = _Guard(state.waiter)
+        attempt = attempts.get()
+        state = State(backend_of_next() if attempt is None else attempt.backend)
+        conn._guard = _Guard((state.waiter,))
         conn._state = conn._state_made = state
         _forks.watch(conn)
         return state
@@ -178,12 +177,13 @@ class Connection(c_connection):
         state = self._state
         if state.lost:
             return  # psycopg2's mutex is held for good; the dead socket ends with the process
-        if state.resume():
+        if state.resting and state.resume():
             _cancel.cancel_block(self)
             self._close(state)
             return
         if not (state.inside or state.waiting):
-            self._close(state)
+            c_connection.close(self)
+            state.waiter.close()
             return
         if state.held.get(0) == state.current():
             raise ProgrammingError("the connection is inside an operation of this very task")

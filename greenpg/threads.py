@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from .backend import READ, WRITE, Address
 
-__all__ = ["Threads", "backend", "is_writable", "pristine"]
+__all__ = ["Threads", "backend", "pristine", "write_check"]
 
 
 def pristine(name: str) -> ModuleType:
@@ -99,11 +99,12 @@ class Waiter:
         self.close()  # Ctrl-C may have landed where the call of `close` began
 
 
-def is_writable(fd: int) -> bool:
-    """Tell, without waiting, whether a wait for WRITE would be over at once."""
+def write_check(fd: int) -> Callable[[int], list[object]]:
+    """Return what tells, given 0 to wait, whether a wait for WRITE would be over at once."""
     poll = _select.poll()
     poll.register(fd, _select.POLLOUT)
-    return bool(poll.poll(0))
+    check: Callable[[int], list[object]] = poll.poll
+    return check
 
 
 def _subset(flags: int, events: int) -> int:

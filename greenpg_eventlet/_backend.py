@@ -66,7 +66,8 @@ class Waiter:
         return self._ready & events
 
     def _watch(self, hub: Any, fd: int) -> None:
-        self.close()
+        if self._hub is not None:
+            self.close()
         waker(hub)
         self._fd = os.dup(fd)
         self._hub, self._source = hub, fd
@@ -157,8 +158,10 @@ def _dispose(hub: Any, listener: Any, fd: int) -> None:
 
 def _remove(hub: Any, listener: Any) -> None:
     if listener is not None:
-        with suppress(KeyError, RuntimeError):  # the hub has dropped it, or is closed itself
+        try:  # noqa: SIM105  suppress() is three calls in Python
             hub.remove(listener)
+        except (KeyError, RuntimeError):  # the hub has dropped it, or is closed itself
+            pass
 
 
 class Event:

@@ -112,7 +112,7 @@ class Gevent:
     event = Event
 
     def waiter(self) -> Waiter:
-        return _waiter_class(type(get_hub().loop).__module__)()
+        return _waiter_class(get_hub().loop.__class__)()
 
     def can_wait(self) -> bool:
         return getcurrent() is not get_hub()
@@ -134,8 +134,8 @@ class Gevent:
 
 
 @cache
-def _waiter_class(loop_module: str) -> type[Waiter]:
-    return LibuvWaiter if "libuv" in loop_module else Waiter
+def _waiter_class(loop: Any) -> type[Waiter]:
+    return LibuvWaiter if "libuv" in loop.__module__ else Waiter
 
 
 backend: Final = Gevent()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from posix import close  # gevent.monkey's os.close() leaves the descriptor to the loop
 from typing import Any
 
@@ -88,7 +87,8 @@ class Waiter:
         self._io.stop()
 
     def _watch(self, hub: Any, fd: int) -> None:
-        self.close()
+        if self._fd >= 0:
+            self.close()
         self._fd = os.dup(fd)
         self._io = hub.loop.io(self._fd, READ)
         self._hub = hub
@@ -178,8 +178,10 @@ def _pass_on(got: Any) -> None:
 
 
 def _dispose(io: Any, fd: int) -> None:
-    with suppress(ValueError):  # the loop was destroyed, and the watcher with it
+    try:  # noqa: SIM105  suppress() is three calls in Python
         io.close()
+    except ValueError:  # the loop was destroyed, and the watcher with it
+        pass
     close(fd)
 
 

@@ -65,6 +65,18 @@ def test_one_connection_may_have_a_backend_of_its_own(dsn, counting):
     conn.close()
 
 
+def test_asynchronous_connection_keeps_the_backend_it_was_given(dsn, counting):
+    conn = greenpg.connect(dsn, backend=counting, async_=True)
+    greenpg.wait(conn)
+
+    cur = conn.cursor()
+    cur.execute("select 1")
+    greenpg.wait(conn)
+
+    assert counting.waiters == 1
+    conn.close()
+
+
 def test_backend_of_one_connection_is_not_that_of_the_next(connect, dsn, counting):
     with pytest.raises(greenpg.OperationalError):
         greenpg.connect(dsn, dbname="no_such_database", backend=counting)

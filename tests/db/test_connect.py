@@ -76,6 +76,16 @@ def test_dsn_shows_what_was_given_without_the_password(connect, dsn):
     assert parse_dsn(conn.dsn) == {**parse_dsn(dsn), "password": "xxx"}
 
 
+def test_connection_class_may_compare_by_value_and_have_no_hash(connect):
+    class Mine(greenpg.Connection):
+        def __eq__(self, other):
+            return True
+
+    conns = [connect(connection_factory=Mine) for _ in range(2)]
+
+    assert [one(conn) for conn in conns] == [(1,), (1,)]
+
+
 def test_factories_are_positional_arguments_too(db, dsn):
     class Mine(db.extensions.connection):
         pass
