@@ -32,6 +32,7 @@ _thread = pristine("_thread")
 _select = pristine("select")
 _time = pristine("time")
 _BAD: Final = _select.POLLERR | _select.POLLHUP | _select.POLLNVAL
+_SHORT: Final = 0.01  # seconds
 _MASKS: Final = {
     READ: _select.POLLIN,
     WRITE: _select.POLLOUT,
@@ -40,12 +41,13 @@ _MASKS: Final = {
 
 
 class Waiter:
-    """Polls the socket together with a pipe by which another thread can interrupt the wait.
+    """Polls the socket, and if that lasts, with it a pipe by which threads interrupt the wait.
 
-    The pipe is made and closed by single calls into C, between whose parts no Ctrl-C can land.
+    Until then an interrupt waits for the short wait to end: most connections need no pipe.
+    It is made and closed by single calls into C, between whose parts no Ctrl-C can land.
     """
 
-    __slots__ = ("_error", "_events", "_fd", "_pipe", "_poll", "_waiting")
+    __slots__ = ("_error", "_events", "_fd", "_pipe", "_piped", "_poll", "_waiting")
 
     def __init__(self) -> None:
         self._poll: Any = None
@@ -53,7 +55,7 @@ class Waiter:
         self._fd = -1
         self._events = 0
         self._error: BaseException | None = None
-        self._waiting = False
+        self._waiting = self._piped = False
 
     def wait(self, fd: int, events: int, timeout: float | None) -> int:
         if fd != self._fd or events != self._events:
@@ -61,42 +63,61 @@ class Waiter:
         self._error = None
         self._waiting = True
         try:
-            ready = dict(self._poll.poll(None if timeout is None else max(timeout, 0) * 1000))
+            if timeout is None or timeout > _SHORT:
+                ready = self._poll.poll(_SHORT * 1000)
+                if not ready and self._error is None:
+                    ready = self._wait_on(None if timeout is None else timeout - _SHORT)
+            else:
+                ready = self._poll.poll(max(timeout, 0) * 1000)
         finally:
             self._waiting = False
         if self._error is not None:
-            read(self._pipe[0], 1)
             raise self._error
-        if self._pipe[0] in ready:  # an interrupt that came when the wait before was over
-            read(self._pipe[0], 1)
-            return self.wait(fd, events, timeout)
-        return _subset(ready.get(fd, 0), events)
+        return _subset(ready[0][1], events) if ready else 0
 
     def _watch(self, fd: int, events: int) -> None:
         if self._poll is None:
-            self._pipe.extend(chain.from_iterable(islice(iter(os.pipe, None), 1)))
             self._poll = _select.poll()
-            self._poll.register(self._pipe[0], _select.POLLIN)
-        if self._fd not in (-1, fd):
+        elif self._fd not in (-1, fd):
             self._poll.unregister(self._fd)
         self._poll.register(fd, _MASKS[events])
         self._fd, self._events = fd, events
 
+    def _wait_on(self, timeout: float | None) -> list[tuple[int, int]]:
+        if not self._pipe:
+            self._pipe.extend(chain.from_iterable(islice(iter(os.pipe, None), 1)))
+        end = self._pipe[0]
+        poll = _select.poll()
+        poll.register(end, _select.POLLIN)
+        poll.register(self._fd, _MASKS[self._events])
+        self._piped = True
+        try:
+            while self._error is None:  # else it came when the other thread saw no pipe yet
+                ready = dict(poll.poll(None if timeout is None else timeout * 1000))
+                if end not in ready:
+                    return list(ready.items())
+                read(end, 1)  # perhaps for an interrupt that came when the wait before was over
+        finally:
+            self._piped = False
+        return []
+
     def interrupt(self, exc: BaseException) -> None:
         if self._waiting and self._error is None:
             self._error = exc
-            write(self._pipe[1], b"!")
+            if self._piped:
+                write(self._pipe[1], b"!")
 
     def fileno(self) -> int:
         return -1
 
     def close(self) -> None:
-        pipe, self._pipe = self._pipe, []
         self._poll, self._fd = None, -1
-        any(map(close, pipe))
+        if self._pipe:
+            pipe, self._pipe = self._pipe, []
+            any(map(close, pipe))
 
     def __del__(self) -> None:
-        self.close()  # Ctrl-C may have landed where the call of `close` began
+        any(map(close, self._pipe))  # Ctrl-C may have landed where the call of `close` began
 
 
 def write_check(fd: int) -> Callable[[int], list[object]]:
