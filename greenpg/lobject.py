@@ -34,6 +34,8 @@ LARGE: Final = 32768  # bytes of a call that the server takes memory of its own 
 _MODE: Final = re.compile("(rw|r|w|n|)(t|b|)")
 _READ, _WRITE = 0x40000, 0x20000
 _FLAGS: Final = {"n": 0, "r": _READ, "w": _WRITE, "rw": _READ | _WRITE}
+_IN_TRANSACTION: Final = ext.TRANSACTION_STATUS_INTRANS
+_transaction_status = c_connection.get_transaction_status
 _execute: Any = c_cursor.execute
 
 
@@ -50,7 +52,9 @@ class Lobject(c_lobject):
     _mode: str | None = None
     _text = True
     _mark: Any = None
-    _has_read = False
+    _primed = False  # whether the server had its first large call
+    _ahead, _taken = b"", 0  # what was read ahead, and how much of it was taken
+    _stride = 0  # bytes to ask for at the least; it grows while reads follow one another
 
     def __init__(
         self,
@@ -118,17 +122,39 @@ class Lobject(c_lobject):
 
         There UnicodeDecodeError is raised if the bytes end within a character.
         """
-        data = self._opened(self._read, index(size))
+        data = self._opened(self._read_on, index(size))
         return data.decode(_encoding(self._conn)) if self._text else data
+
+    def _read_on(self, conn: Any, size: int) -> bytes:
+        """Read ahead in mode "r", whose data is that of a snapshot and changes no more.
+
+        Nothing is taken from there in a failed transaction, so that the server can refuse.
+        """
+        if self._mode not in ("rt", "rb") or _transaction_status(conn) != _IN_TRANSACTION:
+            return self._read(conn, size)
+        end = None if size < 0 else self._taken + size
+        found = self._ahead[self._taken : end]
+        if len(found) == size:
+            self._taken += size
+            return found
+        left = -1 if size < 0 else size - len(found)
+        got = self._read(conn, max(left, self._stride) if 0 < left < PIECE else left)
+        self._ahead, self._taken = (got, left) if 0 <= left < len(got) else (b"", 0)
+        self._stride = min(2 * max(size, self._stride), PIECE)
+        return found + (got[:left] if self._ahead else got)
+
+    def _unread(self) -> int:
+        """Return how far the server's position is ahead of ours."""
+        return len(self._ahead) - self._taken
 
     def _read(self, conn: Any, size: int) -> bytes:
         pieces: list[bytes] = []
         left = size
         while True:
             wanted = PIECE if left < 0 else min(left, PIECE)
-            statement = _LOREAD if self._has_read or wanted < LARGE else _FIRST_LOREAD
+            statement = _FIRST_LOREAD if wanted >= LARGE and not self._primed else _LOREAD
             pieces.append(_call(conn, statement, _int4(self._fd), _int4(wanted)))
-            self._has_read = True
+            self._primed = self._primed or wanted >= LARGE
             left -= wanted if left > 0 else 0
             if not left or len(pieces[-1]) < wanted:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -136,7 +162,7 @@ class Lobject(c_lobject):
     def readinto(self, buffer: Any) -> int:
         """Read bytes into a buffer and return their number."""
         view = memoryview(buffer).cast("B")
-        data = self._opened(self._read, len(view))
+        data = self._opened(self._read_on, len(view))
         view[: len(data)] = data
         return len(data)
 
@@ -157,14 +183,18 @@ class Lobject(c_lobject):
         return self._opened(self._seek, index(offset), index(whence))
 
     def _seek(self, conn: Any, offset: int, whence: int) -> int:
-        return _number(_call(conn, _LO_LSEEK, _int4(self._fd), _int8(offset), _int4(whence)))
+        if whence == os.SEEK_CUR:
+            offset -= self._unread()
+        target = _int8(offset), _int4(whence)  # first: what it raises moves nothing
+        self._ahead, self._taken, self._stride = b"", 0, 0
+        return _number(_call(conn, _LO_LSEEK, _int4(self._fd), *target))
 
     def tell(self) -> int:
         """Return the position."""
         return self._opened(self._tell)
 
     def _tell(self, conn: Any) -> int:
-        return _number(_call(conn, _LO_TELL, _int4(self._fd)))
+        return _number(_call(conn, _LO_TELL, _int4(self._fd))) - self._unread()
 
     def truncate(self, len: int = 0) -> None:
         """Cut to a size, or extend to it with zero bytes; the position stays."""
@@ -268,9 +298,9 @@ _LO_CREATE: Final = "SELECT o, pg_catalog.lo_open(o, %s) FROM pg_catalog.lo_crea
 _LO_OPEN: Final = "SELECT pg_catalog.lo_open(%s::oid, %s)"
 _LO_UNLINK: Final = "SELECT pg_catalog.lo_unlink(%s::oid)"
 _LOREAD: Final = b"SELECT pg_catalog.loread($1, $2)"
-# glibc gives the server's memory back at the end of each large call, until more was freed once
+# glibc gives the memory of such calls back at the end of each, until as much was freed at once
 _FIRST_LOREAD: Final = _LOREAD + (
-    b", pg_catalog.octet_length(pg_catalog.repeat(pg_catalog.repeat(' ', 600), 600))"
+    b", pg_catalog.octet_length(pg_catalog.repeat(pg_catalog.repeat(' ', 1200), 1200))"
 )
 _LOWRITE: Final = b"SELECT pg_catalog.lowrite($1, $2)"
 _LO_LSEEK: Final = b"SELECT pg_catalog.lo_lseek64($1, $2, $3)"

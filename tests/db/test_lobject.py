@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import shutil
 import tarfile
 from pathlib import Path
@@ -144,6 +145,72 @@ def test_seek_and_tell(lob):
 
     assert places == [5, 7, 5, 5]
     assert lob.read() == "data"
+
+
+def test_reading_ahead_shows_in_no_position(conn):
+    content = random.Random(4).randbytes(1_000_000)
+    lob, file = holding(conn, content), io.BytesIO(content)
+    chance = random.Random(5)
+
+    for _ in range(300):
+        size = chance.choice((0, 1, 700, 40_000, 200_000, 300_000, -1))
+        assert lob.read(size) == file.read(size)
+        if chance.random() < 0.2:
+            place = chance.choice(((chance.randrange(1_100_000), 0), (-5000, 2), (-file.tell(), 1)))
+            assert lob.seek(*place) == file.seek(*place)
+        assert lob.tell() == file.tell()
+
+
+def test_overflow_of_a_position_keeps_what_was_read_ahead(conn):
+    lob = holding(conn, b"0123456789")
+    lob.read(1)
+    lob.read(1)
+
+    with pytest.raises(OverflowError):
+        lob.seek(1 << 70)
+
+    assert lob.read(2) == b"23"
+
+
+def test_short_reads_that_follow_one_another_ask_the_server_rarely(conn, monkeypatch):
+    lob = holding(conn, bytes(100_000))
+    calls = []
+    usual = lobject._call
+
+    def counted(*args):
+        calls.append(args)
+        return usual(*args)
+
+    monkeypatch.setattr(lobject, "_call", counted)
+
+    total = sum(len(lob.read(100)) for _ in range(1000))
+
+    assert total == 100_000
+    assert len(calls) < 15
+
+
+def test_writer_reads_nothing_ahead(conn):
+    writer = conn.lobject(0, "wb")
+    other = conn.lobject(writer.oid, "wb")
+    writer.write(b"aaaaaaaa")
+    writer.seek(0)
+    writer.read(1)
+    writer.read(1)
+
+    other.write(b"bbbbbbbb")
+
+    assert writer.read(2) == b"bb"
+
+
+def test_failed_transaction_refuses_what_was_read_ahead(db, conn):
+    lob = holding(conn, bytes(100))
+    lob.read(10)
+    lob.read(10)
+    with pytest.raises(db.errors.SyntaxError):
+        conn.cursor().execute("nonsense")
+
+    with pytest.raises(db.OperationalError, match="current transaction is aborted"):
+        lob.read(1)
 
 
 def test_positions_beyond_two_gigabytes(lob):

@@ -37,9 +37,11 @@ def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
     data = bytes(range(256)) * (int(job.contender.variant.split()[0]) * 4)
 
     def measure() -> Mapping[str, float]:
-        lob = connection.lobject(0, "wb")
+        written = connection.lobject(0, "wb")
         with meter() as writing:
-            _write(lob, data)
+            _write(written, data)
+        written.close()
+        lob = connection.lobject(written.oid, "rb")
         with meter() as reading:
             _read(lob, data)
         held_up = stall(tasks, lambda: _read(lob, data))
