@@ -209,8 +209,8 @@ class CopyBuffer:
 
         SIZE bytes or more mean that there may be more.
         """
-        get, memory, room = _getline_async(), self._memory, self.SIZE
-        connection = byref(c_char.from_address(pgconn))  # quicker to pass than a c_void_p
+        get, memory, room = _untyped("PQgetlineAsync"), self._memory, self.SIZE
+        connection = _reference(pgconn)
         position = 0
         while position < room:
             count = get(connection, byref(memory, position), room)
@@ -221,9 +221,18 @@ class CopyBuffer:
 
 
 @cache
-def _getline_async() -> Any:
-    """Return PQgetlineAsync without argument types: it is called for each row."""
-    return libpq._dll["PQgetlineAsync"]
+def _untyped(name: str) -> Any:
+    """Return a function without argument types, which is quicker where it is called for each row.
+
+    Pointers are to be passed as ctypes objects; the result is an int.
+    """
+    libpq.need(name)
+    return libpq._dll[name]
+
+
+def _reference(address: int) -> Any:
+    """Return a pointer for an untyped function; it is quicker to pass than a c_void_p."""
+    return byref(c_char.from_address(address))
 
 
 def send_query(pgconn: int, sql: bytes, parameters: Sequence[Parameter]) -> bool:
@@ -274,10 +283,10 @@ class CopyMessages:
         Returns libpq's word on the next one: above 0 it is there, 0 means not yet, -1 is the
         transfer's end, -2 a failure.
         """
-        get, free = libpq.PQgetCopyData, libpq.PQfreemem
+        get, free = _untyped("PQgetCopyData"), _untyped("PQfreemem")
         text: Any = self._text
         pointer, reference = self._pointer, self._reference
-        connection = c_void_p(pgconn)
+        connection = _reference(pgconn)
         while (size := get(connection, reference, 1)) > 0:
             append((text[:head] if size > head else text[:size], text[head:size]))
             free(pointer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from struct import Struct
+from struct import error as StructError
 from typing import Final
 
 from psycopg2 import OperationalError
@@ -24,9 +25,10 @@ _feedback: Final = Struct(">cQQQq?").pack
 
 def data_header(header: bytes) -> tuple[int, int, int]:
     """Return where the payload starts, where the server's WAL ends, and when it was sent."""
-    if len(header) < HEADER:
-        raise OperationalError("data message header too small")
-    found: tuple[int, int, int] = _data(header)
+    try:
+        found: tuple[int, int, int] = _data(header)
+    except StructError:
+        raise OperationalError("data message header too small") from None
     return found
 
 

@@ -124,6 +124,6 @@ WORKLOAD = Workload(
     targets=tuple(target for host in LOOPS for target in _targets(host)),
     prepare=_prepare,
     units=ROWS,
-    rounds=5,
+    rounds=9,
     quick=2,
 )
