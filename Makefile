@@ -42,6 +42,7 @@ docs: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m greenpg.conformance.storm --rounds $(ROUNDS) $(ARGS)
+	$(BIN)/python -m greenpg.conformance.storm --rounds $(ROUNDS) --pairs $(ARGS)
 	$(BIN)/python -m greenpg.conformance.pool_soak $(ARGS)
 	GREENPG_COPY_MEGABYTES=500 $(BIN)/greenpg conformance --strict -k 'copy.*_memory*'
 
