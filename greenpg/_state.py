@@ -167,7 +167,8 @@ class State:
         Raises ProgrammingError in the hub and inside another operation of the same task,
         DeadlineExceeded, and InFailedSqlTransaction after an interrupt (see `doomed`).
         """
-        me = self.current()
+        current = self.current  # CPython specializes reading a slot, but not calling one
+        me = current()
         if id(me) != self.last:
             self._meet(me)
         holder = self.held.setdefault(0, me)

@@ -93,7 +93,8 @@ def wait_callback(conn: Any) -> None:
             elif state.odd:
                 _bounded(state, EVENTS[want])
             else:
-                state.wait(state.fd, EVENTS[want], None)
+                wait = state.wait
+                wait(state.fd, EVENTS[want], None)
     except BaseException as exc:
         if isinstance(exc, Error) and _lost(conn, state, exc):
             state.waiter.close()

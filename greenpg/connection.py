@@ -63,6 +63,7 @@ class _StateOnFirstNeed:
         state = State(backend_of_next() if attempt is None else attempt.backend)
         conn._guard = _Guard((state.waiter,))
         conn._state = conn._state_made = state
+        conn.__dict__ = {**conn.__dict__}  # psycopg2's has keys in common: CPython reads it slower
         _forks.watch(conn)
         return state
 

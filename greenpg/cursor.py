@@ -61,7 +61,18 @@ class Cursor(c_cursor):
                 return _execute(self, query, vars)
         if state.fetching and self in state.fetching:
             raise _being_fetched()
-        state.enter(False, query)
+        current = state.current
+        me = current()
+        if (
+            id(me) != state.last
+            or state.held.setdefault(0, me) is not me
+            or state.inside
+            or state.special
+        ):
+            state.enter(False, query)
+        else:  # what enter() does otherwise; to call it takes as long as all this
+            state.patient = False
+            state.inside = True
         try:
             return _execute(self, query, vars)
         except ProgrammingError:
