@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from math import inf
 from time import monotonic
@@ -24,6 +24,7 @@ __all__ = [
     "Unrepaired",
     "cancel_query",
     "closed",
+    "graver",
     "interrupted",
     "leave",
     "stop_command",
@@ -88,6 +89,15 @@ class Shield:
 
 def _rank(exc: BaseException, exits: tuple[type[BaseException], ...]) -> int:
     return 2 if isinstance(exc, exits) else int(not isinstance(exc, InterfaceError))
+
+
+def graver(backend: Backend, first: BaseException, later: BaseException) -> BaseException:
+    """Return which of two interrupts an operation raises that both have met."""
+    shield = Shield(backend, first, 0.0)
+    with suppress(Unrepaired):
+        shield.note(later)
+    assert shield.verdict is not None
+    return shield.verdict
 
 
 def closed() -> InterfaceError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from psycopg2 import Error, ProgrammingError
@@ -15,7 +14,7 @@ from psycopg2._psycopg import lobject as c_lobject
 from . import _cancel, _forks
 from ._attempt import attempts, backend_of_next
 from ._listen import Notifications
-from ._repair import closed, leave
+from ._repair import closed, graver, leave
 from ._state import State
 from ._wait import wait_callback
 from .cursor import Cursor, derived_class, green_cursor_class
@@ -272,9 +271,9 @@ class Connection(c_connection):
         """Commit a two-phase transaction; interrupted, it may have been committed."""
         try:
             self._run(c_connection.tpc_commit, *xid, patient=False)
-        except BaseException:
+        except BaseException as first:
             if not xid and not self.closed and self.status == ext.STATUS_READY:
-                self._run(_forget_xid)
+                raise self._tidied(first, lambda: self._run(_forget_xid)) from first.__cause__
             raise
 
     def tpc_rollback(self, *xid: Any) -> None:
@@ -290,14 +289,23 @@ class Connection(c_connection):
                     cur.execute("SELECT 1")
             try:
                 xids: list[Any] = self._run(c_connection.tpc_recover, patient=False)
-            except BaseException:
+            except BaseException as first:
                 if began and not self.closed:
-                    with suppress(Error):  # what came first is what the caller is to see
-                        self.rollback()
+                    raise self._tidied(first, self.rollback) from first.__cause__
                 raise
             if began:
                 self.rollback()
         return xids
+
+    def _tidied(self, first: BaseException, tidy: Callable[[], object]) -> BaseException:
+        """Put right what a failed operation has left; return what the caller is to see of it."""
+        try:
+            tidy()
+        except Error:
+            return first
+        except BaseException as later:
+            return graver(self._state.backend, first, later)
+        return first
 
     @property
     def notifies(self) -> Any:

@@ -103,6 +103,7 @@ def test_lock_is_free_and_the_connection_right_or_closed(connect, spawn, operati
         conn.cursor().execute("select 1")
         strike, outcome = Strike(nth), None
 
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 wants one before it traces any
         sys.settrace(strike.enter)
         try:
             operation(conn)

@@ -38,6 +38,7 @@ class CtrlC:
         self._last: dict[FrameType, str] = {}
 
     def __enter__(self) -> CtrlC:
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 wants one before it traces any
         sys.settrace(self._enter)
         return self
 

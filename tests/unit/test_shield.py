@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from greenpg._repair import Shield, closed
+from greenpg._repair import Shield, closed, graver
 
 
 class Late(Exception):
@@ -51,3 +51,19 @@ def test_verdict_is_the_weightier_interrupt_or_the_later_one(
     shield.wait(raising(second))
 
     assert shield.verdict is wanted
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "wanted"),
+    [(KILLED, SECOND, KILLED), (FIRST, KILLED, KILLED), (FIRST, SECOND, SECOND)],
+)
+def test_tidying_up_raises_the_weightier_interrupt(
+    first: BaseException, later: BaseException, wanted: BaseException
+) -> None:
+    assert graver(SimpleNamespace(exits=(Killed,)), first, later) is wanted
+
+
+def test_second_ctrl_c_comes_out_of_tidying_up() -> None:
+    first, second = KeyboardInterrupt(), KeyboardInterrupt()
+
+    assert graver(SimpleNamespace(exits=()), first, second) is second
