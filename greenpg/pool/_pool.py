@@ -40,7 +40,6 @@ IN_HUB: Final = "no connection is at hand, and in the event loop's own greenlet 
 INSIDE: Final = "the pool is inside another operation (called by a finalizer or a signal handler)"
 log = logging.getLogger("greenpg.pool")
 _thread = pristine("_thread")
-_ident = _thread.get_ident
 _pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
 
 
@@ -85,8 +84,7 @@ class Pool:
         _pools.add(self)
 
     def _begin(self) -> None:
-        self._lock = _thread.allocate_lock()
-        self._owner = 0
+        self._lock = _thread.RLock()  # which tells its owner; nothing takes it twice
         self._mail: deque[tuple[int, Any]] = deque()  # connections lost by their holders
         self._keeping = _thread.allocate_lock()  # held by the task that keeps time
         self._keeper: Any = no_thread  # a reference to the mark of that task's thread
@@ -105,25 +103,21 @@ class Pool:
     def lend(self, timeout: float | None, frame: FrameType) -> tuple[Slot, Any]:
         """Return a slot and its connection; `frame` is where they are taken."""
         now = monotonic()
-        me = _ident()
-        if self._owner == me:
+        lock = self._lock
+        if lock._is_owned():
             raise ProgrammingError(INSIDE)
-        with self._lock:
-            self._owner = me
-            try:
-                self.stats.requests_num += 1
-                slot = self.state.take(now)
-                if slot is not None:
-                    conn, slot.conn = slot.conn, None  # now the holder alone keeps it alive
-                else:
-                    seconds = self.timeout if timeout is None else timeout
-                    waiter = self._line_up(now, seconds)
-            finally:
-                self._owner = 0
+        with lock:
+            self.stats.requests_num += 1
+            slot = self.state.take(now)
+            if slot is not None:
+                conn, peek, slot.conn = slot.conn, slot.peek, None  # the holder keeps it alive
+            else:
+                seconds = self.timeout if timeout is None else timeout
+                waiter = self._line_up(now, seconds)
         if slot is None:
             slot = self._await(waiter, now, seconds)
             conn, slot.conn = slot.conn, None
-        elif slot.stale or slot.peek(0):
+        elif slot.stale or peek(0):
             seconds = self.timeout if timeout is None else timeout
             slot.conn = conn
             slot = self._await(self._suspect(slot, now + seconds), now, seconds)
@@ -218,27 +212,23 @@ class Pool:
         condition = self._verdicts[condition]
         state, now = self.state, monotonic()
         done: Event | None = None
-        me = _ident()
-        if self._owner == me:
+        lock = self._lock
+        if lock._is_owned():
             raise ProgrammingError(INSIDE)
-        with self._lock:
-            self._owner = me
-            try:
-                if state.lent.get(slot.key) is not slot:
-                    self._refuse(slot)
-                    return
-                self.stats.usage += now - slot.since
-                slot.conn, slot.warned = conn, False
-                if condition == CLEAN:
-                    state.give_back(slot, now)
-                elif condition == SOILED:
-                    done = slot.done = self.backend.event()
-                    state.soil(slot, now)
-                else:
-                    self.stats.returns_bad += 1
-                    state.retire(slot, now)
-            finally:
-                self._owner = 0
+        with lock:
+            if state.lent.get(slot.key) is not slot:
+                self._refuse(slot)
+                return
+            self.stats.usage += now - slot.since
+            slot.conn, slot.warned = conn, False
+            if condition == CLEAN:
+                state.give_back(slot, now)
+            elif condition == SOILED:
+                done = slot.done = self.backend.event()
+                state.soil(slot, now)
+            else:
+                self.stats.returns_bad += 1
+                state.retire(slot, now)
         if state.effects or self._mail:
             self._perform()
         if condition:
@@ -269,17 +259,12 @@ class Pool:
 
     def tell(self, event: Callable[..., Any], *args: Any) -> Any:
         """Let the state know of an event, and do what it asks for."""
-        me = _ident()
-        if self._owner == me:
+        if self._lock._is_owned():
             raise ProgrammingError(INSIDE)
         now = monotonic()
         with self._lock:
-            self._owner = me
-            try:
-                self._read_mail(now)
-                answer = event(*args, now)
-            finally:
-                self._owner = 0
+            self._read_mail(now)
+            answer = event(*args, now)
         self._perform()
         return answer
 
@@ -291,7 +276,7 @@ class Pool:
     def note_lost(self, key: int, ref: Any) -> None:
         """Note that a lent connection was garbage-collected; from anywhere."""
         self._mail.append((key, ref))
-        if self._owner != _ident():
+        if not self._lock._is_owned():
             self.tell(_nothing)
 
     def _read_mail(self, now: float) -> None:
@@ -318,7 +303,7 @@ class Pool:
                 self.keep_time()
             else:
                 getattr(self, f"_do_{name}")(thing)
-        if self._mail and self._owner != _ident():
+        if self._mail and not self._lock._is_owned():
             self.tell(_nothing)
 
     def _do_lost(self, slot: Slot) -> None:
