@@ -46,7 +46,10 @@ def _moved(pid: int, cores: set[int]) -> bool:
 
 def _postmaster(dsn: str) -> int | None:
     """Return the parent of a session's process, if it is a PostgreSQL of this machine."""
-    connection = psycopg2.connect(dsn)
+    try:
+        connection = psycopg2.connect(dsn)
+    except psycopg2.Error:  # which each contender will tell
+        return None
     try:
         with connection.cursor() as cur:
             cur.execute(ADDRESS)
