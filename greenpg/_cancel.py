@@ -8,9 +8,8 @@ from typing import Any
 
 from psycopg2 import Error, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
-from psycopg2._psycopg import connection as c_connection
 
-from ._repair import CLOSE_TIMEOUT, Shield, Unrepaired, cancel_query, closed
+from ._repair import CLOSE_TIMEOUT, Shield, Unrepaired, cancel_query, close_if_told, closed
 from ._state import IN_HUB, State, not_ours
 
 __all__ = ["cancel", "cancel_block"]
@@ -28,9 +27,7 @@ def cancel(conn: Any) -> None:
     try:
         _deliver(conn, state)
     finally:
-        if state.closing:  # nobody is in C to do it
-            c_connection.close(conn)
-            state.waiter.close()
+        close_if_told(conn, state)
         state.relinquish()
 
 

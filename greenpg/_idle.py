@@ -6,9 +6,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from psycopg2._psycopg import connection as c_connection
-
-from ._repair import closed
+from ._repair import close_if_told, closed
 from ._wait import settle_descriptor
 from .backend import READ
 from .errors import DeadlineExceeded
@@ -97,6 +95,4 @@ def _wait(conn: Any, state: State, events: int, timeout: float | None) -> int:
         return state.wait(state.fd, events, timeout)
     finally:
         state.waiting = False
-        if state.closing:
-            c_connection.close(conn)
-            state.waiter.close()
+        close_if_told(conn, state)

@@ -23,6 +23,7 @@ __all__ = [
     "Shield",
     "Unrepaired",
     "cancel_query",
+    "close_if_told",
     "closed",
     "graver",
     "interrupted",
@@ -103,6 +104,13 @@ def graver(backend: Backend, first: BaseException, later: BaseException) -> Base
 def closed() -> InterfaceError:
     """Return psycopg2's error for the use of a closed connection."""
     return InterfaceError("connection already closed")
+
+
+def close_if_told(conn: Any, state: State) -> None:
+    """Close what another task has told to close while it was waited for outside C."""
+    if state.closing:
+        c_connection.close(conn)
+        state.waiter.close()
 
 
 def wait_once(backend: Backend, fd: int, events: int, timeout: float | None = None) -> int:

@@ -324,9 +324,7 @@ def wait(conn: Any, timeout: float | None = None) -> None:
                 raise TimeoutError(f"the operation was not over in {timeout:g} s")
     finally:
         state.waiting = False
-        if state.closing:
-            c_connection.close(conn)
-            state.waiter.close()
+        _repair.close_if_told(conn, state)
         state.relinquish()
         if state is not getattr(conn, "_state", None):
             state.waiter.close()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 __all__ = ["Ledger"]
 
 
@@ -31,6 +34,15 @@ class Ledger:
             self._must.add(row)
         else:
             self.open[row] = True
+
+    @contextmanager
+    def inserting(self, rows: Sequence[int], autocommit: bool) -> Iterator[None]:
+        """Note that the block inserts these rows; its end acknowledges all of them."""
+        for row in rows:
+            self.begin(row, autocommit)
+        yield
+        for row in rows:
+            self.acknowledge(row, autocommit)
 
     def committing(self) -> None:
         """Note that a COMMIT is about to be sent."""

@@ -43,11 +43,8 @@ def copy_from_a_slow_file(s: Scene) -> Steps:
     rows, auto = [s.row() for _ in range(ROWS)], s.autocommit
     file = _SlowFile(s, "".join(f"{row}\t0\n" for row in rows))
     yield
-    for row in rows:
-        s.ledger.begin(row, auto)
-    s.conn.cursor().copy_from(file, s.table)
-    for row in rows:
-        s.ledger.acknowledge(row, auto)
+    with s.ledger.inserting(rows, auto):
+        s.conn.cursor().copy_from(file, s.table)
 
 
 @operation()
@@ -63,13 +60,10 @@ def copy_to_a_slow_file(s: Scene) -> Steps:
 def executemany_in_a_pipeline(s: Scene) -> Steps:
     rows, auto = [s.row() for _ in range(ROWS)], s.autocommit
     yield
-    for row in rows:
-        s.ledger.begin(row, auto)
-    cur = s.conn.cursor()
-    cur.executemany(s.insert, [(row, 0) for row in rows])
-    assert cur.rowcount == ROWS
-    for row in rows:
-        s.ledger.acknowledge(row, auto)
+    with s.ledger.inserting(rows, auto):
+        cur = s.conn.cursor()
+        cur.executemany(s.insert, [(row, 0) for row in rows])
+        assert cur.rowcount == ROWS
 
 
 @operation(lax=True, loose=True)

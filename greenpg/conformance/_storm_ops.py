@@ -58,11 +58,8 @@ def executemany(s: Scene) -> Steps:
     rows, auto = [s.row() for _ in range(5)], s.autocommit
     naps = [(row, 0, s.nap()) for row in rows]
     yield
-    for row in rows:
-        s.ledger.begin(row, auto)
-    s.conn.cursor().executemany(f"{s.insert}; select pg_sleep(%s)", naps)
-    for row in rows:
-        s.ledger.acknowledge(row, auto)
+    with s.ledger.inserting(rows, auto):
+        s.conn.cursor().executemany(f"{s.insert}; select pg_sleep(%s)", naps)
 
 
 @operation()

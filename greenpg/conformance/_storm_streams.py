@@ -31,24 +31,17 @@ def copy_in(s: Scene) -> Steps:
     rows, auto = [s.row() for _ in range(ROWS)], s.autocommit
     file = StringIO("".join(f"{row}\t0\n" for row in rows))
     yield
-    for row in rows:
-        s.ledger.begin(row, auto)
-    s.conn.cursor().copy_from(file, s.table)
-    for row in rows:
-        s.ledger.acknowledge(row, auto)
+    with s.ledger.inserting(rows, auto):
+        s.conn.cursor().copy_from(file, s.table)
 
 
 @operation()
 def copy_in_a_block(s: Scene) -> Steps:
     rows, auto = [s.row() for _ in range(100)], s.autocommit
     yield
-    for row in rows:
-        s.ledger.begin(row, auto)
-    with s.conn.cursor().copy(f"copy {s.table} from stdin") as copy:
+    with s.ledger.inserting(rows, auto), s.conn.cursor().copy(f"copy {s.table} from stdin") as copy:
         for row in rows:
             copy.write_row((row, 0))
-    for row in rows:
-        s.ledger.acknowledge(row, auto)
 
 
 @operation()
@@ -105,13 +98,9 @@ def pipeline(s: Scene) -> Steps:
 def pipeline_of_inserts(s: Scene) -> Steps:
     rows, auto = [s.row() for _ in range(50)], s.autocommit
     yield
-    for row in rows:
-        s.ledger.begin(row, auto)
-    with s.conn.pipeline() as pipe:
+    with s.ledger.inserting(rows, auto), s.conn.pipeline() as pipe:
         for row in rows:
             pipe.execute(s.insert, (row, 0))
-    for row in rows:
-        s.ledger.acknowledge(row, auto)
 
 
 # Notifications
