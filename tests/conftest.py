@@ -9,6 +9,7 @@ from psycopg2.extensions import make_dsn
 
 from greenpg.backend import current
 from greenpg.conformance._leaks import Sessions, descriptors, no_leaks, tasks, threads
+from greenpg.conformance._machine import witness
 from greenpg.conformance._proxy import Proxy
 from greenpg.embedded import server_dsn
 
@@ -44,6 +45,12 @@ def sessions(dsn: str) -> Iterator[Sessions]:
     probe = Sessions(dsn, APPLICATION)
     yield probe
     probe.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine_watched() -> None:
+    """Start the process that tells a stall from a machine that stood still."""
+    witness()
 
 
 @pytest.fixture(autouse=True)

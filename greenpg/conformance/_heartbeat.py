@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from ._machine import CoreWaits, stood_still, witness
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
 
-__all__ = ["Heartbeat", "Stalled", "calibrated", "clock", "heartbeat"]
+__all__ = ["Heartbeat", "Stalled", "calibrated", "heartbeat"]
 
 INTERVAL: Final = 0.005
 IDLE_SECONDS: Final = 0.5
 TOLERANCE: Final = 10.0  # how many times the longest gap of an idle run is still called idle
-SCHEDULER: Final = Path("/proc/thread-self/schedstat")
 
 _limits: dict[str, float] = {}
 
@@ -36,15 +36,16 @@ class Heartbeat:
         self.longest = 0.0
         self.beats = 0
         self._backend = backend
-        self._beaten = 0.0
+        self._doubtful: list[tuple[float, float, float]] = []
         self._stopped = False
 
     def check(self) -> None:
-        """Raise Stalled if any gap so far was longer than the limit."""
-        if self.longest > self.limit:
-            name = self._backend.name
-            gap, limit = self.longest * 1000, self.limit * 1000
-            raise Stalled(f"{name}: the ticker stood still for {gap:.0f} ms (limit {limit:.0f} ms)")
+        """Raise Stalled if a gap so far was too long and the machine did not stand still in it."""
+        for began, ended, gap in self._doubtful:
+            seconds = gap - stood_still(began, ended)
+            if seconds > self.limit:
+                told = f"{seconds * 1000:.0f} ms (limit {self.limit * 1000:.0f} ms)"
+                raise Stalled(f"{self._backend.name}: the ticker stood still for {told}")
 
     @contextmanager
     def ticking(self) -> Iterator[None]:
@@ -59,12 +60,15 @@ class Heartbeat:
             task.join()
 
     def _run(self) -> None:
-        self._beaten = clock()
+        waits, beaten = CoreWaits(), time.monotonic()
         while not self._stopped:
             self._backend.sleep(INTERVAL)
-            now = clock()
-            self.longest = max(self.longest, now - self._beaten)
-            self._beaten = now
+            now = time.monotonic()
+            gap = now - beaten - waits.since()
+            self.longest = max(self.longest, gap)
+            if gap > self.limit:
+                self._doubtful.append((beaten, now, gap))
+            beaten = now
             self.beats += 1
 
 
@@ -74,6 +78,7 @@ def heartbeat(backend: Backend, limit: float | None = None) -> Iterator[Heartbea
 
     The default limit comes from an idle run of this process, made before the block if need be.
     """
+    witness()
     pulse = Heartbeat(backend, calibrated(backend) if limit is None else limit)
     with pulse.ticking():
         yield pulse
@@ -88,16 +93,3 @@ def calibrated(backend: Backend) -> float:
             backend.sleep(IDLE_SECONDS)
         _limits[backend.name] = idle.longest * TOLERANCE
     return _limits[backend.name]
-
-
-def clock() -> float:
-    """Return the seconds that this thread has waited or run; waiting for a core does not count."""
-    return time.monotonic() - _waited_for_a_core()
-
-
-def _waited_for_a_core() -> float:
-    """Return how long this OS thread was ready to run but did not; 0 where nobody tells."""
-    try:
-        return int(SCHEDULER.read_bytes().split()[1]) / 1e9
-    except OSError:
-        return 0.0

@@ -20,6 +20,7 @@ from ._context import Context, Surroundings
 from ._describe import Mode, find
 from ._heartbeat import calibrated
 from ._leaks import descriptors, no_leaks, tasks, threads
+from ._machine import witness
 from ._tests import Skip, Test, discover
 from ._watchdog import Watchdog
 
@@ -72,6 +73,7 @@ class Worker:
     def _warm_up(self) -> None:
         """Make what lives as long as the process, so that no test seems to leave it behind."""
         backend = self._around.backend
+        witness()
         calibrated(backend)
         ctx = self._context()
         with ctx.cleaned():

@@ -18,7 +18,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 import greenpg
 
-from ._heartbeat import clock
+from ._machine import clock
 from ._storm_strikes import Run, Strike, Striker
 from ._tests import each, limit, needs, raises
 

@@ -1,9 +1,17 @@
 import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
 
 import pytest
 
 from greenpg.backend import load
 from greenpg.conformance._heartbeat import Stalled, calibrated, heartbeat
+from greenpg.conformance._machine import CoreWaits, witness
 
 THREADS = load("threads")
 
@@ -47,3 +55,63 @@ def test_error_of_the_block_is_not_masked():
 
     with pytest.raises(KeyError), heartbeat(THREADS):
         hold_and_fail()
+
+
+@contextmanager
+def stopped_witness():
+    """Let the witness stand still as long as this process does: so does a whole machine."""
+    os.kill(witness().pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(witness().pid, signal.SIGCONT)
+
+
+def test_machine_that_stood_still_is_no_stall():
+    with heartbeat(THREADS) as pulse, stopped_witness():
+        hold_the_interpreter(4 * pulse.limit)
+
+    assert pulse.longest > pulse.limit
+
+
+def test_machine_that_stood_still_at_another_time_is_no_excuse():
+    def stand_still_and_hold():
+        with stopped_witness():
+            time.sleep(4 * calibrated(THREADS))
+        hold_the_interpreter(4 * calibrated(THREADS))
+
+    with pytest.raises(Stalled), heartbeat(THREADS):
+        stand_still_and_hold()
+
+
+@contextmanager
+def one_busy_core():
+    """Let this process share one core with another that is busy."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        busy.kill()
+        busy.wait()
+        os.sched_setaffinity(0, cores)
+
+
+def spin_until_waited(seconds):
+    began, ran = time.monotonic(), time.thread_time()
+    while time.monotonic() - began - (time.thread_time() - ran) < seconds:
+        pass
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="no scheduler statistics")
+def test_wait_of_another_thread_for_a_core_is_counted():
+    with one_busy_core():
+        waits, counted = CoreWaits(), 0.0
+        thread = threading.Thread(target=spin_until_waited, args=(0.3,))
+        thread.start()
+        while thread.is_alive():
+            counted += waits.since()
+            thread.join(0.01)
+
+    assert counted > 0.15

@@ -1,0 +1,75 @@
+"""What the machine does to the time: other programs get the cores, or everything stands still."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import threading
+import time
+from typing import Final
+
+from greenpg._child import Child
+
+__all__ = ["CoreWaits", "clock", "stood_still", "witness"]
+
+_SCHEDULER: Final = "/proc/self/task/{}/schedstat"
+
+# Letting the interpreter go for each call would cost a turn of every other thread that is busy.
+_libc: Final = ctypes.PyDLL(None)
+
+_witness: Child | None = None
+
+
+class CoreWaits:
+    """How long the OS threads of this process were ready to run but had no core.
+
+    All of them count, since one that holds the interpreter without a core holds up the others.
+    Nothing counts where the system does not tell.
+    """
+
+    def __init__(self) -> None:
+        self._known = _waits()
+
+    def since(self) -> float:
+        """Return the seconds since the last call, the first one since this was made."""
+        before, self._known = self._known, _waits()
+        return sum(waited - before.get(thread, 0.0) for thread, waited in self._known.items())
+
+
+def clock() -> float:
+    """Return the seconds that this thread has waited or run; waiting for a core does not count."""
+    return time.monotonic() - _waited(threading.get_native_id())
+
+
+def witness() -> Child:
+    """Return the process that `stood_still` asks, started at the first call; it ends with this one.
+
+    It can tell of nothing that was before its start.
+    """
+    global _witness
+    if _witness is None:
+        _witness = Child(f"{__package__}._witness")
+        atexit.register(_witness.close)
+    return _witness
+
+
+def stood_still(began: float, ended: float) -> float:
+    """Return how many seconds between two readings of time.monotonic() nothing here ran at all."""
+    seconds: float = witness().ask("stood_still", began=began, ended=ended)["seconds"]
+    return seconds
+
+
+def _waits() -> dict[int, float]:
+    others = (getattr(thread, "native_id", None) for thread in threading.enumerate())
+    return {thread: _waited(thread) for thread in (threading.get_native_id(), *others) if thread}
+
+
+def _waited(thread: int) -> float:
+    """Return how long an OS thread has waited for a core in its life; 0 where nobody tells."""
+    descriptor = _libc.open(_SCHEDULER.format(thread).encode(), 0)
+    if descriptor < 0:
+        return 0.0
+    text = ctypes.create_string_buffer(80)
+    _libc.read(descriptor, text, len(text) - 1)
+    _libc.close(descriptor)
+    return int(text.value.split()[1]) / 1e9
