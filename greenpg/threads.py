@@ -117,7 +117,12 @@ class Waiter:
             any(map(close, pipe))
 
     def __del__(self) -> None:
-        any(map(close, self._pipe))  # Ctrl-C may have landed where the call of `close` began
+        """Do what Ctrl-C at the entry of `close` forestalled, or of `__init__`.
+
+        The collector may call it before it calls what closes the waiter.
+        """
+        pipe, self._pipe = getattr(self, "_pipe", ()), []
+        any(map(close, pipe))
 
 
 def write_check(fd: int) -> Callable[[int], list[object]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from greenpg.backend import current
@@ -166,3 +168,13 @@ def test_connection_that_breaks_ends_its_queries(db, connect, proxy, gate, spawn
     with pytest.raises(db.OperationalError):
         job.result()
     assert conn.closed
+
+
+def test_collected_connection_closes_each_descriptor_once(db, dsn):
+    """Else pytest reports what its finalizer raised; another file might have had the number."""
+    made = db.connect(dsn)
+    one(made, "select pg_sleep(0.05)")  # a wait that lasts makes a thread's pipe
+    made.itself = made
+
+    del made
+    gc.collect()
