@@ -166,6 +166,13 @@ def _between(code: CodeType, frame: FrameType | None) -> list[str]:
     return [] if frame is None else [*names, code.co_name]
 
 
+def _ends_a_block(frame: FrameType | None) -> bool:
+    """Tell whether it stands at the entry of an `__exit__`, before its first `try`."""
+    if frame is None or frame.f_code.co_name != "__exit__":
+        return False
+    return frame.f_lineno == frame.f_code.co_firstlineno
+
+
 class Run:
     """One operation under fire, and what came of it."""
 
@@ -292,7 +299,7 @@ class Run:
     def _signalled(self, _number: int, frame: FrameType | None) -> None:
         strike = self._signals.popleft()
         where = _between(self._code, frame)
-        if "__del__" in where:  # where it would be swallowed
+        if "__del__" in where or _ends_a_block(frame):  # where it is swallowed, or forestalls it
             self._by_signal(strike)
         elif self.running and where:
             strike.landed = True
