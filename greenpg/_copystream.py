@@ -53,12 +53,13 @@ class Copy:
     COPY TO stops it under autocommit; inside a transaction it reads on to the end of the data.
     """
 
+    _task: Hashable = None  # that of the block, until the COPY is over
+
     def __init__(self, cur: Any, statement: Any, params: Any = None) -> None:
         self._cur = cur
         self._conn = cur.connection
         self._statement = (statement, params)
         self._status = 0  # PGRES_COPY_IN or _OUT while the COPY goes on
-        self._task: Hashable = None
         self._turns: Turns | None = None
         self._pgconn = self._fd = -1
         self._gathered: list[bytes] = []
@@ -75,9 +76,10 @@ class Copy:
         self._encoding = ext.encodings[self._conn.encoding]
         self._task = state.enter(False, self._statement[0])
         try:
+            state.resting = {0: id(self)}
             self._begin(state)
-        except BaseException:
-            self._leave()
+        except BaseException as error:
+            self._leave(error)
             raise
         return self
 
@@ -202,8 +204,24 @@ class Copy:
         trace: TracebackType | None,
     ) -> None:
         """End the COPY and raise what the server has against it, if the block raised nothing."""
-        if not self._status:
+        if self._task is None:
             return
+        try:
+            self._finish(exc)
+        except BaseException as error:
+            if self._task is not None:
+                self._leave(error)
+            raise
+
+    def __del__(self) -> None:
+        """Close the connection of a COPY that nobody ended.
+
+        So it is where Ctrl-C landed at the entry of `__exit__`.
+        """
+        if self._task is not None:
+            self._abandon()
+
+    def _finish(self, exc: BaseException | None) -> None:
         if self._conn._state.current() != self._task:
             self._abandon()
         elif exc is not None:
@@ -220,13 +238,14 @@ class Copy:
 
     def _abandon(self) -> None:
         """Close the connection: the collector has ended the block in the midst of another task."""
-        if self._conn._state.resume():
+        state = self._conn._state
+        if not state.lost and state.resume(id(self)):
             c_connection.close(self._conn)
-            self._conn._state.waiter.close()
+            state.waiter.close()
         self._leave()
 
     def _stop(self, exc: BaseException | None) -> None:
-        if self._conn._state.resume():
+        if self._conn._state.resume(id(self)):
             stop(self._conn, exc, self._rest)
         try:
             self._leave()
@@ -266,15 +285,15 @@ class Copy:
     def _drive(self, operation: Operation[_T]) -> _T:
         """Run a part of the COPY; an interrupt ends all of it."""
         state = self._conn._state
-        if not state.resume():
+        if not state.resume(id(self)):
             self._leave()
             raise closed()
         state.until = state.deadlines.get(self._task)  # it may have begun within the block
         try:
             value = drive(self._conn, operation, self._rest, self._turns)
             self._pause(state)
-        except BaseException:
-            self._leave()
+        except BaseException as error:
+            self._leave(error)
             raise
         return value  # type: ignore[return-value]  # None only where something is pending
 
@@ -289,11 +308,25 @@ class Copy:
     def _rest(self) -> Steps:
         return finish(self._pgconn, self._fd)
 
-    def _leave(self) -> None:
-        self._status = 0
-        self._conn._state.resume()
-        self._conn._state.inside = False
-        leave(self._conn, self._conn._state)
+    def _leave(self, error: BaseException | None = None) -> None:
+        """Give the connection back, idle; an interrupt between two steps is raised by it.
+
+        Ctrl-C in here leaves it to be done again by `__exit__` or the collector.
+        """
+        conn, state, task = self._conn, self._conn._state, self._task
+        if state.resume(id(self)):  # else another task closes
+            state.stray = state.chores = True  # the COPY may go on
+        if error is not None and not isinstance(error, Exception):
+            state.interrupted(error)
+        state.resting = self._task = None
+        state.inside, self._status = False, 0
+        try:
+            leave(conn, state)
+        except BaseException as raised:
+            if state.stray and state.held.get(0) == task:  # Ctrl-C at the entry
+                state.pending = raised
+                leave(conn, state)
+            raise
 
 
 def _state_for(cur: Any) -> State:

@@ -143,9 +143,9 @@ def interrupted(conn: Any, state: State, exc: BaseException) -> None:
         state.pending = None
         assert shield.verdict is not None
         raise shield.verdict from None
-    state.interrupted(shield.verdict)
     if not state.patient:
         _bar(conn, state)
+    state.interrupted(shield.verdict)  # last: what Ctrl-C raises before this comes out itself
 
 
 def stopped(conn: Any, backend: Backend, waiter: Any, exc: BaseException) -> BaseException:
@@ -256,6 +256,9 @@ def _settle(conn: Any, state: State) -> None:
     state.inside = True
     try:
         pending = _put_right(conn, state)
+    except BaseException:  # Ctrl-C between two steps: nobody knows what is left to do
+        c_connection.close(conn)
+        raise
     finally:
         state.inside = False
         state.pending = None

@@ -150,7 +150,7 @@ class State:
         self.cancels = 0  # cancel requests of other tasks under way
         self.quiet: Event | None = None  # set when the last of them has ended
         self.closing = False
-        self.resting: list[bool] = []  # filled while a block's task is in its own code; see rest
+        self.resting: dict[int, int] | None = None  # who has libpq in the midst of a block
         self.waiting = False  # the holder waits for the socket outside C
         self.cancel_timeout = CANCEL_TIMEOUT
         self.notifies: Any = None  # the user's collector, when C must not call it
@@ -248,15 +248,15 @@ class State:
 
     def rest(self) -> None:
         """Note that the task of a block, such as COPY's, goes back to its own code."""
-        self.resting.append(True)
+        self.resting = {}
 
-    def resume(self) -> bool:
-        """Take libpq from a block that rests, for its own task or for `close`; one wins."""
-        if not self.resting:
-            return False
-        with suppress(IndexError):
-            return self.resting.pop()
-        return False
+    def resume(self, who: int) -> bool:
+        """Take libpq from a block that rests, for its own task or for `close`; one wins.
+
+        The winner may ask again: Ctrl-C may have kept it from learning the answer.
+        """
+        resting = self.resting
+        return resting is not None and resting.setdefault(0, who) == who
 
     def serve(self) -> None:
         """Serve a thread that queued up while the lock was given back."""

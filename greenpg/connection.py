@@ -177,7 +177,7 @@ class Connection(c_connection):
         state = self._state
         if state.lost:
             return  # psycopg2's mutex is held for good; the dead socket ends with the process
-        if state.resting and state.resume():
+        if state.resting is not None and state.resume(id(self)):
             _cancel.cancel_block(self)
             self._close(state)
             return

@@ -249,9 +249,9 @@ class Cursor(c_cursor):
             state.stray = state.chores = True
             raise
         finally:
+            state.inside = False  # first: Ctrl-C may land after the call of `leaving`
             if leaving is not None:
                 leaving()
-            state.inside = False
             leave(conn, state)
 
 

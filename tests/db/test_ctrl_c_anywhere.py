@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import greenpg
+from greenpg import _state
 from greenpg.backend import current
 
 PACKAGES = tuple(os.path.dirname(greenpg.__file__) + end for end in ("/", "_gevent/", "_eventlet/"))
@@ -23,20 +24,25 @@ class CtrlC(KeyboardInterrupt):
 
 
 class Strike:
-    """Raises CtrlC at the nth place in greenpg's code where a signal may land."""
+    """Raises CtrlC at the nth place in greenpg's code where a signal may land.
 
-    def __init__(self, nth: int) -> None:
+    With `again` it does so once more, so many places later. The entries of functions whose
+    name is `sparing` are left out.
+    """
+
+    def __init__(self, nth: int, again: int | None = None, sparing: str = "") -> None:
         self.place = ""
-        self._left = nth
+        self._left: int | None = nth
+        self._again = again
+        self._sparing = sparing
         self._last: dict[FrameType, str] = {}
 
     def enter(self, frame: FrameType, event: str, arg: object) -> Any:
-        if self.place or not frame.f_code.co_filename.startswith(PACKAGES):
+        if self._left is None or not frame.f_code.co_filename.startswith(PACKAGES):
             return None
         if in_finalizer(frame):  # where Python swallows it
             return None
-        # at the entry of an __exit__ Ctrl-C forestalls the end of any with statement of Python
-        self._last[frame] = "" if frame.f_code.co_name == "__exit__" else "RESUME"
+        self._last[frame] = "" if frame.f_code.co_name == self._sparing else "RESUME"
         frame.f_trace = self._step
         frame.f_trace_opcodes = True
         return self._step
@@ -44,7 +50,7 @@ class Strike:
     def _step(self, frame: FrameType, event: str, arg: object) -> Any:
         if event == "return" and frame.f_back is not None:
             self._last[frame.f_back] = ""  # it does not look after a call of Python code
-        if event != "opcode" or self.place:
+        if event != "opcode" or self._left is None:
             return self._step
         before = self._last.get(frame, "")
         self._last[frame] = now = dis.opname[frame.f_code.co_code[frame.f_lasti]]
@@ -53,10 +59,17 @@ class Strike:
         if before.startswith(LOOKS) and now not in ("CALL", "PRECALL", "KW_NAMES"):
             self._left -= 1
             if self._left < 0:
-                name = os.path.basename(frame.f_code.co_filename)
-                self.place = f"{name}:{frame.f_lineno} {frame.f_code.co_name}"
-                raise CtrlC(self.place)
+                self._strike(frame)
         return self._step
+
+    def forget(self) -> None:
+        self._last.clear()
+
+    def _strike(self, frame: FrameType) -> None:
+        name = os.path.basename(frame.f_code.co_filename)
+        self.place += f"{name}:{frame.f_lineno} {frame.f_code.co_name}; "
+        self._left, self._again = self._again, None
+        raise CtrlC(self.place)
 
 
 def in_finalizer(frame: FrameType | None) -> bool:
@@ -83,6 +96,26 @@ def pipeline(conn):
         pipe.execute("select 1")
 
 
+def copy_in(conn):
+    with conn.cursor().copy("copy t from stdin") as copy:
+        copy.write("1\n")
+        copy.write_row((2,))
+
+
+def copy_out(conn):
+    with conn.cursor().copy("copy (values (1), (2)) to stdout") as copy:
+        assert sum(1 for _ in copy.rows()) == 2
+
+
+def copy_a_part(conn):
+    with conn.cursor().copy("copy (select repeat('x', 100000)) to stdout") as copy:
+        assert copy.read()
+
+
+def executemany(conn):
+    conn.cursor().executemany("insert into t values (%s)", [(1,), (2,)])
+
+
 def answer(conn):
     """Use the connection as another task, if it lives."""
     if conn.closed:
@@ -95,28 +128,59 @@ def answer(conn):
     return found
 
 
+def struck(operation, conn, strike):
+    """Run the operation under fire and tell if Ctrl-C came out; no frame of it is kept."""
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 wants one before it traces any
+    sys.settrace(strike.enter)
+    try:
+        operation(conn)
+    except CtrlC:
+        return True
+    finally:
+        sys.settrace(None)
+        strike.forget()
+    return False
+
+
+OPERATIONS = [execute, commit, block, pipeline, executemany, copy_in, copy_out, copy_a_part]
+
+
+SPARING = dict.fromkeys([block, pipeline, executemany], "__exit__")  # where it forestalls the end
+
+
+@pytest.fixture
+def fire(connect, spawn, monkeypatch):
+    """Strike an operation at every so many places; each time the connection is right or closed."""
+    monkeypatch.setattr(_state, "_LOOK", 0.02)
+
+    def fired(operation, nth, step, again=None):
+        while True:
+            conn = connect()
+            conn.cursor().execute("create temp table t (id int)")
+            strike = Strike(nth, again, SPARING.get(operation, ""))
+            came_out = struck(operation, conn, strike)
+            if not strike.place:
+                return nth
+            assert came_out, strike.place
+            assert spawn(answer, conn).result() == 42, strike.place
+            assert answer(conn) == 42, strike.place
+            conn.close()
+            nth += step
+
+    return fired
+
+
 @pytest.mark.parametrize("nth", range(STEP))
-@pytest.mark.parametrize("operation", [execute, commit, block, pipeline])
-def test_lock_is_free_and_the_connection_right_or_closed(connect, spawn, operation, nth):
-    while True:
-        conn = connect()
-        conn.cursor().execute("select 1")
-        strike, outcome = Strike(nth), None
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_lock_is_free_and_the_connection_right_or_closed(fire, operation, nth):
+    places = fire(operation, nth, STEP)
 
-        sys._getframe().f_trace_opcodes = True  # Python 3.12 wants one before it traces any
-        sys.settrace(strike.enter)
-        try:
-            operation(conn)
-        except CtrlC as exc:
-            outcome = exc
-        finally:
-            sys.settrace(None)
+    assert places > STEP
 
-        if not strike.place:
-            break
-        assert outcome is not None, strike.place
-        assert spawn(answer, conn).result() == 42, strike.place
-        assert answer(conn) == 42, strike.place
-        conn.close()
-        nth += STEP
-    assert nth > STEP
+
+@pytest.mark.parametrize("again", [0, 1, 4, 18])
+@pytest.mark.parametrize("operation", [copy_in, copy_a_part])
+def test_twice_in_a_copy_block(fire, operation, again):
+    places = fire(operation, again, 3 * STEP, again)
+
+    assert places > STEP
