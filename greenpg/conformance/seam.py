@@ -360,16 +360,16 @@ def test_interrupts_from_a_thread_hit_the_wait_they_meet_or_none(ctx: Context) -
     with pair() as (ours, theirs), waiting(ctx) as waiter:
         thread = ctx.native(_interrupt_often, waiter, stop)
         hits = 0
-        for number in range(300):
-            theirs.send(b"!" * (number % 2))
-            try:
-                ready = waiter.wait(ours.fileno(), READ, 0.002)
-                assert ready == number % 2 * READ
-            except Interruption:
-                hits += 1
-            if number % 2:
-                ours.recv(1)
-        stop.append(True)
+        try:
+            for number in range(300):
+                sent = theirs.send(b"!" * (number % 2))
+                try:
+                    assert waiter.wait(ours.fileno(), READ, LONG if sent else 0.002) == sent * READ
+                except Interruption:
+                    hits += 1
+                ours.recv(sent)
+        finally:
+            stop.append(True)
         thread.join()
 
         assert hits
