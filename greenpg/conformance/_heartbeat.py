@@ -40,7 +40,7 @@ class Heartbeat:
         self._stopped = False
 
     def check(self) -> None:
-        """Raise Stalled if a gap so far was too long and the machine did not stand still in it."""
+        """Raise Stalled if a gap so far was too long and no core stood still in it."""
         for began, ended, gap in self._doubtful:
             seconds = gap - stood_still(began, ended)
             if seconds > self.limit:

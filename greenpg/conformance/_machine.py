@@ -1,4 +1,4 @@
-"""What the machine does to the time: other programs get the cores, or everything stands still."""
+"""What the machine does to the time: other programs get the cores, or a core stands still."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def witness() -> Child:
 
 
 def stood_still(began: float, ended: float) -> float:
-    """Return how many seconds between two readings of time.monotonic() nothing here ran at all."""
+    """Return how long a core stood still between two readings of time.monotonic(), in seconds."""
     seconds: float = witness().ask("stood_still", began=began, ended=ended)["seconds"]
     return seconds
 

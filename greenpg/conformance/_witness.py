@@ -1,7 +1,12 @@
-"""A process that does nothing but tick: when it was late, the whole machine stood still."""
+"""A process that does nothing but tick: when it was late, a core or the whole machine stood still.
+
+A virtual machine's cores are threads of its host, which may stop each of them for some while
+without a word in the statistics.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -9,46 +14,60 @@ from typing import Final
 
 from greenpg._child import Reply, send, serve
 
-from ._machine import CoreWaits
+from ._machine import clock
 
 INTERVAL: Final = 0.005
 REMEMBERED: Final = 10_000
+MOST_CORES: Final = 8
 
 
-class Witness:
-    """Its own late ticks, with what was not a mere wait for a core."""
+class Ticker:
+    """The late ticks of one core, with what was not a mere wait for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, cores: set[int]) -> None:
+        self._cores = cores
         self._late: deque[tuple[float, float, float]] = deque(maxlen=REMEMBERED)
         self._ticked = time.monotonic()
+        threading.Thread(target=self._tick, daemon=True).start()
 
-    def watch(self) -> None:
-        """Tick for ever."""
-        waits = CoreWaits()
-        while True:
-            time.sleep(INTERVAL)
-            now = time.monotonic()
-            late = now - self._ticked - INTERVAL - waits.since()
-            if late > INTERVAL:
-                self._late.append((self._ticked, now, late))
-            self._ticked = now
-
-    def stood_still(self, began: float, ended: float) -> Reply:
-        """Return how long the machine stood still between two moments."""
+    def stood_still(self, began: float, ended: float) -> float:
+        """Return how long the core stood still between two moments."""
         while self._ticked < ended:
             time.sleep(INTERVAL)
-        seconds = 0.0
-        for start, end, late in list(self._late):
-            seconds += max(0.0, min(late, min(end, ended) - max(start, began)))
-        return {"seconds": seconds}
+        overlaps = (
+            min(late, min(end, ended) - max(start, began)) for start, end, late in [*self._late]
+        )
+        return sum(seconds for seconds in overlaps if seconds > 0)
+
+    def _tick(self) -> None:
+        if self._cores:
+            os.sched_setaffinity(0, self._cores)  # of this thread
+        before = clock()
+        while True:
+            time.sleep(INTERVAL)
+            moment, now = time.monotonic(), clock()
+            late = now - before - INTERVAL
+            if late > INTERVAL:
+                self._late.append((self._ticked, moment, late))
+            self._ticked, before = moment, now
+
+
+def _each_core() -> list[set[int]]:
+    """Return the cores to pin a ticker to; an empty set where none can be pinned."""
+    if not hasattr(os, "sched_getaffinity"):
+        return [set()]
+    return [{core} for core in sorted(os.sched_getaffinity(0))[:MOST_CORES]]
 
 
 def main() -> None:
     """Tick and tell, until standard input ends."""
-    witness = Witness()
-    threading.Thread(target=witness.watch, daemon=True).start()
+    tickers = [Ticker(cores) for cores in _each_core()]
+
+    def stood_still(began: float, ended: float) -> Reply:
+        return {"seconds": max(ticker.stood_still(began, ended) for ticker in tickers)}
+
     send({})
-    serve({"stood_still": witness.stood_still})
+    serve({"stood_still": stood_still})
 
 
 if __name__ == "__main__":

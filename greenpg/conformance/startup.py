@@ -310,9 +310,9 @@ UNREACHABLE: Final = (
 
 def test_queries_are_green_without_libpq(ctx: Context) -> None:
     done = ctx.python(
+        "from greenpg.conformance._heartbeat import heartbeat",
         *UNREACHABLE,
         "conn = connect()",
-        "from greenpg.conformance._heartbeat import heartbeat",
         "with heartbeat(backend()):",
         "    cur = conn.cursor()",
         "    cur.execute('select 7 from pg_sleep(0.2)')",
