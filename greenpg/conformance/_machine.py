@@ -10,7 +10,7 @@ from typing import Final
 
 from greenpg._child import Child
 
-__all__ = ["CoreWaits", "clock", "stood_still", "witness"]
+__all__ = ["CoreWaits", "Stopwatch", "clock", "stood_still", "witness"]
 
 _SCHEDULER: Final = "/proc/self/task/{}/schedstat"
 
@@ -57,6 +57,19 @@ def stood_still(began: float, ended: float) -> float:
     """Return how long a core stood still between two readings of time.monotonic(), in seconds."""
     seconds: float = witness().ask("stood_still", began=began, ended=ended)["seconds"]
     return seconds
+
+
+class Stopwatch:
+    """Measures from its making on; what `clock` leaves out and standstills do not count."""
+
+    def __init__(self) -> None:
+        witness()
+        self._began, self._ready = time.monotonic(), clock()
+
+    def seconds(self) -> float:
+        """Return the seconds so far; never more than have passed."""
+        ended, ready = time.monotonic(), clock()
+        return ready - self._ready - stood_still(self._began, ended)
 
 
 def _waits() -> dict[int, float]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final
 import psycopg2
 
 from greenpg.errors import PoolTimeout
+from greenpg.pool._state import LONGEST_DELAY
 
+from ._machine import Stopwatch
 from ._pool_scene import ask, borrow_and_ask, pool_of, terminate_all
 from ._tests import limit, needs, raises
 
@@ -107,7 +109,7 @@ def test_outage_costs_what_is_in_use_and_ends_soon(ctx: Context) -> None:
             job.result()
 
     assert len(errors) <= 8, errors
-    assert first <= 1.0
+    assert first <= max(1.0, LONGEST_DELAY + 5 * _connect_and_ask(ctx))
     assert most_within(0.1, made) <= 8, made
 
 
@@ -146,12 +148,12 @@ def test_hung_rollback_frees_its_caller_and_then_the_slot(ctx: Context) -> None:
         conn = pool.getconn()
         ask(conn)
         proxy.stall(scope="present")
-        began = monotonic()
+        watch = Stopwatch()
         pool.putconn(conn)
-        freed = monotonic() - began
+        freed, watch = watch.seconds(), Stopwatch()
         with pool.connection() as other:
             assert ask(other) == 1
-        back = monotonic() - began - freed
+        back = watch.seconds()
 
     assert freed <= 1.2
     assert back <= 2.0
@@ -166,17 +168,19 @@ def test_hung_rollback_frees_its_caller_at_his_own_timeout(ctx: Context) -> None
         ask(conn)
         proxy.stall(scope="present")
         with ctx.description.timeout(0.3) as mine:  # type: ignore[misc]
-            began = monotonic()
+            began, watch = monotonic(), Stopwatch()
 
             with raises(type(mine)):
                 pool.putconn(conn)
 
-        freed = monotonic() - began
+        passed, freed = monotonic() - began, watch.seconds()
+        watch = Stopwatch()
         with pool.connection() as other:
             assert ask(other) == 1
-        back = monotonic() - began - freed
+        back = watch.seconds()
 
-    assert 0.25 < freed <= 0.5
+    assert passed > 0.25
+    assert freed <= 0.5
     assert back <= 2.0
 
 
@@ -190,12 +194,12 @@ def test_interrupted_rollback_is_finished_by_the_pool(ctx: Context) -> None:
         proxy.delay(0.3, scope="present")
         job = ctx.spawn(pool.putconn, conn)
         ctx.backend.sleep(0.05)
-        began = monotonic()
+        watch = Stopwatch()
 
         job.kill()
 
         assert isinstance(job.join().error, ctx.backend.exits)
-        assert monotonic() - began < 0.2
+        assert watch.seconds() < 0.2
         with pool.connection() as same:
             assert same is conn
 
