@@ -296,3 +296,31 @@ def test_ctrl_c_before_a_connect_waits_leaves_no_socket(dsn: str) -> None:
         greenpg.connect(dsn, backend="threads")
 
     assert os.listdir("/dev/fd") == before, caught
+
+
+def test_ctrl_c_ends_a_wait_for_the_pools_lock(run: Any) -> None:
+    program = run(
+        "pool = greenpg.ConnectionPool(os.environ['DSN'], backend='threads')\n"
+        "pool.wait()\n"
+        "main, taken, over = threading.get_ident(), threading.Event(), threading.Event()\n"
+        "def hold():\n"
+        "    with pool._pool._lock:\n"
+        "        taken.set()\n"
+        "        while sys._current_frames()[main].f_code.co_name != 'lend':\n"
+        "            time.sleep(0.001)\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        over.wait()\n"
+        "threading.Thread(target=hold, daemon=True).start()\n"
+        "taken.wait()\n"
+        "try:\n"
+        "    pool.getconn()\n"
+        "except KeyboardInterrupt:\n"
+        "    say('interrupted')\n"
+        "over.set()\n"
+        "with pool.connection() as conn:\n"
+        "    answer(conn)\n"
+        "pool.close()"
+    )
+
+    assert [program.says() for _ in range(2)] == ["interrupted", "7"]
+    assert program.ends() == 0

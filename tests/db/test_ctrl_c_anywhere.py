@@ -13,6 +13,7 @@ import pytest
 import greenpg
 from greenpg import _state
 from greenpg.backend import current
+from greenpg.pool import ConnectionPool
 
 PACKAGES = tuple(os.path.dirname(greenpg.__file__) + end for end in ("/", "_gevent/", "_eventlet/"))
 LOOKS = ("CALL", "RESUME", "JUMP_BACKWARD")  # after these the interpreter looks for signals
@@ -184,3 +185,26 @@ def test_twice_in_a_copy_block(fire, operation, again):
     places = fire(operation, again, 3 * STEP, again)
 
     assert places > STEP
+
+
+def loan(pool):
+    with pool.connection():
+        pass
+
+
+@pytest.mark.filterwarnings("ignore:pool 'struck'.* was never given back:ResourceWarning")
+@pytest.mark.parametrize("nth", range(STEP))
+def test_a_pools_lock_is_free(dsn, nth):
+    while True:
+        pool = ConnectionPool(dsn, min_size=1, name="struck")
+        pool.wait()
+        strike = Strike(nth)
+
+        struck(loan, pool, strike)
+
+        pool.drain()  # refused where the lock is still held
+        pool.close(0)
+        if not strike.place:
+            break
+        nth += STEP
+    assert nth > STEP
