@@ -132,7 +132,9 @@ class ConnectionPool:
         PoolTimeout after `timeout` seconds (the pool's own by default), PoolClosed,
         TooManyRequests. The block's own error is never replaced by one of the pool's.
         """
-        return Lease(self._pool, timeout)
+        lease = Lease()
+        lease.pool, lease.timeout, lease.slot = self._pool, timeout, None
+        return lease
 
     def getconn(self, timeout: float | None = None) -> Any:
         """Borrow a connection, to be given back with `putconn`; errors as for `connection`."""
