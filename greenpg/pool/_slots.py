@@ -50,7 +50,7 @@ class Slot:
         self.phase = CONNECTING
         self.since = now  # when it came into this phase
         self.expires = inf
-        self.uses = 0
+        self.uses = 0.0  # a float as `max_uses` is: CPython compares it faster
         self.stale = False  # to be checked before it is lent
         self.warned = False
         self.key = 0
@@ -67,7 +67,7 @@ class Slot:
         return conn
 
     def __repr__(self) -> str:
-        return f"<Slot {self.phase} since {self.since:.3f}, {self.uses} uses>"
+        return f"<Slot {self.phase} since {self.since:.3f}, {self.uses:.0f} uses>"
 
 
 class Waiter:
@@ -103,6 +103,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         self.resize(self.min_size, self.max_size)
+        if self.always_check:
+            self.fresh = -inf
         if self.num_workers < 1:
             raise ValueError("num_workers must be at least 1")
         if self.max_uses < 1:

@@ -67,13 +67,14 @@ class PoolState:
 
     def take(self, now: float) -> Slot | None:
         """Lend the connection that came back last; None if the caller has to wait."""
-        if not self.idle or self.waiters:
+        idle = self.idle
+        if not idle or self.waiters:
             return None
-        slot = self.idle.pop()
-        slot.stale = now - slot.since > self.limits.fresh or self.limits.always_check
+        slot = idle.pop()
+        slot.stale = now - slot.since > self.limits.fresh
         slot.phase = LENT
         slot.since = now
-        slot.uses += 1
+        slot.uses += 1.0
         self.lent[slot.key] = slot
         return slot
 
@@ -108,7 +109,7 @@ class PoolState:
             self.give_back(slot, now)
             return
         del self.lent[slot.key]
-        slot.uses -= 1
+        slot.uses -= 1.0
         self.waiters.appendleft(waiter)
         if waiter.deadline < self.soonest:
             self._bound(waiter)
@@ -129,13 +130,13 @@ class PoolState:
                 return
 
     def _stale(self, slot: Slot, now: float) -> bool:
-        return now - slot.since > self.limits.fresh or self.limits.always_check
+        return now - slot.since > self.limits.fresh
 
     def abandon(self, waiter: Waiter, now: float) -> None:
         """Forget a waiter; what it was already given is passed on."""
         slot, waiter.slot = waiter.slot, None
         if slot is not None and self.lent.get(slot.key) is slot:
-            slot.uses -= 1
+            slot.uses -= 1.0
             self.give_back(slot, now)
         elif waiter in self.waiters:
             self.waiters.remove(waiter)
@@ -158,7 +159,7 @@ class PoolState:
             waiter = self.waiters.popleft()
             slot.phase = LENT
             slot.stale = False
-            slot.uses += 1
+            slot.uses += 1.0
             self.lent[slot.key] = slot
             waiter.slot = slot
             self.effects.append(("serve", waiter))
