@@ -75,12 +75,17 @@ DRIVERS: Mapping[str, Driver] = {
 }
 
 
-def connector(contender: Contender) -> Callable[[str], Connection]:
-    """Make the driver ready on its host; the answer opens autocommitting connections."""
+def plain_connector(contender: Contender) -> Callable[[str], Connection]:
+    """Make the driver ready on its host; the answer opens connections as they are."""
     prepare = DRIVERS[contender.driver].prepare
     if prepare is None:
         raise TypeError(f"{contender.driver} has no blocking connections")
-    connect = prepare(HOSTS[contender.host])
+    return prepare(HOSTS[contender.host])
+
+
+def connector(contender: Contender) -> Callable[[str], Connection]:
+    """Make the driver ready on its host; the answer opens autocommitting connections."""
+    connect = plain_connector(contender)
 
     def open_one(dsn: str) -> Connection:
         connection = connect(dsn)

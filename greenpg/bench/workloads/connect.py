@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from greenpg.bench._drivers import connector
+from greenpg.bench._drivers import plain_connector
 from greenpg.bench._meter import meter
 from greenpg.bench._model import Contender, Job, Metric, Target, Workload
 
@@ -16,7 +16,7 @@ LOOPS = ("gevent", "eventlet")
 
 
 def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
-    connect = connector(job.contender)
+    connect = plain_connector(job.contender)
 
     def lap(times: int) -> None:
         for _ in range(times):
