@@ -16,7 +16,7 @@ from psycopg2._psycopg import connection as c_connection
 from ._libpq import libpq
 from .backend import Backend, current
 
-__all__ = ["Attempt", "attempts", "backend_of_next", "given", "sqlstate", "using"]
+__all__ = ["UNTIMED", "Attempt", "attempts", "backend_of_next", "given", "sqlstate", "using"]
 
 _VERBOSE: Final = 2
 _DEFAULT: Final = 1
@@ -33,8 +33,10 @@ class Attempt:
 
     __slots__ = ("backend", "conn", "deadline", "telling")
 
-    def __init__(self, backend: Backend, timeout: float | None, telling: bool = False) -> None:
-        self.backend = backend
+    def __init__(
+        self, backend: Backend | None, timeout: float | None, telling: bool = False
+    ) -> None:
+        self.backend = backend  # None: known otherwise
         self.deadline = None if timeout is None else monotonic() + timeout
         self.telling = telling and libpq.has("PQsetErrorVerbosity")
         self.conn: Any = None  # let go at the end: an event loop may keep this with a listener
@@ -57,6 +59,10 @@ class Attempt:
         failure: OperationalError = error
         return failure
 
+    def left(self) -> float | None:
+        """Seconds that are left; 0 at the least, None if there is no end."""
+        return None if self.deadline is None else max(self.deadline - monotonic(), 0)
+
     def close(self, error: BaseException) -> None:
         """Close what was being made when `error` came."""
         conn = _unbegun(error.__traceback__) if self.conn is None else self.conn
@@ -65,6 +71,9 @@ class Attempt:
             state = getattr(conn, "_state_made", None)
             if state is not None:
                 state.waiter.close()
+
+
+UNTIMED: Final = Attempt(None, None)  # serves all that have nothing to hold
 
 
 def _unbegun(trace: TracebackType | None) -> Any:

@@ -17,7 +17,8 @@ from psycopg2._psycopg import _connect as c_connect
 from psycopg2._psycopg import connection as c_connection
 
 from . import _wait
-from ._attempt import Attempt, attempts, given, sqlstate, using
+from ._attempt import UNTIMED, Attempt, attempts, given, sqlstate, using
+from ._begin import begin
 from ._hosts import Plan, plan, public_dsn
 from ._state import IN_HUB
 from .backend import Backend, as_backend, choose, chosen, current
@@ -26,7 +27,10 @@ from .errors import ConnectionFactoryWarning, NotGreenWarning
 
 __all__ = ["connect", "connect_untraced", "open_connection", "use"]
 
+_plain: Final = None if hasattr(psycopg2.connect, "__wrapped__") else psycopg2.connect
 _asked: ContextVar[bool] = ContextVar("greenpg_connect", default=False)
+_new: Final[Any] = c_connection.__new__
+_init: Final[Any] = c_connection.__init__
 CANNOT_CONNECT_NOW: Final = "57P03"  # starting up, shutting down: the next host may do
 
 
@@ -56,7 +60,8 @@ def connect(
     out as it is and leaves neither socket nor server session. A tracer that has wrapped
     psycopg2.connect is called, and may return a proxy of the connection.
     """
-    if _asked.get() or not hasattr(psycopg2.connect, "__wrapped__"):
+    plain = psycopg2.connect is _plain or not hasattr(psycopg2.connect, "__wrapped__")
+    if plain or _asked.get():
         return _connect(dsn, connection_factory, cursor_factory, backend, kwargs)
     given = "" if dsn is None and not kwargs else dsn
     factories = {"connection_factory": connection_factory, "cursor_factory": cursor_factory}
@@ -86,9 +91,10 @@ def _connect(
     modes: dict[str, Any] = {}
     if kwargs:
         modes = {name: kwargs.pop(name) for name in ("async", "async_") if name in kwargs}
-    made = ext.make_dsn(dsn, **kwargs) if kwargs or dsn is None else dsn
+    if kwargs or dsn is None:
+        dsn = ext.make_dsn(dsn, **kwargs)
     found = default_backend() if backend is None else as_backend(backend)
-    conn = _open(found, made, connection_factory, modes)
+    conn = _open(found, dsn, connection_factory, modes)
     if cursor_factory is not None:
         conn.cursor_factory = cursor_factory
     return conn
@@ -126,20 +132,40 @@ def _open(
 ) -> Any:
     if ext.get_wait_callback() is not _wait.wait_callback:
         _wait.install()
-    factory = Connection if connection_factory is None else _green(connection_factory)
     targets = plan(dsn)
-    if modes and any(modes.values()):
-        conn = _begin(backend, targets, partial(c_connect, connection_factory=factory, **modes))
-    elif not backend.can_wait():
+    if not (modes and any(modes.values())) and not backend.can_wait():
         raise ProgrammingError(IN_HUB)
+    if connection_factory is not None or modes or not targets.simple:
+        return _open_specially(backend, targets, connection_factory, modes)
+    attempt = UNTIMED if targets.timeout is None else Attempt(None, targets.timeout)
+    conn: Any = _new(Connection)
+    state = begin(conn, backend, attempt)
+    try:
+        _init(conn, dsn)
+    except BaseException:  # its traceback would keep the connection, with its socket
+        c_connection.close(conn)
+        state.waiter.close()
+        raise
+    return conn
+
+
+def _open_specially(
+    backend: Backend,
+    targets: Plan,
+    connection_factory: Callable[..., Any] | None,
+    modes: Mapping[str, Any],
+) -> Any:
+    factory = Connection if connection_factory is None else _green(connection_factory)
+    if any(modes.values()):
+        conn = _begin(backend, targets, partial(c_connect, connection_factory=factory, **modes))
     elif targets.simple:
-        conn = _attempt(factory, dsn, Attempt(backend, targets.timeout))
+        conn = _attempt(factory, targets.dsn, Attempt(backend, targets.timeout))
     else:
         conn = _try_in_turn(backend, targets, factory)
     if not isinstance(conn, Connection):
         _warn_half_green(factory)
     elif not targets.simple:
-        conn._state.dsn = public_dsn(dsn)
+        conn._state.dsn = public_dsn(targets.dsn)
     return conn
 
 

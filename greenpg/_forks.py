@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from functools import partial
 from posix import close  # a monkey-patch may have replaced that of os
 from typing import Any, Final
 from weakref import ref
@@ -13,15 +12,21 @@ from psycopg2 import Error
 
 from ._state import not_ours
 
-__all__ = ["watch"]
-
-_live: Final[dict[int, ref[Any]]] = {}  # by id: a user's class may have no hash
+__all__ = ["Watched", "watched"]
 
 
-def watch(conn: Any) -> None:
-    """Cut the connection off in children forked from now on."""
-    key = id(conn)
-    _live[key] = ref(conn, partial(_live.pop, key))
+class Watched(ref[Any]):
+    """A connection that is cut off in children forked from now on, as long as it is in `watched`.
+
+    It is found by itself: a user's class of connections may have no hash.
+    """
+
+    __slots__ = ()
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+watched: Final[set[Watched]] = set()
 
 
 def _cut_off() -> None:
@@ -30,8 +35,8 @@ def _cut_off() -> None:
     Copies of green threads that wait run on in the child, and an explicit close() there would
     end the parent's session: now they meet end of file, and the parent notices nothing.
     """
-    connections = [conn for one in list(_live.values()) if (conn := one()) is not None]
-    _live.clear()
+    connections = [conn for one in list(watched) if (conn := one()) is not None]
+    watched.clear()
     if connections:
         dead = _dead_socket()
         for conn in connections:

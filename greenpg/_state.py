@@ -75,6 +75,7 @@ class State:
     """
 
     __slots__ = (
+        "attempt",
         "backend",
         "barred",
         "broken",
@@ -120,6 +121,7 @@ class State:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
+        self.attempt: Any = None  # an Attempt, if the connecting is ours
         self.can_wait = backend.can_wait
         self.current = backend.current
         self.waiter: Waiter = backend.waiter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
@@ -35,6 +36,9 @@ POLL_READ: Final = ext.POLL_READ
 EVENTS: Final = (0, READ, READ | WRITE)  # for POLL_READ and POLL_WRITE
 CONNECTED: Final = (ext.STATUS_READY, ext.STATUS_BEGIN, ext.STATUS_PREPARED)
 ACTIVE: Final = ext.TRANSACTION_STATUS_ACTIVE
+# libpq's CONNECTION_MADE: about to send something short; elsewhere TCP may be so at once
+MADE: Final = 3 if sys.platform == "linux" else -1
+LOCAL: Final = "/@"  # begins the names of Unix-domain sockets, which are connected at once
 SLICE: Final = 0.005  # seconds without a turn for other tasks
 _poll = c_connection.poll
 _transaction_status = c_connection.get_transaction_status
@@ -178,7 +182,7 @@ def _served_specially(conn: Any, state: State) -> bool:
         raise not_ours()
     if not state.live:
         if conn.status not in CONNECTED:
-            _connect_guarded(conn, state)
+            _connect(conn, state)
             return True
         settle_descriptor(conn, state)
     if not state.inside:
@@ -193,40 +197,40 @@ def settle_descriptor(conn: Any, state: State) -> None:
     state.look_closer()
 
 
-def _connect_guarded(conn: Any, state: State) -> None:
+def _connect(conn: Any, state: State) -> None:
     """Connect with the lock taken: another task that closes has to end the wait first."""
     me = state.current()
-    if state.held.setdefault(0, me) == me:
+    holder = state.held.setdefault(0, me)
+    if holder is me or holder == me:
         state.depth += 1
     else:
         state.acquire(me)
     state.waiting = True
     try:
-        _connect(conn, state.waiter)
+        _advance(conn, state)
     except BaseException:
         state.waiter.close()  # for what it watches
         raise
     finally:
         state.waiting = False
-        if state.chores:
+        if state.chores or state.turns:
             state.relinquish()
         else:  # what that does when there is nothing else to do
             state.depth -= 1
-            state.release()
+            state.held.pop(0, None)
+            state.serve()
 
 
-def _connect(conn: Any, waiter: Waiter) -> None:
-    """Wait for libpq, which may go on with another socket after any poll().
+def _advance(conn: Any, state: State) -> None:
+    """Go through libpq's steps; it may have gone on with another socket after any of them.
 
-    After an error the caller closes the waiter, for what it watches.
+    It asks for nothing but WRITE when it begins with one. On an error the caller closes the
+    waiter, for what it watches.
     """
-    attempt = attempts.get()
-    end = checked = watched = None
-    moved = False
-    if attempt is not None:
-        attempt.conn, end = conn, attempt.deadline
-        if attempt.telling:
-            attempt.tell(conn, verbose=True)
+    attempt = state.attempt
+    fd, left = -1, None
+    if attempt is not None and attempt.telling:
+        attempt.tell(conn, verbose=True)
     while True:
         try:
             want = _poll(conn)
@@ -234,24 +238,32 @@ def _connect(conn: Any, waiter: Waiter) -> None:
             raise err if attempt is None else attempt.failed(conn, str(err)) from None
         if want == POLL_OK:
             break
-        fd = conn.fileno()
         if want != POLL_READ:
-            moved = True  # libpq asks for nothing else when it begins with a new socket
-            if fd != checked:
-                check, checked = write_check(fd), fd
-            if check(0):  # as it is nearly always
+            info = conn.info
+            if (
+                info.status == MADE and fd >= 0
+                and info.host[:1] not in LOCAL and not info.ssl_in_use
+            ):  # fmt: skip
+                continue  # it has just been found writable, or has answered what was sent
+            before, fd = fd, conn.fileno()
+            if before >= 0 and not _is_watched(state.waiter, before, fd):
+                state.waiter.close()
+            if write_check(fd)(0):  # as it is nearly always
                 continue
-        if watched is not None and (moved or fd != watched):
-            kept = waiter.fileno()
-            # the number alone may be the next socket's; 0: this system does not tell
-            if kept < 0 or os.fstat(kept).st_ino != (os.fstat(fd).st_ino or -1):
-                waiter.close()
-        watched, moved = fd, False
-        left = None if end is None else max(end - monotonic(), 0)
-        if not waiter.wait(fd, READ if want == POLL_READ else WRITE, left) and attempt is not None:
+        if attempt is not None and attempt.deadline is not None:
+            left = attempt.left()
+        if not state.wait(fd, READ if want == POLL_READ else WRITE, left) and attempt is not None:
             raise attempt.failed(conn, "timeout expired\n")
     if attempt is not None and attempt.telling:
         attempt.tell(conn, verbose=False)
+
+
+def _is_watched(waiter: Waiter, before: int, fd: int) -> bool:
+    """Tell whether a waiter that was given `before` watches what `fd` is the number of."""
+    kept = waiter.fileno()
+    if kept < 0 or fd != before:
+        return False
+    return os.fstat(kept).st_ino == (os.fstat(fd).st_ino or -1)  # 0: this system does not tell
 
 
 def _wait_plain(conn: Any) -> None:
@@ -259,14 +271,17 @@ def _wait_plain(conn: Any) -> None:
     backend = current()
     if not backend.can_wait():
         raise ProgrammingError(IN_HUB)
-    waiter = backend.waiter()
+    state = State(backend)
     try:
         if conn.status in CONNECTED:
-            _wait_raising(conn, backend, waiter)
+            _wait_raising(conn, backend, state.waiter)
         else:
-            _connect(conn, waiter)
+            state.attempt = attempts.get()
+            if state.attempt is not None:
+                state.attempt.conn = conn
+            _connect(conn, state)
     finally:
-        waiter.close()
+        state.waiter.close()
 
 
 def _wait_raising(conn: Any, backend: Backend, waiter: Waiter) -> None:

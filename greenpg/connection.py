@@ -11,11 +11,10 @@ from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import lobject as c_lobject
 
-from . import _cancel, _forks
-from ._attempt import attempts, backend_of_next
+from . import _cancel
+from ._begin import Spent, StateOnFirstNeed
 from ._listen import Notifications
 from ._repair import closed, graver, leave
-from ._state import State
 from ._wait import wait_callback
 from .cursor import Cursor, derived_class, green_cursor_class
 from .errors import DeadlineExceeded
@@ -24,47 +23,19 @@ from .pipeline import Pipeline
 from .sync import ConnectionLock, Deadline
 
 if TYPE_CHECKING:
-    from .backend import Waiter
+    from ._state import State
 
 __all__ = ["Connection", "green_connection_class"]
 
 _T = TypeVar("_T")
 _cursor = c_connection.cursor
+_c_close = c_connection.close
 _lobject: Any = c_connection.lobject
 _c_notifies: Final[Any] = c_connection.notifies
 AGAIN: Final = 0.02  # seconds until close() interrupts again
 _CALLS_AT_A_STRETCH: Final = 100
 _c_factory: Final[Any] = c_connection.cursor_factory
 _c_dsn: Final[Any] = c_connection.dsn
-
-
-class _Guard(list["Waiter"]):
-    """Freed before psycopg2's deallocator closes the socket, unlike a weakref's callback."""
-
-    __slots__ = ()
-
-    def __del__(self) -> None:
-        for waiter in self:
-            waiter.close()
-
-
-class _StateOnFirstNeed:
-    """Makes a connection's state: a user's `__new__` or `__init__` may skip ours.
-
-    `_state_made` is the same; CPython reads it faster, since no attribute of the class is
-    behind it.
-    """
-
-    def __get__(self, conn: Any, owner: type) -> State:
-        if conn is None:
-            raise AttributeError("_state")
-        attempt = attempts.get()
-        state = State(backend_of_next() if attempt is None else attempt.backend)
-        conn._guard = _Guard((state.waiter,))
-        conn._state = conn._state_made = state
-        conn.__dict__ = {**conn.__dict__}  # psycopg2's has keys in common: CPython reads it slower
-        _forks.watch(conn)
-        return state
 
 
 class _Setting:
@@ -89,7 +60,9 @@ class Connection(c_connection):
     usable: at once under autocommit, after a rollback inside a transaction.
     """
 
-    _state: Any = _StateOnFirstNeed()
+    _state: Any = StateOnFirstNeed()
+    _state_made: State
+    _guard: Any
     default_cursor_factory: ClassVar[type[Cursor]] = Cursor
 
     autocommit = _Setting("autocommit")
@@ -174,7 +147,10 @@ class Connection(c_connection):
         Its query is cancelled first, for which it has a second. In the hub this returns at
         once, and the waiting task closes.
         """
-        state = self._state
+        try:
+            state = self._state_made
+        except AttributeError:
+            state = self._state
         if state.lost:
             return  # psycopg2's mutex is held for good; the dead socket ends with the process
         if state.resting is not None and state.resume(id(self)):
@@ -182,8 +158,9 @@ class Connection(c_connection):
             self._close(state)
             return
         if not (state.inside or state.waiting):
-            c_connection.close(self)
+            _c_close(self)
             state.waiter.close()
+            self._guard.__class__ = Spent
             return
         if state.held.get(0) == state.current():
             raise ProgrammingError("the connection is inside an operation of this very task")

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from importlib.machinery import BuiltinImporter, PathFinder
 from importlib.util import module_from_spec
 from itertools import chain, islice
@@ -125,8 +126,12 @@ class Waiter:
         any(map(close, pipe))
 
 
+@lru_cache(maxsize=64)
 def write_check(fd: int) -> Callable[[int], list[object]]:
-    """Return what tells, given 0 to wait, whether a wait for WRITE would be over at once."""
+    """Return what tells, given 0 to wait, whether a wait for WRITE would be over at once.
+
+    It knows the descriptor by its number only, so that it serves whoever has that next.
+    """
     poll = _select.poll()
     poll.register(fd, _select.POLLOUT)
     check: Callable[[int], list[object]] = poll.poll

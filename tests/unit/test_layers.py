@@ -13,7 +13,7 @@ LAYERS = (
     ("_ops", "_pipe", "_results"),
     ("_state", "sync", "threads"),
     ("_attempt", "_cancel", "_forks", "_repair"),
-    ("_wait",),
+    ("_begin", "_wait"),
     (
         "_copystream",
         "_fetch",
