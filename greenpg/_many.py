@@ -163,6 +163,15 @@ def _abort(pipe: Pipe) -> Steps:
     yield from pipe.sync()
 
 
+def _is_unwritable(cur: Any, query: str, row: Any, plain: PlainInsert | None) -> bool:
+    try:
+        if plain is None or plain.encoded(row) is None:
+            c_cursor.mogrify(cur, query, row)
+    except Exception:
+        return True
+    return False
+
+
 def _send(
     cur: Any, query: str, row: Any, plain: PlainInsert | None, pipe: Pipe, tally: _Tally
 ) -> bool:
@@ -171,7 +180,9 @@ def _send(
         encoded = plain.encoded(row) if plain is not None else None
         sql = b"" if encoded is not None else c_cursor.mogrify(cur, query, row)
     except Exception:
-        return False
+        if _is_unwritable(cur, query, row, plain):
+            return False
+        raise  # a signal handler
     if plain is None or encoded is None:
         if plain is not None:
             plain.forget()

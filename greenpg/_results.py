@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any, Final
 
 from psycopg2 import DatabaseError, Error
@@ -110,9 +109,7 @@ class Rows:
         self.few = max(_CELLS // max(width, 1), 1)  # rows that are made in about a millisecond
         self._made: list[tuple[Any, ...]] | None = None
         if self._end <= self.few:
-            with suppress(Exception):
-                self._made = self._make(0, self._end)
-                self._free()
+            self._make_early()
 
     def take(self, count: int) -> list[tuple[Any, ...]]:
         """Return the next rows, up to so many."""
@@ -120,6 +117,22 @@ class Rows:
         found = self._make(start, end) if self._made is None else self._made[start:end]
         self._position = end
         return found
+
+    def _make_early(self) -> None:
+        try:
+            self._made = self._make(0, self._end)
+        except Exception:
+            if self._fails():
+                return  # a typecaster: `take` will raise it
+            raise  # a signal handler
+        self._free()
+
+    def _fails(self) -> bool:
+        try:
+            self._make(0, self._end)
+        except Exception:
+            return True
+        return False
 
     def _make(self, start: int, end: int) -> list[tuple[Any, ...]]:
         value, missing, result, cur = libpq.PQgetvalue, libpq.PQgetisnull, self._result, self._cur

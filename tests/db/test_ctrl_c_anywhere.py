@@ -24,12 +24,18 @@ class CtrlC(KeyboardInterrupt):
     pass
 
 
+class Alarm(Exception):
+    """What a program's own signal handler may raise."""
+
+
 class Strike:
-    """Raises CtrlC at the nth place in greenpg's code where a signal may land.
+    """Raises its error at the nth place in greenpg's code where a signal may land.
 
     With `again` it does so once more, so many places later. The entries of functions whose
     name is `sparing` are left out.
     """
+
+    error: type[BaseException] = CtrlC
 
     def __init__(self, nth: int, again: int | None = None, sparing: str = "") -> None:
         self.place = ""
@@ -70,7 +76,7 @@ class Strike:
         name = os.path.basename(frame.f_code.co_filename)
         self.place += f"{name}:{frame.f_lineno} {frame.f_code.co_name}; "
         self._left, self._again = self._again, None
-        raise CtrlC(self.place)
+        raise self.error(self.place)
 
 
 def in_finalizer(frame: FrameType | None) -> bool:
@@ -94,7 +100,8 @@ def block(conn):
 
 def pipeline(conn):
     with conn.pipeline() as pipe:
-        pipe.execute("select 1")
+        result = pipe.execute("select 1")
+    assert result.fetchone() == (1,)
 
 
 def copy_in(conn):
@@ -114,7 +121,7 @@ def copy_a_part(conn):
 
 
 def executemany(conn):
-    conn.cursor().executemany("insert into t values (%s)", [(1,), (2,)])
+    conn.cursor().executemany("insert into t values (%s)", [(n,) for n in range(5)])
 
 
 def answer(conn):
@@ -135,7 +142,7 @@ def struck(operation, conn, strike):
     sys.settrace(strike.enter)
     try:
         operation(conn)
-    except CtrlC:
+    except strike.error:
         return True
     finally:
         sys.settrace(None)
@@ -208,3 +215,13 @@ def test_a_pools_lock_is_free(dsn, nth):
             break
         nth += STEP
     assert nth > STEP
+
+
+@pytest.mark.parametrize("nth", range(STEP))
+@pytest.mark.parametrize("operation", [pipeline, executemany])
+def test_what_a_signal_handler_raises_is_not_swallowed(fire, monkeypatch, operation, nth):
+    monkeypatch.setattr(Strike, "error", Alarm)
+
+    places = fire(operation, nth, STEP)
+
+    assert places > STEP
