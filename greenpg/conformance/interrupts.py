@@ -142,9 +142,8 @@ def test_exit_beats_a_timeout(ctx: Context, case: str) -> None:
         with ctx.timeout(first):
             conn.cursor().execute(LONG)
 
-    task = ctx.spawn(work)
-    ctx.backend.pause()
     proxy.delay(0.3)  # the answer to the first one's cancel: the second one comes meanwhile
+    task = ctx.spawn(work)
     ctx.backend.sleep(second)
     task.kill()
     task.join(3)

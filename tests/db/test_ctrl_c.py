@@ -41,6 +41,12 @@ def within(block, query):
     with block:
         conn.cursor().execute(query)
 
+def cancelled(conn, query):
+    try:
+        conn.cursor().execute(query)
+    except greenpg.errors.QueryCanceled:
+        pass
+
 def answer(conn):
     with conn.cursor() as cur:
         cur.execute("select 7")
@@ -227,14 +233,16 @@ def test_query_of_another_thread_goes_on(run: Any, observer: Observer) -> None:
 def test_ctrl_c_while_waiting_for_the_connection(run: Any, observer: Observer) -> None:
     program = run(
         "conn = connect()\n"
-        "query = threading.Thread(target=conn.cursor().execute, args=('select pg_sleep(1)',))\n"
+        f"query = threading.Thread(target=cancelled, args=(conn, '{LONG}'))\n"
         "query.start()\n"
-        "time.sleep(0.1)\n"
+        "while not conn.exclusive().locked():\n"
+        "    time.sleep(0.001)\n"
         "say('waiting')\n"
         "try:\n"
         "    conn.cursor().execute('select 1')\n"
         "except KeyboardInterrupt:\n"
         "    say('interrupted')\n"
+        "conn.cancel()\n"
         "query.join()\n"
         "answer(conn)"
     )
@@ -253,8 +261,9 @@ def test_second_ctrl_c_does_not_wait_for_a_frozen_server(
     pid = int(program.says())
     busy(observer, pid)
     proxy.stall()
+    connections = proxy.accepted()
     program.interrupt()
-    time.sleep(0.5)  # the request to cancel is under way, and nobody tells from outside
+    until(lambda: proxy.accepted() > connections, "the request to cancel is under way")
 
     began = time.monotonic()
     program.interrupt()

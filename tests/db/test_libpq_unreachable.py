@@ -38,6 +38,16 @@ def one(conn, query="select 1"):
     cur.execute(query)
     return cur.fetchone()[0]
 
+def started(conn, query):
+    job = Job(one, conn, query)
+    watch = greenpg.connect(dsn)
+    watch.autocommit = True
+    sessions = f"select wait_event from pg_stat_activity where pid = {conn.info.backend_pid}"
+    while one(watch, sessions) != "PgSleep":
+        backend.sleep(0.01)
+    watch.close()
+    return job
+
 def main():
     conn = greenpg.connect(dsn)
     conn.autocommit = True
@@ -80,8 +90,7 @@ def check(conn):
 """,
     "cancel works": """
 def check(conn):
-    job = Job(one, conn, "select 1 from pg_sleep(15)")
-    backend.sleep(0.3)
+    job = started(conn, "select 1 from pg_sleep(15)")
     conn.cancel()
     assert job.task.join(5)
     assert isinstance(job.outcome, greenpg.errors.QueryCanceled), job.outcome
@@ -129,8 +138,7 @@ def check(conn):
     "close ends another task's query": """
 def check(conn):
     other = greenpg.connect(dsn)
-    job = Job(one, other, "select 1 from pg_sleep(15)")
-    backend.sleep(0.3)
+    job = started(other, "select 1 from pg_sleep(15)")
     other.close()
     assert job.task.join(5)
     assert isinstance(job.outcome, greenpg.InterfaceError), job.outcome
