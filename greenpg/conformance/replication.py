@@ -29,6 +29,7 @@ TRANSACTIONS: Final = 200
 ROWS: Final = 500
 CUTS: Final = 10
 INTERRUPTS: Final = 300
+WINDOWS: Final = 25
 _numbers = count()
 
 
@@ -148,9 +149,11 @@ def test_idle_stream_costs_nothing(ctx: Context) -> None:
         job = ctx.spawn(cur.consume_stream, print)
         ctx.wait_until(lambda: _asleep(cur), "it waits")
 
-        costs = [_quiet_cost(ctx, cur) for _ in range(5)]
+        costs = [_quiet_cost(ctx, cur)]
+        while costs[-1] > ctx.around.idle_cpu + 0.001:  # what spins does so in every window
+            assert len(costs) < WINDOWS, costs
+            costs.append(_quiet_cost(ctx, cur))
 
-        assert min(costs) <= ctx.around.idle_cpu + 0.001, costs
         cur.connection.close()
         with raises(InterfaceError):
             job.result()
