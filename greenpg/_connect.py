@@ -17,6 +17,7 @@ from psycopg2._psycopg import _connect as c_connect
 from psycopg2._psycopg import connection as c_connection
 
 from . import _wait
+from . import backend as _seam
 from ._attempt import UNTIMED, Attempt, attempts, given, sqlstate, using
 from ._begin import begin
 from ._hosts import Plan, plan, public_dsn
@@ -93,7 +94,7 @@ def _connect(
         modes = {name: kwargs.pop(name) for name in ("async", "async_") if name in kwargs}
     if kwargs or dsn is None:
         dsn = ext.make_dsn(dsn, **kwargs)
-    found = default_backend() if backend is None else as_backend(backend)
+    found = as_backend(backend) if backend is not None else _seam._chosen or default_backend()
     conn = _open(found, dsn, connection_factory, modes)
     if cursor_factory is not None:
         conn.cursor_factory = cursor_factory

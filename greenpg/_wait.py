@@ -218,7 +218,8 @@ def _connect(conn: Any, state: State) -> None:
         else:  # what that does when there is nothing else to do
             state.depth -= 1
             state.held.pop(0, None)
-            state.serve()
+            if state.turns:  # one queued up this moment
+                state.serve()
 
 
 def _advance(conn: Any, state: State) -> None:
@@ -228,7 +229,7 @@ def _advance(conn: Any, state: State) -> None:
     waiter, for what it watches.
     """
     attempt = state.attempt
-    fd, left = -1, None
+    info, fd, left = conn.info, -1, None
     if attempt is not None and attempt.telling:
         attempt.tell(conn, verbose=True)
     while True:
@@ -239,7 +240,6 @@ def _advance(conn: Any, state: State) -> None:
         if want == POLL_OK:
             break
         if want != POLL_READ:
-            info = conn.info
             if (
                 info.status == MADE and fd >= 0
                 and info.host[:1] not in LOCAL and not info.ssl_in_use

@@ -85,6 +85,9 @@ class Waiter:
             return  # another thread has closed it or moved on; the hub is about to be told
         if self._task is None or self._ready & READ:
             self._drop_listener()  # unsolicited data: the hub would call us without end
+        elif self._writer is None:  # what _wake() does then
+            self._ready |= READ
+            self._task.switch()
         else:
             self._wake(READ)
 
