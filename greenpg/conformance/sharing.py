@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg2
@@ -88,23 +89,22 @@ def test_storm_of_operations(ctx: Context) -> None:
 
 
 def test_operations_of_a_transaction_stay_in_order(ctx: Context) -> None:
-    conn, order = ctx.connect(), list[str]()
+    conn, served = ctx.connect(), list[tuple[datetime, str]]()
 
     def ask(name: str) -> None:
         with conn.cursor() as cur:
-            cur.execute("select %s", (name,))
-            order.append(cur.fetchone()[0])
+            cur.execute("select clock_timestamp(), %s", (name,))
+            served.append(cur.fetchone())
 
-    slow = ctx.spawn(lambda: conn.cursor().execute(SLOW))
-    ctx.busy(conn)
     jobs = []
-    for name in "abcde":
-        jobs.append(ctx.spawn(ask, name))
-        ctx.backend.sleep(0.002)
-    for job in (slow, *jobs):
+    with conn.exclusive():
+        for name in "abcde":
+            jobs.append(ctx.spawn(ask, name))
+            ctx.wait_until(lambda: len(conn._state.turns) == len(jobs), "it waits for its turn")
+    for job in jobs:
         job.result()
 
-    assert order == list("abcde")
+    assert [name for _, name in sorted(served)] == list("abcde")
 
 
 def test_holder_does_not_overtake_those_who_wait(ctx: Context) -> None:
