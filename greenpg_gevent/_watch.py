@@ -7,12 +7,14 @@ import sys
 from posix import close  # gevent.monkey's os.close() leaves the descriptor to the loop
 from typing import Any
 
-from gevent import get_hub, getcurrent
+from gevent import Greenlet, get_hub, getcurrent
 from gevent._hub_local import get_hub_if_exists
 
 from greenpg.backend import READ
 
 __all__ = ["LibuvWaiter", "Waiter"]
+
+_switch = Greenlet.switch
 
 
 class Waiter:
@@ -46,7 +48,10 @@ class Waiter:
         self._early = False
         self._task = task
         try:
-            io.start(task.switch, self)
+            if type(task) is Greenlet:  # for which CPython need not find and bind its switch
+                io.start(_switch, task, self)
+            else:
+                io.start(task.switch, self)
             while not self._early and (got := hub.switch()) is not self:
                 _pass_on(got)
             return READ

@@ -93,3 +93,47 @@ def test_program_runs_with_either_import_line(dsn, library, package):
 
     assert done.stdout == "[0, 1, 2, 3, 4] True\n", done.stderr
     assert done.stderr == ""
+
+
+COUNTED = """
+from {package} import patch_psycopg
+patch_psycopg()
+
+import sys
+import gevent
+import psycopg2
+
+class Counted(gevent.Greenlet):
+    ins = outs = 0
+
+    def switch(self, *args):
+        self.ins += 1
+        return super().switch(*args)
+
+    def switch_out(self):
+        self.outs += 1
+
+def ask():
+    cur = psycopg2.connect(sys.argv[1]).cursor()
+    for _ in range(10):
+        cur.execute("select 1")
+
+counted = Counted.spawn(ask)
+counted.get()
+print(counted.outs >= 10, counted.ins - counted.outs)
+"""
+
+
+@pytest.mark.parametrize("package", ["psycogreen.gevent", "greenpg_gevent"])
+def test_greenlet_with_a_switch_of_its_own_learns_of_each(dsn, package):
+    code = COUNTED.format(package=package)
+
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, dsn],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.stdout == "True 1\n", done.stderr
