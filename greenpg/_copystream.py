@@ -323,7 +323,7 @@ class Copy:
         try:
             leave(conn, state)
         except BaseException as raised:
-            if state.stray and state.held.get(0) == task:  # Ctrl-C at the entry
+            if state.stray and state.holder == task:  # Ctrl-C at the entry
                 state.pending = raised
                 leave(conn, state)
             raise

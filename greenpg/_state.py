@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
-from collections.abc import Generator, Hashable
+from collections.abc import Callable, Generator, Hashable
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import ref
 
 from psycopg2 import OperationalError, ProgrammingError
-from psycopg2.sql import SQL, Composed
 
+from ._rollback import is_rollback
 from .errors import DeadlineExceeded, InFailedSqlTransaction
 from .threads import pristine
 
@@ -30,9 +30,6 @@ IN_HUB: Final = (
     "wait; run it in a green thread"
 )
 _LOOK: Final = 1.0  # seconds; a wake-up is lost to a signal that lands in the releasing task
-_ROLLBACK: Final = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*(?:rollback|abort)\b", re.I | re.S
-)
 _ident = pristine("_thread").get_ident
 
 
@@ -44,7 +41,6 @@ class Job(Protocol):
 
     def steps(self, pgconn: int, fd: int, status: int) -> Generator[tuple[int, int], None, None]:
         """Return the steps of the transfer; `status` is PGRES_COPY_IN or PGRES_COPY_OUT."""
-        ...
 
 
 class Turn:
@@ -68,7 +64,7 @@ class Turn:
 
 
 class State:
-    """The lock is `held[0]`, the task that has it; `inside` means that this task is in C.
+    """The lock is `holder`, the task that has it; `inside` means that this task is in C.
 
     `depth` counts the task's nested `exclusive()` blocks. Entry into C is never re-entrant:
     psycopg2 holds a mutex there across the wait callback.
@@ -95,7 +91,7 @@ class State:
         "fetching",
         "forked",
         "granted",
-        "held",
+        "holder",
         "inbox",
         "inside",
         "job",
@@ -129,13 +125,13 @@ class State:
         self.calls = 0  # operations since the last pause
         self.fd = -1
         self.live = False  # connected: the descriptor does not change any more
-        self.held: dict[int, Hashable] = {}
+        self.holder: Hashable | None = None
         self.inside = False
         self.depth = 0
         self.granted: Turn | None = None
         self.turns: deque[Turn] = deque()
         self.thread = 0
-        self.last = 0  # id of the task that entered last
+        self.last: Callable[[], Hashable | None] = lambda: None  # the task that entered last
         self.special = False  # admission needs a closer look
         self.deadlines: dict[Hashable, float] = {}
         self.doomed = False  # the open transaction was interrupted: only a rollback may follow
@@ -169,12 +165,11 @@ class State:
         Raises ProgrammingError in the hub and inside another operation of the same task,
         DeadlineExceeded, and InFailedSqlTransaction after an interrupt (see `doomed`).
         """
-        current = self.current  # CPython specializes reading a slot, but not calling one
+        current, last = self.current, self.last  # CPython is slow to call what is in a slot
         me = current()
-        if id(me) != self.last:
+        if last() != me:
             self._meet(me)
-        holder = self.held.setdefault(0, me)
-        if holder is not me and holder != me:
+        if self.claim(me) != me:
             self._queue(me, self._until(me, patient))
         elif self.inside:
             raise ProgrammingError(REENTERED)
@@ -184,16 +179,29 @@ class State:
         self.inside = True  # last: Ctrl-C can land only where something was called
         return me
 
+    def claim(self, me: Hashable) -> Hashable | None:
+        """Take the lock if it is free, and return who has it.
+
+        Atomic among threads too: CPython changes threads, and lets a signal in, only where
+        something is called and at the end of a loop (`test_lock_threads.py`).
+        """
+        self.holder = holder = me if self.holder is None else self.holder
+        return holder
+
     def _meet(self, me: Hashable) -> None:
         """Check that a task other than the last one may wait here.
 
-        One that may, always may, and never changes its OS thread. It is known by its id: a
-        reference would keep a dead task, and with its traceback perhaps this connection.
+        One that may, always may, and never changes its OS thread. The reference is weak: else
+        it would keep a dead task, and with its traceback perhaps this connection.
         """
         if not self.can_wait():
             raise ProgrammingError(IN_HUB)
         self._refuse_other_thread()
-        self.last, self.thread = id(me), _ident()
+        self.thread = _ident()
+        try:
+            self.last = ref(me)
+        except TypeError:  # a number, such as a thread's
+            self.last = lambda: me
 
     def _until(self, me: Hashable, patient: bool) -> float | None:
         """Return the operation's deadline; what cleans up has `cancel_timeout` at the least."""
@@ -220,7 +228,7 @@ class State:
 
     def acquire(self, me: Hashable, timeout: float | None = None, first: bool = False) -> None:
         """Take the lock over several operations; `relinquish` undoes one `acquire`."""
-        if self.held.setdefault(0, me) != me:
+        if self.claim(me) != me:
             deadline = None if timeout is None else monotonic() + timeout
             own = None if first else self.deadlines.get(me)
             self._queue(me, _nearer(deadline, own), first)
@@ -243,9 +251,8 @@ class State:
                     if self._hand_over(self.turns.popleft()):
                         return
                 continue
-            self.held.pop(0, None)
-            # one may have queued up between the two lines above: serve it as the holder
-            if not self.turns or self.held.setdefault(0, self) is not self:
+            self.holder = None
+            if not self._claim_to_serve():  # a thread that has queued up meanwhile
                 return
 
     def rest(self) -> None:
@@ -262,8 +269,12 @@ class State:
 
     def serve(self) -> None:
         """Serve a thread that queued up while the lock was given back."""
-        if self.turns and self.held.setdefault(0, self) is self:
+        if self._claim_to_serve():
             self.release()
+
+    def _claim_to_serve(self) -> bool:
+        server = object()  # of two threads that come here at once, one must lose
+        return bool(self.turns) and self.claim(server) is server
 
     def interrupted(self, exc: BaseException | None) -> None:
         """Have the running operation raise `exc` at its end."""
@@ -284,13 +295,13 @@ class State:
         if "hub" not in self.backend.capabilities:
             self.lost = self.inside
             if not self.inside:
-                self.held.clear()
+                self.holder = None
                 self.turns.clear()
                 self.depth = 0
 
     def _hand_over(self, turn: Turn) -> bool:
         self.granted = turn
-        self.held[0] = turn.task
+        self.holder = turn.task
         if not turn.settle(granted=True):
             self.granted = None
             return False
@@ -315,25 +326,25 @@ class State:
         self.granted = None
 
     def _wait_for(self, turn: Turn, deadline: float | None) -> None:
-        holder = self.held.setdefault(0, turn.task)
+        holder = self.claim(turn.task)
         if holder == turn.task:
             self._take(turn)
             return
         left = None if deadline is None else deadline - monotonic()
-        abandoned = self._abandoned()
+        abandoned = holder is not None and self._abandoned()
         turn.event.wait(_nearer(_LOOK, left))
         if turn.granted:
             return
         if deadline is not None and monotonic() >= deadline:
             raise DeadlineExceeded("the deadline passed while waiting for the connection")
-        if abandoned and self._abandoned() and self.held.get(0) == holder:
+        if abandoned and self._abandoned() and self.holder == holder:
             self._take(turn)
 
     def _take(self, turn: Turn) -> None:
         with suppress(ValueError):  # the lock is being handed over to it this moment
             self.turns.remove(turn)
         if turn.settle(granted=True):
-            self.held[0] = turn.task
+            self.holder = turn.task
 
     def _abandoned(self) -> bool:
         """Tell whether the holder lost the lock out of sight, by a signal between two steps.
@@ -386,14 +397,3 @@ def _nearer(one: float | None, other: float | None) -> float | None:
     if one is None or other is None:
         return one if other is None else other
     return min(one, other)
-
-
-def is_rollback(statement: Any) -> bool:
-    """Tell whether an SQL statement begins with ROLLBACK or ABORT."""
-    while isinstance(statement, Composed):
-        statement = next(iter(statement), "")
-    if isinstance(statement, SQL):
-        statement = statement.string
-    if isinstance(statement, bytes):
-        statement = statement.decode("utf-8", "replace")
-    return isinstance(statement, str) and _ROLLBACK.match(statement) is not None

@@ -110,7 +110,7 @@ class Stream:
 
     def _feed_if_free(self) -> None:
         conn = self._conn
-        free = self._sleeper.asleep or not conn._state.held
+        free = self._sleeper.asleep or conn._state.holder is None
         if self.active and free and not conn.closed:
             with suppress(Error):  # the consumer will meet it
                 self.tell()

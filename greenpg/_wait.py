@@ -200,8 +200,7 @@ def settle_descriptor(conn: Any, state: State) -> None:
 def _connect(conn: Any, state: State) -> None:
     """Connect with the lock taken: another task that closes has to end the wait first."""
     me = state.current()
-    holder = state.held.setdefault(0, me)
-    if holder is me or holder == me:
+    if state.claim(me) == me:
         state.depth += 1
     else:
         state.acquire(me)
@@ -217,7 +216,7 @@ def _connect(conn: Any, state: State) -> None:
             state.relinquish()
         else:  # what that does when there is nothing else to do
             state.depth -= 1
-            state.held.pop(0, None)
+            state.holder = None
             if state.turns:  # one queued up this moment
                 state.serve()
 
@@ -304,7 +303,7 @@ def _wait_unguarded(conn: Any, state: State) -> None:
     backend = state.backend
     if not backend.can_wait():
         raise ProgrammingError(IN_HUB)
-    ours = state.held.setdefault(0, state) is state
+    ours = state.claim(state) is state
     state.inside = True
     try:
         _wait_raising(conn, backend, state.waiter)
@@ -317,7 +316,7 @@ def _wait_unguarded(conn: Any, state: State) -> None:
 
 
 def _release_unguarded(state: State) -> None:
-    if not state.inside and state.held.get(0) is state:
+    if not state.inside and state.holder is state:
         state.release()
 
 

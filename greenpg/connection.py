@@ -162,7 +162,7 @@ class Connection(c_connection):
             state.waiter.close()
             self._guard.__class__ = Spent
             return
-        if state.held.get(0) == state.current():
+        if state.holder == state.current():
             raise ProgrammingError("the connection is inside an operation of this very task")
         state.close_soon()
         state.waiter.interrupt(closed())
@@ -208,7 +208,7 @@ class Connection(c_connection):
         Inside a wait callback it goes straight to libpq; another task's query is waited for.
         """
         state = self._state
-        waits = state.can_wait() if not state.inside else state.held.get(0) != state.current()
+        waits = state.can_wait() if not state.inside else state.holder != state.current()
         if self.async_ or not waits:
             return c_connection.poll(self)
         return self._run(c_connection.poll)

@@ -61,18 +61,14 @@ class Cursor(c_cursor):
                 return _execute(self, query, vars)
         if state.fetching and self in state.fetching:
             raise _being_fetched()
-        current = state.current
+        current, last = state.current, state.last
         me = current()
-        if (
-            id(me) != state.last
-            or state.held.setdefault(0, me) is not me
-            or state.inside
-            or state.special
-        ):
-            state.enter(False, query)
-        else:  # what enter() does otherwise; to call it takes as long as all this
+        if last() == me and state.holder is None and not state.special:
+            state.holder = me  # as claim() does; to call enter() takes as long as all this
             state.patient = False
             state.inside = True
+        else:
+            state.enter(False, query)
         try:
             return _execute(self, query, vars)
         except ProgrammingError:
@@ -83,7 +79,7 @@ class Cursor(c_cursor):
             if state.chores:
                 leave(conn, state)
             else:  # what leave() does when there is nothing else to do
-                del state.held[0]
+                state.holder = None
                 if state.turns:
                     state.serve()
 

@@ -38,13 +38,13 @@ class ConnectionLock:
     def release(self) -> None:
         """Undo one `acquire` of this task; RuntimeError without one."""
         state = self._state
-        if not state.depth or state.held.get(0) != state.current():
+        if not state.depth or state.holder != state.current():
             raise RuntimeError("this task does not hold the connection's lock")
         state.relinquish()
 
     def locked(self) -> bool:
         """Tell whether any task has the connection now."""
-        return bool(self._state.held)
+        return self._state.holder is not None
 
     def __enter__(self) -> ConnectionLock:
         self.acquire()

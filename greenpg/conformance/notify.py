@@ -198,7 +198,7 @@ def test_killed_listeners_leave_nothing(ctx: Context) -> None:
         job.join()
 
     assert _listened(conn) == []
-    assert not conn._state.held
+    assert conn._state.holder is None
     assert conn._state.depth == 0
 
 

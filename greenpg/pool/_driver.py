@@ -116,7 +116,7 @@ class Sessions:
 
     def condition(self, conn: Any) -> int:
         status = _transaction_status(conn)
-        held = conn._state_made.held  # some task is at it still, or has kept its lock
+        held = conn._state_made.holder is not None  # some task is at it still, or has kept its lock
         if status == IDLE and conn.status == READY and not held:
             return CLEAN
         return BROKEN if held or conn.closed or status not in (IDLE, *OPEN) else SOILED

@@ -60,7 +60,7 @@ def test_notifications_are_yielded_in_order(conn, notify, autocommit):
 def test_iteration_waits_for_what_comes_later(conn, notify, spawn):
     notes = conn.listen("later")
 
-    until(lambda: conn._state.held, "the iteration holds the connection")
+    until(lambda: conn._state.holder, "the iteration holds the connection")
     job = spawn(notify, "later", "now")
 
     assert next(notes).payload == "now"
@@ -111,7 +111,7 @@ def test_error_in_the_loop_stops_listening(conn, notify):
         fail()
 
     assert channels(conn) == []
-    assert not conn._state.held
+    assert conn._state.holder is None
 
 
 def test_close_is_idempotent_and_ends_the_iteration(conn):
@@ -180,7 +180,7 @@ def test_impossible_name_is_refused(db, conn, name):
     with pytest.raises(db.ProgrammingError, match="a name has 1 to 63 bytes"):
         conn.listen("fine", name)
 
-    assert not conn._state.held
+    assert conn._state.holder is None
     assert channels(conn) == []
 
 
@@ -197,7 +197,7 @@ def test_open_transaction_is_refused(db, conn):
     with pytest.raises(db.ProgrammingError, match="commit or roll back first"):
         conn.listen("late")
 
-    assert not conn._state.held
+    assert conn._state.holder is None
 
 
 def test_transaction_opened_in_the_loop_must_be_ended_in_it(db, conn, notify):
@@ -270,7 +270,7 @@ def test_server_that_ends_the_session_ends_the_iteration(db, conn, auto):
     with pytest.raises(db.OperationalError):
         next(notes)
     assert conn.closed
-    assert not conn._state.held
+    assert conn._state.holder is None
 
 
 def test_deadline_ends_the_iteration(conn):
@@ -279,7 +279,7 @@ def test_deadline_ends_the_iteration(conn):
             pass
 
     assert channels(conn) == []
-    assert not conn._state.held
+    assert conn._state.holder is None
 
 
 @pytest.mark.green
@@ -292,19 +292,19 @@ def test_kill_ends_the_iteration(conn, spawn):
 
     assert isinstance(job.error, current().exits)
     assert channels(conn) == []
-    assert not conn._state.held
+    assert conn._state.holder is None
 
 
 @pytest.mark.green
 def test_iterator_dropped_by_another_task_stops_listening(conn, spawn):
     kept = []
     spawn(lambda: kept.append(conn.listen("handed"))).result()
-    assert conn._state.held
+    assert conn._state.holder
 
     kept.clear()
 
     until(lambda: channels(conn) == [], "it has stopped listening")
-    assert not conn._state.held
+    assert conn._state.holder is None
 
 
 def test_iterating_in_another_task_is_refused(db, conn, spawn):
@@ -331,7 +331,7 @@ def test_another_task_may_end_the_iteration(conn, spawn):
 
     assert job.result() == []
     assert channels(conn) == []
-    assert not conn._state.held
+    assert conn._state.holder is None
 
 
 def test_another_task_may_close_an_iterator_that_nobody_waits_on(conn, spawn):
@@ -341,4 +341,4 @@ def test_another_task_may_close_an_iterator_that_nobody_waits_on(conn, spawn):
 
     assert list(notes) == []
     assert channels(conn) == []
-    assert not conn._state.held
+    assert conn._state.holder is None

@@ -10,13 +10,23 @@ from greenlet import getcurrent, greenlet
 from greenpg import _repair
 
 
+def enter(state: Any) -> None:
+    """Begin an operation as `Cursor.execute` does, which spares itself a call where it can."""
+    me = state.current()
+    if state.last() == me and state.holder is None and not state.special:
+        state.holder = me
+        state.inside = True
+    else:
+        state.enter()
+
+
 def leave(state: Any) -> None:
-    """End an operation as `Cursor.execute` does, which spares itself a call where it can."""
+    """End an operation as `Cursor.execute` does."""
     state.inside = False
     if state.chores:
         _repair.leave(None, state)
     else:
-        del state.held[0]
+        state.holder = None
         if state.turns:
             state.serve()
 

@@ -8,7 +8,7 @@ import pytest
 from .layers import Module, modules
 
 LAYERS = (
-    ("_backoff", "_early", "_child", "errorcodes", "errors", "backend", "sql", "tz"),
+    ("_backoff", "_early", "_child", "_rollback", "errorcodes", "errors", "backend", "sql", "tz"),
     ("_copyfmt", "_libpq", "_mark", "_replmsg"),
     ("_ops", "_pipe", "_results"),
     ("_state", "sync", "threads"),

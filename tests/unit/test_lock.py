@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,11 +67,11 @@ class Room:
     def free(self) -> bool:
         """Tell whether the lock is as it was when new."""
         state = self.state
-        left = (state.held, state.inside, state.depth, list(state.turns), state.granted)
-        return left == ({}, False, 0, [], None)
+        left = (state.holder, state.inside, state.depth, list(state.turns), state.granted)
+        return left == (None, False, 0, [], None)
 
     def _arrive(self, first: bool = False) -> None:
-        if self.state.held.get(0) != self.sim.current():
+        if self.state.holder != self.sim.current():
             in_hand = self.state.granted is not None  # the first one has the lock already
             self.queue.insert(in_hand if first else len(self.queue), self.sim.current())
 
@@ -185,7 +186,7 @@ def test_nothing_is_entered_in_the_hub(room):
 def test_hub_takes_a_free_lock_but_never_waits_for_one(room):
     room.state.acquire("hub")
     room.state.relinquish()
-    room.state.held[0] = "a task"
+    room.state.holder = "a task"
     room.state.inside = True
 
     with pytest.raises(ProgrammingError, match="nothing may wait"):
@@ -299,7 +300,7 @@ def test_closer_goes_before_the_waiters(room):
 
 @pytest.mark.parametrize("waiters", [1, 3])
 def test_abandoned_lock_is_found_by_those_who_wait(room, waiters):
-    room.state.held[0] = "a task that lost it by a signal between two steps"
+    room.state.holder = "a task that lost it by a signal between two steps"
     tasks = [room.sim.spawn(room.use) for _ in range(waiters)]
 
     room.sim.run()
@@ -308,12 +309,28 @@ def test_abandoned_lock_is_found_by_those_who_wait(room, waiters):
     assert room.free()
 
 
+def test_lock_is_handed_on_once_when_two_threads_would_serve(room):
+    class Turns(deque[Any]):
+        def popleft(self):
+            if len(self) == 2:
+                room.state.serve()  # as another thread may at this moment
+            return super().popleft()
+
+    turns = [_state.Turn(name, room.sim.event()) for name in ("first", "second")]
+    room.state.turns = Turns(turns)
+
+    room.state.serve()
+
+    assert [turn.granted for turn in turns] == [True, False]
+    assert room.state.holder == "first"
+
+
 def test_lock_that_comes_back_in_time_is_not_taken_for_abandoned(room):
-    room.state.held[0] = "a task between two steps"
+    room.state.holder = "a task between two steps"
 
     def late():
         room.sim.park(_state._LOOK / 2)
-        assert room.state.held[0] == "a task between two steps"
+        assert room.state.holder == "a task between two steps"
         room.state.release()
 
     waiter = room.sim.spawn(room.use)

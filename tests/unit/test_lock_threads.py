@@ -11,7 +11,7 @@ import pytest
 from greenpg import DeadlineExceeded
 from greenpg._state import State
 from greenpg.threads import backend
-from tests.unit.simtasks import leave
+from tests.unit.simtasks import enter, leave
 
 THREADS = 8
 ROUNDS = 1500
@@ -81,5 +81,30 @@ def test_lock_is_exclusive_and_never_lost_among_threads(seed):
     assert guarded.met == []
     assert guarded.count == sum(done)
     assert len(done) == THREADS * ROUNDS
-    assert guarded.state.held == {}
+    assert guarded.state.holder is None
     assert not guarded.state.turns
+
+
+def enter_when_free(guarded: Guarded, done: list[int]) -> None:
+    while len(done) < 40 * ROUNDS:
+        if guarded.state.holder is None:
+            enter(guarded.state)
+            guarded.touch()
+            leave(guarded.state)
+            done.append(1)
+        else:
+            backend.pause()
+
+
+def test_short_way_in_is_exclusive_too():
+    guarded = Guarded()
+    guarded.state.last = backend.current  # so that each is taken for the task that entered last
+    done: list[int] = []
+
+    threads = [backend.spawn(enter_when_free, guarded, done) for _ in range(4)]
+    ended = [thread.join(20) for thread in threads]
+
+    assert ended == [True] * 4
+    assert guarded.met == []
+    assert guarded.count == len(done)
+    assert guarded.state.holder is None

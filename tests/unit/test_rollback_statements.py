@@ -1,6 +1,6 @@
 import pytest
 
-from greenpg._state import is_rollback
+from greenpg._rollback import is_rollback
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,25 @@
+"""Which statements end a transaction that was interrupted."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from psycopg2.sql import SQL, Composed
+
+__all__ = ["is_rollback"]
+
+_ROLLBACK: Final = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*(?:rollback|abort)\b", re.I | re.S
+)
+
+
+def is_rollback(statement: Any) -> bool:
+    """Tell whether an SQL statement begins with ROLLBACK or ABORT."""
+    while isinstance(statement, Composed):
+        statement = next(iter(statement), "")
+    if isinstance(statement, SQL):
+        statement = statement.string
+    if isinstance(statement, bytes):
+        statement = statement.decode("utf-8", "replace")
+    return isinstance(statement, str) and _ROLLBACK.match(statement) is not None
