@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
+from hypothesis import HealthCheck, settings
 from psycopg2.extensions import make_dsn
 
 from greenpg.backend import current
@@ -15,6 +16,12 @@ from greenpg.embedded import server_dsn
 
 APPLICATION = f"greenpg-tests-{os.getpid()}"
 GRACE = 10.0
+
+# How quickly examples are made says more of the machine than of the tests.
+settings.register_profile(
+    "greenpg", deadline=None, suppress_health_check=[HealthCheck.too_slow], parent=settings.default
+)
+settings.load_profile("greenpg")
 
 
 def pytest_configure() -> None:

@@ -494,7 +494,8 @@ def two(conn):
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(rows=st.lists(st.tuples(st.integers(0, 9), VALUES, VALUES), max_size=12))
 def test_any_rows_give_equal_tables(two, rows):

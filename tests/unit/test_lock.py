@@ -376,7 +376,7 @@ def strike(sim: Sim, tasks: list[Any], victims: list[int]) -> None:
         sim.kill(tasks[victim % len(tasks)])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     programs=st.lists(st.lists(STEPS, min_size=1, max_size=4), min_size=1, max_size=5),
     victims=st.lists(st.integers(0, 4), max_size=6),

@@ -306,4 +306,4 @@ class Pool(RuleBasedStateMachine):
 
 
 TestPool = pytest.mark.timeout(120)(Pool.TestCase)
-TestPool.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestPool.settings = settings(max_examples=60, stateful_step_count=50)
