@@ -12,9 +12,10 @@ from greenpg import _repair
 
 def enter(state: Any) -> None:
     """Begin an operation as `Cursor.execute` does, which spares itself a call where it can."""
-    me = state.current()
-    if state.last() == me and state.holder is None and not state.special:
-        state.holder = me
+    me, free = state.current(), False
+    if state.last() == me and not state.special:
+        state.holder = me if (free := state.holder is None) else state.holder
+    if free:
         state.inside = True
     else:
         state.enter()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import sys
+from time import sleep
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -85,23 +87,32 @@ def test_lock_is_exclusive_and_never_lost_among_threads(seed):
     assert not guarded.state.turns
 
 
-def enter_when_free(guarded: Guarded, done: list[int]) -> None:
-    while len(done) < 40 * ROUNDS:
+def trace(frame: FrameType, event: str, arg: object) -> Any:
+    """Let another thread run before each line of what is called."""
+    sleep(0)
+    return trace
+
+
+def enter_when_free(guarded: Guarded, done: list[int], rounds: int, traced: bool) -> None:
+    while len(done) < rounds:
         if guarded.state.holder is None:
+            sys.settrace(trace if traced else None)
             enter(guarded.state)
             guarded.touch()
+            sys.settrace(None)
             leave(guarded.state)
             done.append(1)
         else:
             backend.pause()
 
 
-def test_short_way_in_is_exclusive_too():
+@pytest.mark.parametrize(("rounds", "traced"), [(40 * ROUNDS, False), (200, True)])
+def test_short_way_in_is_exclusive_too(rounds, traced):
     guarded = Guarded()
     guarded.state.last = backend.current  # so that each is taken for the task that entered last
     done: list[int] = []
 
-    threads = [backend.spawn(enter_when_free, guarded, done) for _ in range(4)]
+    threads = [backend.spawn(enter_when_free, guarded, done, rounds, traced) for _ in range(4)]
     ended = [thread.join(20) for thread in threads]
 
     assert ended == [True] * 4
