@@ -33,7 +33,8 @@ class CoreWaits:
     def since(self) -> float:
         """Return the seconds since the last call, the first one since this was made."""
         before, self._known = self._known, _waits()
-        return sum(waited - before.get(thread, 0.0) for thread, waited in self._known.items())
+        grown = (waited - before.get(thread, 0.0) for thread, waited in self._known.items())
+        return sum(seconds for seconds in grown if seconds > 0)  # one that has just ended tells 0
 
 
 def clock() -> float:
@@ -78,11 +79,12 @@ def _waits() -> dict[int, float]:
 
 
 def _waited(thread: int) -> float:
-    """Return how long an OS thread has waited for a core in its life; 0 where nobody tells."""
+    """Return how long an OS thread has waited for a core in its life; 0 if nobody tells."""
     descriptor = _libc.open(_SCHEDULER.format(thread).encode(), 0)
     if descriptor < 0:
         return 0.0
     text = ctypes.create_string_buffer(80)
     _libc.read(descriptor, text, len(text) - 1)
     _libc.close(descriptor)
-    return int(text.value.split()[1]) / 1e9
+    figures = text.value.split()
+    return int(figures[1]) / 1e9 if figures else 0.0
