@@ -60,7 +60,7 @@ def test_notifications_are_yielded_in_order(conn, notify, autocommit):
 def test_iteration_waits_for_what_comes_later(conn, notify, spawn):
     notes = conn.listen("later")
 
-    until(lambda: conn._state.holder, "the iteration holds the connection")
+    until(lambda: conn._state.holder is not None, "the iteration holds the connection")
     job = spawn(notify, "later", "now")
 
     assert next(notes).payload == "now"
@@ -299,7 +299,7 @@ def test_kill_ends_the_iteration(conn, spawn):
 def test_iterator_dropped_by_another_task_stops_listening(conn, spawn):
     kept = []
     spawn(lambda: kept.append(conn.listen("handed"))).result()
-    assert conn._state.holder
+    assert conn._state.holder is not None  # a greenlet that has ended is false
 
     kept.clear()
 
