@@ -77,19 +77,23 @@ print(found, ticks > 10)
 }
 
 
-@pytest.mark.parametrize("package", ["psycogreen.{}", "greenpg_{}"])
-@pytest.mark.parametrize("library", PROGRAMS)
-def test_program_runs_with_either_import_line(dsn, library, package):
-    line = f"from {package.format(library)} import patch_psycopg"
-    code = PROGRAMS[library].format(line=line)
-
-    done = subprocess.run(
+def run(code: str, dsn: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, dsn],
         capture_output=True,
         text=True,
         timeout=30,
         check=False,
     )
+
+
+@pytest.mark.parametrize("package", ["psycogreen.{}", "greenpg_{}"])
+@pytest.mark.parametrize("library", PROGRAMS)
+def test_program_runs_with_either_import_line(dsn, library, package):
+    line = f"from {package.format(library)} import patch_psycopg"
+    code = PROGRAMS[library].format(line=line)
+
+    done = run(code, dsn)
 
     assert done.stdout == "[0, 1, 2, 3, 4] True\n", done.stderr
     assert done.stderr == ""
@@ -128,12 +132,6 @@ print(counted.outs >= 10, counted.ins - counted.outs)
 def test_greenlet_with_a_switch_of_its_own_learns_of_each(dsn, package):
     code = COUNTED.format(package=package)
 
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, dsn],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = run(code, dsn)
 
     assert done.stdout == "True 1\n", done.stderr
