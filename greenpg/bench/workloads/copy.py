@@ -1,4 +1,4 @@
-"""COPY FROM and TO, 320 MB of CSV in short laps, so that all meet the same load."""
+"""COPY FROM and TO of 160 MB of CSV."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from greenpg.bench._ticker import stall
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-MEGABYTES = 32  # a lap
+MEGABYTES = 160  # a lap
 TICKING = 20  # of them once more beside a ticker, whose CPU time must not count
 ROWS = 10_000  # in a megabyte, of 100 bytes
 BLOCK = 65536
