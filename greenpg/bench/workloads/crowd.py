@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from greenpg.backend import as_backend
-from greenpg.bench._drivers import Connection, connector
+from greenpg.bench._drivers import connector
 from greenpg.bench._hosts import HOSTS, crew
 from greenpg.bench._meter import meter
 from greenpg.bench._model import Contender, Job, Metric, Target, Workload
@@ -15,90 +13,58 @@ from greenpg.conformance._memory import resident
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from greenpg.backend import Backend, Event
-    from greenpg.bench._hosts import Crew
+    from greenpg.bench._drivers import Connection
+    from greenpg.bench._hosts import Crew, Queue
 
 CONNECTIONS = 20
 MANY, FEW = "10000", "100"
-UNITS = 200_000
+UNITS = 200_000  # 20 each: gevent's queue walks all waiting getters for each (100-200 us)
 LOOPS = ("gevent", "eventlet")
 
 
-class Line:
-    """Green threads in a queue for connections, who go to its end again after each query.
-
-    The queue is plain and its wake-ups cost the same however many wait; gevent's own looks
-    through all of them at each, which takes it 100 us at 10,000.
-    """
-
-    def __init__(self, backend: Backend, tasks: Crew, count: int) -> None:
-        self._event = backend.event
-        self._free: deque[Connection] = deque()
-        self._waiting: deque[tuple[Event, list[Connection]]] = deque()
-        self._left = UNITS
-        self._over = self._event()
-        for _ in range(count):
-            tasks.start(self._work)
-        while len(self._waiting) < count:
-            tasks.sleep(0)
-
-    def _work(self) -> None:
+def _take_turns(queue: Queue, times: int) -> None:
+    for _ in range(times):
+        connection = cast("Connection", queue.get())
         try:
-            while self._left:
-                connection = self._get()
-                try:
-                    self._query(connection)
-                finally:
-                    self._put(connection)
-        finally:  # the last query is made, or one has failed
-            self._over.set()
-
-    def _query(self, connection: Connection) -> None:
-        if self._left:
-            self._left -= 1
             cursor = connection.cursor()
             cursor.execute("select 1")
             cursor.fetchone()
+        finally:
+            queue.put(connection)
 
-    def _get(self) -> Connection:
-        if self._free:
-            return self._free.popleft()
-        event, given = self._event(), list[Connection]()
-        self._waiting.append((event, given))
-        event.wait()
-        return given.pop()
 
-    def _put(self, connection: Connection) -> None:
-        if self._waiting:
-            event, given = self._waiting.popleft()
-            given.append(connection)
-            event.set()
-        else:
-            self._free.append(connection)
+def _line_up(tasks: Crew, queue: Queue, count: int, times: int) -> None:
+    started = 0
 
-    def serve(self, connections: list[Connection]) -> None:
-        """Give the connections out, and wait for the last query, but not for all threads' ends."""
-        for connection in connections:
-            self._put(connection)
-        self._over.wait()
+    def work() -> None:
+        nonlocal started
+        started += 1
+        _take_turns(queue, times)
+
+    for _ in range(count):
+        tasks.start(work)
+    while started < count:
+        tasks.sleep(0)
 
 
 def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
     connect = connector(job.contender)
     connections = [connect(job.dsn) for _ in range(CONNECTIONS)]
-    count, host = int(job.contender.variant), HOSTS[job.contender.host]
-    backend, tasks = as_backend(host.backend), crew(host, count)
+    count = int(job.contender.variant)
+    tasks = crew(HOSTS[job.contender.host], count)
 
     memory: dict[str, float] = {}
 
     def measure() -> Mapping[str, float]:
+        queue = tasks.queue()
         before = resident()
-        line = Line(backend, tasks, count)
+        _line_up(tasks, queue, count, UNITS // count)
         # Later laps find memory that the first one has made the process ask for.
         memory.setdefault("memory", (resident() - before) / count / 1024)
         with meter() as reading:
-            line.serve(connections)
-        tasks.finish()
+            for connection in connections:
+                queue.put(connection)
+            tasks.finish()
         return {
             "rate": UNITS / reading.wall,
             "cpu": reading.cpu / UNITS * 1e6,
@@ -127,7 +93,7 @@ WORKLOAD = Workload(
     targets=tuple(_target(host) for host in LOOPS),
     prepare=_prepare,
     units=UNITS,
-    rounds=5,
+    rounds=3,
     quick=1,
     pinned=True,
 )
