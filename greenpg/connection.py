@@ -99,7 +99,7 @@ class Connection(c_connection):
     ) -> Any:
         """Return a new cursor; a factory that is a class gets the green cursor under it."""
         factory = cursor_factory or _c_factory.__get__(self) or self.default_cursor_factory
-        if isinstance(factory, type):
+        if factory is not Cursor and isinstance(factory, type):
             factory = green_cursor_class(factory)
         return _cursor(self, name, factory, withhold, scrollable)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Cursor", "NamedCursor", "derived_class", "green_cursor_class", "green_cursors"]
 
 _T = TypeVar("_T")
+_init = c_cursor.__init__
 _execute = c_cursor.execute
 _fetchmany: Callable[..., list[Any]] = c_cursor.fetchmany
 _c_rowcount: Final[Any] = c_cursor.rowcount
@@ -42,6 +43,9 @@ class Cursor(c_cursor):
     _touched: tuple[bytes | None, int] = (None, 0)  # executemany's last query, and its count
 
     def __init__(self, conn: Any, name: Any = None, *args: Any, **kwargs: Any) -> None:
+        if type(self) is Cursor and name is None and not args and not kwargs:
+            _init(self, conn)  # most cursors; nobody else is below, and super() costs a fifth
+            return
         super().__init__(conn, name, *args, **kwargs)
         if name is not None and not isinstance(self, NamedCursor):
             self.__class__ = _named_class(type(self))

@@ -182,6 +182,26 @@ def test_cursor_subclass_overrides_the_fetch_methods(db, conn):
     assert cur.fetchall() == [1, 2, 3]
 
 
+def test_cursor_class_calls_the_init_of_the_class_beside_the_modules(db, conn):
+    class Counting(C_CURSOR):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.ran = 0
+
+    class Both(db.extensions.cursor, Counting):
+        pass
+
+    assert conn.cursor(cursor_factory=Both).ran == 0
+
+
+@pytest.mark.parametrize("extra", [((), {"nonsense": 1}), ((None, None, None), {})])
+def test_cursor_class_refuses_arguments_that_it_does_not_know(db, conn, extra):
+    args, kwargs = extra
+
+    with pytest.raises(TypeError):
+        db.extensions.cursor(conn, *args, **kwargs)
+
+
 def test_cursor_class_may_be_called_with_a_connection(db, conn):
     cur = db.extensions.cursor(conn)
 
