@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from greenpg.backend import current
+from tests import programs
 
 PRELUDE = """
 import ctypes, sys
@@ -159,12 +157,6 @@ def check(conn):
 def test_without_libpq(dsn, check):
     code = "\n".join([PRELUDE, CHECKS[check], "finish()"])
 
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, current().name, dsn],
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
-    )
+    done = programs.run(code, current().name, dsn)
 
     assert done.stdout == "done\n", done.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from ctypes.util import find_library
 from importlib.metadata import version
@@ -14,6 +13,7 @@ from typing import Final
 import pytest
 
 from greenpg.embedded import running
+from tests import programs
 from tests.frameworks.environments import ROOT, environment, interpreter
 from tests.green import suite
 from tests.green.__main__ import MONKEY
@@ -71,15 +71,7 @@ def run(dsn: str, code: str, settings: str = "") -> str:
     variables = {"GREENPG_DSN": dsn, **POOL}
     if settings:
         variables["DJANGO_SETTINGS_MODULE"] = settings
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        cwd=ROOT,
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = programs.run(code, cwd=ROOT, env={**os.environ, **variables})
     return done.stdout + "\n".join(done.stderr.splitlines()[-60:])
 
 
@@ -324,14 +316,7 @@ def missing_for_postgis() -> str:
 @pytest.mark.skipif(missing_for_postgis() != "", reason=f"wants {missing_for_postgis()}")
 def test_postgis_works_through_the_pool():
     with running(binaries=newest_binaries()) as server:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", POSTGIS, server.dsn],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=40,
-            check=False,
-        )
+        done = programs.run(POSTGIS, server.dsn, cwd=ROOT)
 
     assert done.stdout == "[(13.4, 52.5)] ConnectionPool\n", done.stderr
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from typing import Final
 
 import pytest
+
+from tests.programs import python
 
 PATCH: Final = "from gevent import monkey; monkey.patch_all()"
 REPORT: Final = """
@@ -46,32 +46,26 @@ if not pid:
 assert os.waitpid(pid, 0)[1] == 0
 print("parent", "greenpg" in sys.modules)
 """
+STRICT: Final = ("-W", "error", "-c")
 ON, OFF = "True greenpg._connect", "False psycopg2._psycopg"
 
 
-def run(code, *arguments, patch=None, options=("-W", "error"), before=()):
+def run(*words, patch=None):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GREENPG")}
-    return subprocess.run(
-        [sys.executable, *options, *before, *(["-c", code] if code else []), *arguments],
-        env=kept if patch is None else {**kept, "GREENPG_PATCH": patch},
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
-    )
+    return python(*words, env=kept if patch is None else {**kept, "GREENPG_PATCH": patch})
 
 
 @pytest.mark.parametrize(
     ("patch", "found"), [(None, OFF), ("", OFF), ("0", OFF), ("1", ON)], ids=str
 )
 def test_patch_all_installs_greenpg_when_asked_only(patch, found):
-    done = run(PATCH + REPORT, patch=patch)
+    done = run(*STRICT, PATCH + REPORT, patch=patch)
 
     assert (done.stdout.strip(), done.stderr) == (found, "")
 
 
 def test_connections_of_an_unchanged_program_are_green(dsn):
-    done = run(PATCH + TICKING, dsn, patch="1")
+    done = run(*STRICT, PATCH + TICKING, dsn, patch="1")
 
     assert (done.stdout, done.stderr) == ("True\n", "")
 
@@ -79,7 +73,7 @@ def test_connections_of_an_unchanged_program_are_green(dsn):
 def test_ssl_is_patched_before_greenpg_comes():
     code = f"{PATCH}\nimport ssl; print(ssl.SSLContext.__module__)"
 
-    done = run(code, patch="1")
+    done = run(*STRICT, code, patch="1")
 
     assert (done.stdout, done.stderr) == ("gevent.ssl\n", "")
 
@@ -88,7 +82,7 @@ def test_ssl_is_patched_before_greenpg_comes():
 def test_other_value_is_told_once_and_patches_nothing(patch):
     code = f"{PATCH}; monkey.patch_all()\n{REPORT}"
 
-    done = run(code, patch=patch, options=("-W", "always"))
+    done = run("-W", "always", "-c", code, patch=patch)
 
     assert done.stdout.strip() == OFF
     assert done.stderr.count("RuntimeWarning") == 1
@@ -96,7 +90,7 @@ def test_other_value_is_told_once_and_patches_nothing(patch):
 
 
 def test_patching_twice_is_patching_once():
-    done = run(f"{PATCH}; monkey.patch_all()\n{REPORT}", patch="1", options=())
+    done = run("-c", f"{PATCH}; monkey.patch_all()\n{REPORT}", patch="1")
 
     assert done.stdout.strip() == ON
 
@@ -104,7 +98,7 @@ def test_patching_twice_is_patching_once():
 def test_worker_that_patches_after_the_fork_is_green(dsn):
     body = "conn = connect(sys.argv[1]); print(type(conn).__module__); conn.close()"
 
-    done = run(FORKED.format(body=body), dsn, patch="1", options=())
+    done = run("-c", FORKED.format(body=body), dsn, patch="1")
 
     assert done.stdout.splitlines() == ["greenpg.connection", "parent False"], done.stderr
 
@@ -113,12 +107,12 @@ def test_gevents_runner_of_scripts_installs_greenpg(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(REPORT)
 
-    done = run("", str(script), patch="1", before=("-m", "gevent.monkey"))
+    done = run("-W", "error", "-m", "gevent.monkey", str(script), patch="1")
 
     assert (done.stdout.strip(), done.stderr) == (ON, "")
 
 
 def test_eventlet_knows_nothing_of_it():
-    done = run("import eventlet; eventlet.monkey_patch()" + REPORT, patch="1", options=())
+    done = run("-c", "import eventlet; eventlet.monkey_patch()" + REPORT, patch="1")
 
     assert done.stdout.strip() == OFF

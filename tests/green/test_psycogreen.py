@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Final
 
 import pytest
+
+from tests.programs import run
 
 PROGRAMS: Final = {
     "gevent": """
@@ -75,16 +75,6 @@ ticker.kill()
 print(found, ticks > 10)
 """,
 }
-
-
-def run(code: str, dsn: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, dsn],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("package", ["psycogreen.{}", "greenpg_{}"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from importlib import metadata
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ import greenpg
 from greenpg import backend as seam
 from greenpg import threads
 from greenpg.errors import BackendError
+from tests import programs
 
 NAMES = ("gevent", "eventlet", "threads")
 
@@ -47,14 +47,7 @@ def distribution(tmp_path, monkeypatch):
 
 def in_a_child(code, **environ):
     """Run the code in a process of its own; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        env={**environ, "PATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
-    )
+    done = programs.run(code, env={**environ, "PATH": ""})
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -1,9 +1,8 @@
 """The layers of greenpg, lowest first: a module imports what stands before it or beside it."""
 
-import subprocess
-import sys
-
 import pytest
+
+from tests import programs
 
 from .layers import Module, modules
 
@@ -165,8 +164,9 @@ def test_file_stays_under_400_lines(module):
 def loaded_by(statement: str) -> set[str]:
     """Which of ssl and socket a fresh process has loaded after a statement."""
     report = "import sys; print(*({'ssl', 'socket'} & sys.modules.keys()))"
-    command = [sys.executable, "-W", "ignore", "-c", f"{statement}; {report}"]
-    return set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    done = programs.run(f"{statement}; {report}")
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
 
 
 @pytest.mark.parametrize("name", ["greenpg", "greenpg.extras", "greenpg.patch", "greenpg.embedded"])
@@ -177,8 +177,9 @@ def test_importing_greenpg_loads_neither_ssl_nor_socket(name):
 def test_plugin_of_the_monkey_patch_loads_nothing_before_it_is_asked():
     code = "import sys, greenpg_autopatch; print(*sys.modules)"
 
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = programs.run(code)
 
+    assert done.returncode == 0, done.stderr
     heavy = {*GREEN, *PLUGINS, "greenpg", "greenlet", "psycopg2", "socket", "ssl"}
     assert not {*done.stdout.split()} & heavy
 

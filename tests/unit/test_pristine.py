@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 
 import pytest
 
 from greenpg.threads import pristine
+from tests import programs
 
 MONKEY = {
     "gevent": "from gevent import monkey; monkey.patch_all()",
@@ -46,13 +46,7 @@ def test_threads_block_plainly_in_a_patched_process(library, first):
         parts.reverse()
 
     code = "\n".join([*parts, CHECK.format(spawn=SPAWN[library])])
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = programs.run(code)
 
     assert done.stdout == "[]\n", done.stderr
 

@@ -1,0 +1,35 @@
+"""Programs in a fresh Python: what is said of imports, monkey-patches and exits wants one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+SECONDS = 40
+
+
+def run(
+    code: str, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run code without warnings; see `python`."""
+    return python("-W", "ignore", "-c", code, *arguments, env=env, cwd=cwd)
+
+
+def python(
+    *words: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run Python and return how it ended and what it printed; killed after 40 seconds."""
+    return subprocess.run(
+        [sys.executable, *words],
+        env=env,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
