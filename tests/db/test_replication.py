@@ -322,7 +322,9 @@ def test_another_task_may_feed_back(source, stream, spawn):
 
     until(lambda: source.fact(f"confirmed_flush_lsn - '0/0' >= {end}"), "it is confirmed")
     source.insert("two")
-    until(lambda: source.flush() or job.ended, "it is consumed")
+    end = source.ask("select pg_current_wal_lsn() - '0/0'")[0]
+    sent = f"sent_lsn - '0/0' >= {end}"
+    until(lambda: source.fact(sent, "pg_stat_replication") or source.flush(), "it is sent")
     assert job.result() == ["two"]
 
 
