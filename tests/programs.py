@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-SECONDS = 40
+SECONDS = 30.0
 
 
 def run(
@@ -21,15 +21,18 @@ def run(
 
 
 def python(
-    *words: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    *words: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    seconds: float = SECONDS,
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python and return how it ended and what it printed; killed after 40 seconds."""
+    """Run Python and return how it ended and what it printed; it is killed after `seconds`."""
     return subprocess.run(
         [sys.executable, *words],
         env=env,
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=seconds,
         check=False,
     )

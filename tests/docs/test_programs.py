@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.programs import python
+
 from .pages import EXAMPLES, ROOT, Program, pages, programs
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
     from .conftest import Server
@@ -30,14 +31,12 @@ def run(program: Program, server: Server, folder: Path) -> subprocess.CompletedP
     script = folder / f"{program.page.stem.replace('-', '_')}_page.py"
     script.write_text(program.code)
     environ = {name: os.environ[name] for name in ANYWHERE if name in os.environ}
-    return subprocess.run(
-        [sys.executable, *(f"-W{rule}" for rule in STRICT), script.name],
+    return python(
+        *(f"-W{rule}" for rule in STRICT),
+        script.name,
         cwd=folder,
         env={**environ, **server.environ, "PYTHONPATH": str(EXAMPLES), **program.environ},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
+        seconds=SECONDS,
     )
 
 
