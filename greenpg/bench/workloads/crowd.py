@@ -1,7 +1,7 @@
 """10,000 green threads share 20 connections through a plain queue; 100 do the same work.
 
-gevent's queues search all who wait each time that one goes on, at the cost of its queries'
-memory caches: psycogreen beside greenpg tells what the library itself loses by the crowd.
+gevent's queue searches all who wait each time that one goes on: 60 us on average, and a cache
+that holds nothing else then. psycogreen beside greenpg tells what this takes from any driver.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 20
 MANY, FEW = "10000", "100"
-UNITS = 200_000  # 20 each: gevent's queue walks all waiting getters for each (100-200 us)
+UNITS = 200_000  # 20 for each of many
 LOOPS = ("gevent", "eventlet")
 DRIVERS = ("greenpg", "psycogreen")
 
