@@ -41,9 +41,9 @@ docs: $(READY)
 	$(BIN)/sphinx-build -E -n -W --keep-going docs docs/_build $(ARGS)
 
 soak: $(READY)
-	$(BIN)/python -m greenpg.conformance.storm --rounds $(ROUNDS) $(ARGS)
-	$(BIN)/python -m greenpg.conformance.storm --rounds $(ROUNDS) --pairs $(ARGS)
-	$(BIN)/python -m greenpg.conformance.pool_soak $(ARGS)
+	$(BIN)/python -m greenpg_conformance.storm.storm --rounds $(ROUNDS) $(ARGS)
+	$(BIN)/python -m greenpg_conformance.storm.storm --rounds $(ROUNDS) --pairs $(ARGS)
+	$(BIN)/python -m greenpg_conformance.storm.pool_soak $(ARGS)
 	GREENPG_COPY_MEGABYTES=500 $(BIN)/greenpg conformance --strict -k 'copy.*_memory*'
 
 clean:

@@ -1,6 +1,6 @@
 """PostgreSQL for green threads: psycopg2 with every wait handed to a green-thread library."""
 
-from . import _early  # noqa: F401  before all else that imports psycopg2
+from ._protocol import import_psycopg2 as _early  # noqa: F401  before all else that imports psycopg2
 
 # isort: split
 import psycopg2
@@ -33,8 +33,8 @@ from psycopg2 import (
 )
 
 from . import errorcodes, errors, extensions, extras, sql, tz
-from ._connect import connect, use
-from ._wait import wait
+from ._connecting.connect import connect, use
+from ._psycopg2.wait_callback import wait
 from .backend import Backend, current
 from .connection import Connection
 from .cursor import Cursor

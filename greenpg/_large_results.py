@@ -11,9 +11,9 @@ from typing import Any, Final
 from psycopg2 import Error, ProgrammingError
 from psycopg2._psycopg import cursor as c_cursor
 
-from ._libpq import libpq
-from ._mark import Mark
-from ._wait import SLICE
+from ._protocol.libpq import libpq
+from ._psycopg2.transaction_mark import Mark
+from ._psycopg2.wait_callback import SLICE
 
 __all__ = ["SLICE_ROWS", "Stream", "fetch_on", "stream"]
 

@@ -14,15 +14,15 @@ from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import cursor as c_cursor
 
-from ._idle import Sleeper
-from ._repair import closed
-from ._wait import SLICE
+from ._psycopg2.input_wait import Sleeper
+from ._psycopg2.recovery import closed
+from ._psycopg2.wait_callback import SLICE
 from .sync import Deadline
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from ._state import State
+    from ._psycopg2.state import State
 
 __all__ = ["Notifications", "checked", "statement"]
 

@@ -11,19 +11,19 @@ from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import lobject as c_lobject
 
-from . import _cancel
-from ._begin import Spent, StateOnFirstNeed
-from ._listen import Notifications
-from ._repair import closed, graver, leave
-from ._wait import wait_callback
+from ._notifications import Notifications
+from ._psycopg2 import cancel as _cancel
+from ._psycopg2.attach import Spent, StateOnFirstNeed
+from ._psycopg2.recovery import closed, graver, leave
+from ._psycopg2.wait_callback import wait_callback
 from .cursor import Cursor, derived_class, green_cursor_class
 from .errors import DeadlineExceeded
 from .lobject import Lobject
-from .pipeline import Pipeline
+from .pipeline._pipeline import Pipeline
 from .sync import ConnectionLock, Deadline
 
 if TYPE_CHECKING:
-    from ._state import State
+    from ._psycopg2.state import State
 
 __all__ = ["Connection", "green_connection_class"]
 

@@ -12,16 +12,15 @@ from psycopg2._psycopg import cursor as c_cursor
 from psycopg2.errors import InvalidCursorName
 from psycopg2.extensions import get_wait_callback
 
-from . import copy
-from ._copystream import Copy
-from ._fetch import SLICE_ROWS, Stream, fetch_on, stream
-from ._many import execute_many, may_pipeline
-from ._repair import closed, leave
-from ._wait import wait_callback
+from ._large_results import SLICE_ROWS, Stream, fetch_on, stream
+from ._psycopg2.recovery import closed, leave
+from ._psycopg2.wait_callback import wait_callback
+from .copy import Copy, FileTransfer, command
+from .pipeline import execute_many, may_pipeline
 from .sync import ConnectionLock
 
 if TYPE_CHECKING:
-    from ._state import Job
+    from ._psycopg2.state import Job
 
 __all__ = ["Cursor", "NamedCursor", "derived_class", "green_cursor_class", "green_cursors"]
 
@@ -169,7 +168,7 @@ class Cursor(c_cursor):
         if self._copies_in_c():
             plain()
         else:
-            sql = copy.command(self.connection, table, direction, sep, null, listed)
+            sql = command(self.connection, table, direction, sep, null, listed)
             self._copy(plain, sql, file, size)
 
     def _copy(self, plain: Callable[[], None], sql: Any, file: Any, size: int) -> None:
@@ -181,7 +180,7 @@ class Cursor(c_cursor):
                 "file must be a readable file-like object for COPY FROM; "
                 "a writable file-like object for COPY TO."
             )
-        job = copy.FileTransfer(self.connection, file, size)
+        job = FileTransfer(self.connection, file, size)
         try:
             self._run(_execute_job, job, sql)
         except Error as err:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from psycopg2 import extensions as _ext
 from psycopg2.extensions import *  # noqa: F403  psycopg2's names
 
-from ._wait import set_wait_callback as _set_wait_callback
+from ._psycopg2.wait_callback import set_wait_callback as _set_wait_callback
 from .connection import Connection
 from .cursor import Cursor
 from .lobject import Lobject

@@ -17,14 +17,14 @@ from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import cursor as c_cursor
 from psycopg2._psycopg import lobject as c_lobject
 
-from ._libpq import libpq
-from ._mark import Mark
-from ._ops import call, finish
-from ._raw import drive, pgconn_of
-from ._repair import closed
+from ._protocol.generators import call, finish
+from ._protocol.libpq import libpq
+from ._psycopg2.operation import drive, pgconn_of
+from ._psycopg2.recovery import closed
+from ._psycopg2.transaction_mark import Mark
 
 if TYPE_CHECKING:
-    from ._libpq import Parameter
+    from ._protocol.libpq import Parameter
 
 __all__ = ["Lobject"]
 

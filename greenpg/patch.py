@@ -11,7 +11,8 @@ from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import cursor as c_cursor
 from psycopg2._psycopg import lobject as c_lobject
 
-from . import _connect, _wait
+from ._connecting.connect import hook, use
+from ._psycopg2.wait_callback import install
 from .backend import Backend, choose, chosen
 from .connection import Connection, green_connection_class
 from .cursor import Cursor, green_cursor_class
@@ -58,16 +59,16 @@ def patcher(backend: Backend) -> tuple[Callable[[], None], Callable[[], None]]:
 
         Idempotent. Connections that exist stay as they are, but wait through this backend.
         """
-        _connect.use(backend)
-        _wait.install()
-        _connect.hook(True)
+        use(backend)
+        install()
+        hook(True)
         _replace_classes(PatchedCursor, green_cursor_class, green_connection_class)
 
     def unpatch_psycopg() -> None:
         """Undo `patch_psycopg`; green connections that exist stay green."""
         if chosen() is backend:
             choose(None)
-        _connect.hook(False)
+        hook(False)
         _replace_classes(Cursor, _original, _original)
         psycopg2.extensions.cursor = c_cursor  # type: ignore[misc]  # the patch
         psycopg2.extensions.lobject = c_lobject  # type: ignore[misc]  # the patch

@@ -6,7 +6,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from ._state import State
+from ._psycopg2.state import State
 
 __all__ = ["ConnectionLock", "Deadline"]
 

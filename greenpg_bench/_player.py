@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from greenpg._child import Child, ChildError
+from greenpg._helper_process import Child, ChildError
 
 from ._hosts import HOSTS, LOOP_VARIABLES
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from greenpg.conformance._machine import clock
+from greenpg_conformance.toolkit.machine import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

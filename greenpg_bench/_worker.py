@@ -5,7 +5,7 @@ from __future__ import annotations
 import faulthandler
 from typing import TYPE_CHECKING, Any
 
-from greenpg._child import Reply, send, serve
+from greenpg._helper_process import Reply, send, serve
 
 from ._drivers import DRIVERS
 from ._hosts import HOSTS, patch

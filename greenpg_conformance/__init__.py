@@ -1,5 +1,5 @@
 """The shipped conformance suite: one child process per backend and mode."""
 
-from ._describe import Description, Mode
+from .harness.describe import Description, Mode
 
 __all__ = ["Description", "Mode"]

@@ -9,7 +9,7 @@ from typing import Any, Final
 import eventlet
 from eventlet.hubs import _threadlocal, get_hub
 
-from greenpg.conformance import Description, Mode
+from greenpg_conformance import Description, Mode
 
 from ._waker import _wakers
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import gevent
 from gevent import get_hub
 
-from greenpg.conformance import Description, Mode
+from greenpg_conformance import Description, Mode
 
 PATCH: Final = "from gevent import monkey; monkey.patch_all()"
 LIBEV: Final = {"GEVENT_LOOP": "libev-cext"}

@@ -9,10 +9,10 @@ from _pytest.faulthandler import fault_handler_stderr_fd_key
 from psycopg2.extensions import make_dsn
 
 from greenpg.backend import current
-from greenpg.conformance._leaks import Sessions, descriptors, no_leaks, tasks, threads
-from greenpg.conformance._machine import witness
-from greenpg.conformance._proxy import Proxy
-from greenpg.embedded import server_dsn
+from greenpg.embedded._server import server_dsn
+from greenpg_conformance.toolkit.leaks import Sessions, descriptors, no_leaks, tasks, threads
+from greenpg_conformance.toolkit.machine import witness
+from greenpg_conformance.toolkit.proxy import Proxy
 
 APPLICATION = f"greenpg-tests-{os.getpid()}"
 GRACE = 10.0

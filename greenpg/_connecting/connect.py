@@ -16,15 +16,15 @@ from psycopg2 import extensions as ext
 from psycopg2._psycopg import _connect as c_connect
 from psycopg2._psycopg import connection as c_connection
 
-from . import _wait
-from . import backend as _seam
-from ._attempt import UNTIMED, Attempt, attempts, given, sqlstate, using
-from ._begin import begin
-from ._hosts import Plan, plan, public_dsn
-from ._state import IN_HUB
-from .backend import Backend, as_backend, choose, chosen, current
-from .connection import Connection, green_connection_class
-from .errors import ConnectionFactoryWarning, NotGreenWarning
+from greenpg import backend as backends
+from greenpg._psycopg2.attach import begin
+from greenpg._psycopg2.attempt import UNTIMED, Attempt, attempts, given, sqlstate, using
+from greenpg._psycopg2.state import IN_HUB
+from greenpg._psycopg2.wait_callback import install, wait_callback
+from greenpg._session.connect_plan import Plan, plan, public_dsn
+from greenpg.backend import Backend, as_backend, choose, chosen, current
+from greenpg.connection import Connection, green_connection_class
+from greenpg.errors import ConnectionFactoryWarning, NotGreenWarning
 
 __all__ = ["connect", "connect_untraced", "open_connection", "use"]
 
@@ -43,7 +43,7 @@ def use(backend: str | Backend) -> Backend:
     """
     found = as_backend(backend)
     choose(found)
-    _wait.install()
+    install()
     return found
 
 
@@ -94,7 +94,7 @@ def _connect(
         modes = {name: kwargs.pop(name) for name in ("async", "async_") if name in kwargs}
     if kwargs or dsn is None:
         dsn = ext.make_dsn(dsn, **kwargs)
-    found = as_backend(backend) if backend is not None else _seam._chosen or default_backend()
+    found = as_backend(backend) if backend is not None else backends._chosen or default_backend()
     conn = _open(found, dsn, connection_factory, modes)
     if cursor_factory is not None:
         conn.cursor_factory = cursor_factory
@@ -131,8 +131,8 @@ def _open(
     connection_factory: Callable[..., Any] | None,
     modes: Mapping[str, Any],
 ) -> Any:
-    if ext.get_wait_callback() is not _wait.wait_callback:
-        _wait.install()
+    if ext.get_wait_callback() is not wait_callback:
+        install()
     targets = plan(dsn)
     if not (modes and any(modes.values())) and not backend.can_wait():
         raise ProgrammingError(IN_HUB)

@@ -11,7 +11,9 @@ from typing import Final, TypeAlias
 
 from psycopg2 import OperationalError
 
-from ._libpq import (
+from greenpg.backend import READ, WRITE
+
+from .libpq import (
     PGRES_COPY_BOTH,
     PGRES_COPY_IN,
     PGRES_COPY_OUT,
@@ -27,7 +29,6 @@ from ._libpq import (
     single_value,
     skip_copy_data,
 )
-from .backend import READ, WRITE
 
 __all__ = [
     "Steps", "call", "can_cancel_stepwise", "cancel", "copy_in", "copy_out", "copy_status",

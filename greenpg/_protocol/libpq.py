@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 import psycopg2._psycopg
 from psycopg2 import extensions as ext
 
-from .errors import FeatureUnavailable
+from greenpg.errors import FeatureUnavailable
 
 __all__ = ["Libpq", "libpq"]
 

@@ -7,9 +7,10 @@ from typing import Any, Final, Protocol
 
 from psycopg2 import OperationalError
 
-from ._libpq import PGRES_PIPELINE_SYNC, libpq
-from ._ops import Steps, flush
-from .backend import READ, WRITE
+from greenpg.backend import READ, WRITE
+
+from .generators import Steps, flush
+from .libpq import PGRES_PIPELINE_SYNC, libpq
 
 __all__ = ["PIPELINES", "Answer", "Pipe", "has_pipelines"]
 

@@ -7,8 +7,9 @@ from typing import Any, Final
 from psycopg2 import DatabaseError, Error
 from psycopg2 import extensions as ext
 
-from ._libpq import libpq
-from .errors import lookup
+from greenpg.errors import lookup
+
+from .libpq import libpq
 
 __all__ = ["Rows", "cast_of", "columns", "error_of", "rowcount", "statusmessage"]
 

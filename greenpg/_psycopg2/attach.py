@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._attempt import attempts, backend_of_next
-from ._forks import Watched, watched
-from ._state import State
+from greenpg._session.forks import Watched, watched
+
+from .attempt import attempts, backend_of_next
+from .state import State
 
 if TYPE_CHECKING:
-    from ._attempt import Attempt
-    from .backend import Backend, Waiter
+    from greenpg.backend import Backend, Waiter
+
+    from .attempt import Attempt
 
 __all__ = ["Guard", "Spent", "StateOnFirstNeed", "begin"]
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 from psycopg2 import OperationalError
 from psycopg2._psycopg import connection as c_connection
 
-from ._libpq import libpq
-from .backend import Backend, current
+from greenpg._protocol.libpq import libpq
+from greenpg.backend import Backend, current
 
 __all__ = ["UNTIMED", "Attempt", "attempts", "backend_of_next", "given", "sqlstate", "using"]
 

@@ -9,8 +9,8 @@ from typing import Any
 from psycopg2 import Error, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
 
-from ._repair import CLOSE_TIMEOUT, Shield, Unrepaired, cancel_query, close_if_told, closed
-from ._state import IN_HUB, State, not_ours
+from .recovery import CLOSE_TIMEOUT, Shield, Unrepaired, cancel_query, close_if_told, closed
+from .state import IN_HUB, State, not_ours
 
 __all__ = ["cancel", "cancel_block"]
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ._repair import close_if_told, closed
-from ._wait import settle_descriptor
-from .backend import READ
-from .errors import DeadlineExceeded
+from greenpg.backend import READ
+from greenpg.errors import DeadlineExceeded
+
+from .recovery import close_if_told, closed
+from .wait_callback import settle_descriptor
 
 if TYPE_CHECKING:
-    from ._state import State
+    from .state import State
 
 __all__ = ["Sleeper", "wait_for_input"]
 

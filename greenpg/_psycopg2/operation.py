@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from psycopg2 import Error
 from psycopg2._psycopg import connection as c_connection
 
-from ._repair import AGAIN, CLOSE_TIMEOUT, Shield, Unrepaired, cancel_query, closed, leave
-from ._wait import Turns, settle_descriptor
+from .recovery import AGAIN, CLOSE_TIMEOUT, Shield, Unrepaired, cancel_query, closed, leave
+from .wait_callback import Turns, settle_descriptor
 
 if TYPE_CHECKING:
-    from ._ops import Steps
-    from ._state import State
+    from greenpg._protocol.generators import Steps
+
+    from .state import State
 
 __all__ = ["Operation", "drive", "pgconn_of", "run", "stop"]
 

@@ -14,10 +14,11 @@ from psycopg2 import Error, InterfaceError, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 
-from ._libpq import libpq
-from ._ops import Steps, can_cancel_stepwise, cancel, end_copy, finish
-from ._state import CANCEL_TIMEOUT, State
-from .backend import READ, WRITE, Backend, Event
+from greenpg._protocol.generators import Steps, can_cancel_stepwise, cancel, end_copy, finish
+from greenpg._protocol.libpq import libpq
+from greenpg.backend import READ, WRITE, Backend, Event
+
+from .state import CANCEL_TIMEOUT, State
 
 __all__ = [
     "Shield",

@@ -11,12 +11,13 @@ from weakref import ref
 
 from psycopg2 import OperationalError, ProgrammingError
 
-from ._rollback import is_rollback
-from .errors import DeadlineExceeded, InFailedSqlTransaction
-from .threads import pristine
+from greenpg.errors import DeadlineExceeded, InFailedSqlTransaction
+from greenpg.threads import pristine
+
+from .rollback_statements import is_rollback
 
 if TYPE_CHECKING:
-    from .backend import Backend, Event, Waiter
+    from greenpg.backend import Backend, Event, Waiter
 
 __all__ = ["Job", "State", "Turn"]
 

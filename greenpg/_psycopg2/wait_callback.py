@@ -12,14 +12,15 @@ from psycopg2 import Error, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 
-from . import _repair
-from ._attempt import attempts
-from ._libpq import PGRES_COPY_BOTH, PGRES_COPY_OUT, libpq
-from ._ops import copy_status
-from ._state import IN_HUB, State, not_ours
-from .backend import READ, WRITE, Backend, Waiter, current
-from .errors import DeadlineExceeded
-from .threads import write_check
+from greenpg._protocol.generators import copy_status
+from greenpg._protocol.libpq import PGRES_COPY_BOTH, PGRES_COPY_OUT, libpq
+from greenpg.backend import READ, WRITE, Backend, Waiter, current
+from greenpg.errors import DeadlineExceeded
+from greenpg.threads import write_check
+
+from . import recovery
+from .attempt import attempts
+from .state import IN_HUB, State, not_ours
 
 __all__ = [
     "SLICE",
@@ -103,7 +104,7 @@ def wait_callback(conn: Any) -> None:
         if isinstance(exc, Error) and _lost(conn, state, exc):
             state.waiter.close()
             raise
-        _repair.interrupted(conn, state, exc)
+        recovery.interrupted(conn, state, exc)
 
 
 def _lost(conn: Any, state: State, exc: Error) -> bool:
@@ -131,7 +132,7 @@ def _transfer(conn: Any, state: State) -> bool:
     for _, events in job.steps(conn.pgconn_ptr, state.fd, status):
         turns.take(events)
     if job.error is not None and status == PGRES_COPY_OUT:
-        _repair.stop_command(conn, state, job.error)
+        recovery.stop_command(conn, state, job.error)
     elif job.error is not None and not isinstance(job.error, Exception):
         state.interrupted(job.error)  # it came out of read(), and the server fails the COPY
     return job.lasting
@@ -166,7 +167,7 @@ def _bounded(state: State, events: int) -> None:
 def _check(state: State) -> float | None:
     """Return the seconds left; raises once the deadline has passed or another task closes."""
     if state.closing:
-        raise _repair.closed()
+        raise recovery.closed()
     left = None if state.until is None else state.until - monotonic()
     if left is not None and left <= 0:
         raise DeadlineExceeded("canceling statement due to the deadline of its task")
@@ -176,7 +177,7 @@ def _check(state: State) -> float | None:
 def _served_specially(conn: Any, state: State) -> bool:
     """Serve what is no plain wait of a guarded operation; False if it is one after all."""
     if state.pending is not None:
-        _repair.interrupted(conn, state, state.pending)
+        recovery.interrupted(conn, state, state.pending)
         return True
     if state.forked:
         raise not_ours()
@@ -291,7 +292,7 @@ def _wait_raising(conn: Any, backend: Backend, waiter: Waiter) -> None:
     except Error:
         raise
     except BaseException as exc:
-        raise _repair.stopped(conn, backend, waiter, exc) from None
+        raise recovery.stopped(conn, backend, waiter, exc) from None
 
 
 def _wait_unguarded(conn: Any, state: State) -> None:
@@ -338,7 +339,7 @@ def wait(conn: Any, timeout: float | None = None) -> None:
                 raise TimeoutError(f"the operation was not over in {timeout:g} s")
     finally:
         state.waiting = False
-        _repair.close_if_told(conn, state)
+        recovery.close_if_told(conn, state)
         state.relinquish()
         if state is not getattr(conn, "_state", None):
             state.waiter.close()

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias, TypeVar
 from psycopg2 import OperationalError
 from psycopg2 import extensions as ext
 
-from ._libpq import libpq
+from greenpg._protocol.libpq import libpq
 
 __all__ = ["Host", "Plan", "plan", "public_dsn"]
 

@@ -10,7 +10,7 @@ from weakref import ref
 
 from psycopg2 import Error
 
-from ._state import not_ours
+from greenpg._psycopg2.state import not_ours
 
 __all__ = ["Watched", "watched"]
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Final, Protocol
 
 from greenpg import __libpq_version__, __version__, version
-from greenpg._child import ChildError
+from greenpg._helper_process import ChildError
 
 __all__ = ["CommandError", "main"]
 

@@ -14,17 +14,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from greenpg.bench._session import Plan, Result
-from greenpg.bench._session import run as run_workload
-from greenpg.bench.workloads import NAMES, find
-from greenpg.embedded import server_dsn
+from greenpg.embedded._server import server_dsn
+from greenpg_bench._session import Plan, Result
+from greenpg_bench._session import run as run_workload
+from greenpg_bench.workloads import NAMES, find
 
 if TYPE_CHECKING:
     import argparse
 
-    from greenpg.bench._model import Metric
-    from greenpg.bench._runner import Record
-    from greenpg.bench._stats import Verdict
+    from greenpg_bench._model import Metric
+    from greenpg_bench._runner import Record
+    from greenpg_bench._stats import Verdict
 
 WIDTH = 130
 NOTABLE = 0.1

@@ -17,19 +17,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from greenpg.cli import CommandError
-from greenpg.conformance._describe import installed
-from greenpg.conformance._results import BAD, Column, Result, failed, summary, verdict
-from greenpg.conformance._runner import Suite, columns_of
-from greenpg.conformance._tests import Test, discover
-from greenpg.embedded import server_dsn
+from greenpg.embedded._server import server_dsn
 from greenpg.errors import BackendError
+from greenpg_conformance.harness.describe import installed
+from greenpg_conformance.harness.results import BAD, Column, Result, failed, summary, verdict
+from greenpg_conformance.harness.runner import Suite, columns_of
+from greenpg_conformance.harness.tests import Test, discover
+
+from . import CommandError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from greenpg.conformance._describe import Mode
+    from greenpg_conformance.harness.describe import Mode
 
 JOBS: Final = (os.cpu_count() or 1) + 1  # the tests sleep a good part of their time
 WIDTH: Final = 140

@@ -20,14 +20,14 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from greenpg.backend import GROUP
-from greenpg.embedded import server_dsn
+from greenpg.cli._demo.facts import facts
+from greenpg.cli._demo.job import DRIVERS, Job
+from greenpg.cli._demo.picture import ASCII, BLOCKS, Picture, seconds, title
+from greenpg.cli._demo.process import Event, events
+from greenpg.cli._demo.record import Record
+from greenpg.embedded._server import server_dsn
 
 from . import CommandError
-from ._demo.facts import facts
-from ._demo.job import DRIVERS, Job
-from ._demo.picture import ASCII, BLOCKS, Picture, seconds, title
-from ._demo.process import Event, events
-from ._demo.record import Record
 
 ALL: Final = "all"
 FRAMES_PER_SECOND: Final = 15

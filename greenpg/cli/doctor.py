@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from greenpg.conformance._describe import installed
 from greenpg.doctor import Row, examine
 from greenpg.doctor._examine import LIMIT
 from greenpg.doctor._row import NOT_A_DSN, is_dsn, is_green
-from greenpg.embedded import server_dsn
+from greenpg.embedded._server import server_dsn
+from greenpg_conformance.harness.describe import installed
 
 WIDTH: Final = 120
 PLACES: Final = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")

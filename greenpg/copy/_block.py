@@ -13,18 +13,24 @@ from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import cursor as c_cursor
 
-from . import _results
-from ._copyfmt import OIDS, Formatter, Lines, fields
-from ._libpq import PGRES_COMMAND_OK, PGRES_COPY_IN, PGRES_COPY_OUT, CopyBuffer, libpq
-from ._ops import BLOCK, end_copy_in, finish, receive, results, send
-from ._raw import drive, pgconn_of, stop
-from ._repair import closed, leave
-from ._wait import Turns, wait_callback
+from greenpg._protocol.copy_text import OIDS, Formatter, Lines, fields
+from greenpg._protocol.generators import BLOCK, end_copy_in, finish, receive, results, send
+from greenpg._protocol.libpq import (
+    PGRES_COMMAND_OK,
+    PGRES_COPY_IN,
+    PGRES_COPY_OUT,
+    CopyBuffer,
+    libpq,
+)
+from greenpg._protocol.results import cast_of, error_of, rowcount
+from greenpg._psycopg2.operation import drive, pgconn_of, stop
+from greenpg._psycopg2.recovery import closed, leave
+from greenpg._psycopg2.wait_callback import Turns, wait_callback
 
 if TYPE_CHECKING:
-    from ._ops import Steps
-    from ._raw import Operation
-    from ._state import State
+    from greenpg._protocol.generators import Steps
+    from greenpg._psycopg2.operation import Operation
+    from greenpg._psycopg2.state import State
 
 __all__ = ["Copy"]
 
@@ -183,7 +189,7 @@ class Copy:
                 raise ProgrammingError(f"unknown type name {kind!r}; give its oid")
             kind = OIDS[kind]
         cast: Callable[..., Any]
-        cast = _results.cast_of(self._cur, kind) if isinstance(kind, int) else kind
+        cast = cast_of(self._cur, kind) if isinstance(kind, int) else kind
         return cast
 
     def _loaded(self, row: tuple[str | None, ...]) -> tuple[Any, ...]:
@@ -259,9 +265,9 @@ class Copy:
 
         def take(result: int) -> None:
             if libpq.PQresultStatus(result) != PGRES_COMMAND_OK:
-                errors.append(_results.error_of(result, self._encoding))
+                errors.append(error_of(result, self._encoding))
             else:
-                self._cur._touched = (self._cur.query, _results.rowcount(result))
+                self._cur._touched = (self._cur.query, rowcount(result))
 
         self._drive(self._ending(take))
         self._leave()

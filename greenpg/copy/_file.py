@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from psycopg2 import extensions as ext
 
-from ._libpq import PGRES_COPY_IN, libpq
-from ._ops import BLOCK, Steps, copy_in, copy_out, end_copy_in
+from greenpg._protocol.generators import BLOCK, Steps, copy_in, copy_out, end_copy_in
+from greenpg._protocol.libpq import PGRES_COPY_IN, libpq
 
 __all__ = ["FileTransfer", "command"]
 

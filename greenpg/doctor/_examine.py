@@ -15,8 +15,8 @@ from typing import IO, Any, Final
 from warnings import catch_warnings, simplefilter
 
 from greenpg.backend import load
-from greenpg.conformance._describe import find, installed
 from greenpg.errors import BackendError
+from greenpg_conformance.harness.describe import find, installed
 
 from ._libraries import libraries
 from ._row import NOT_A_DSN, Row, Secrets, is_dsn, unquoted

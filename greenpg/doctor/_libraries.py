@@ -10,7 +10,7 @@ from typing import Final
 import psycopg2
 
 import greenpg
-from greenpg._libpq import libpq
+from greenpg._protocol.libpq import libpq
 from greenpg.backend import GROUP
 from greenpg.errors import FeatureUnavailable
 

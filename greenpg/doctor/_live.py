@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import Error
 
-from greenpg._hosts import plan
-from greenpg.conformance._heartbeat import Heartbeat, calibrated
-from greenpg.conformance._jobs import Job
+from greenpg._session.connect_plan import plan
+from greenpg_conformance.toolkit.heartbeat import Heartbeat, calibrated
+from greenpg_conformance.toolkit.jobs import Job
 
 from ._row import Row
 

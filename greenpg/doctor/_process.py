@@ -9,8 +9,8 @@ from typing import Any, Final
 import psycopg2
 from psycopg2 import extensions as ext
 
-from greenpg._connect import open_connection
-from greenpg._wait import wait_callback
+from greenpg._connecting.connect import open_connection
+from greenpg._psycopg2.wait_callback import wait_callback
 from greenpg.backend import Backend, chosen, load
 from greenpg.errors import BackendError
 

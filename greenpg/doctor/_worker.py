@@ -16,12 +16,12 @@ import psycopg2
 from psycopg2.extensions import make_dsn
 
 import greenpg
-from greenpg._connect import open_connection
-from greenpg._hosts import plan
+from greenpg._connecting.connect import open_connection
+from greenpg._session.connect_plan import plan
 from greenpg.backend import chosen
-from greenpg.conformance._describe import find
 from greenpg.errors import BackendError
 from greenpg.patch import patcher
+from greenpg_conformance.harness.describe import find
 
 from ._live import Live
 from ._process import here, is_testable, ticking_backend

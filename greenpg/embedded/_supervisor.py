@@ -1,4 +1,4 @@
-"""The supervisor of an embedded server: `python -m greenpg._postmaster BIN SETTINGS [SOURCE]`."""
+"""The supervisor process: `python -m greenpg.embedded._supervisor BIN SETTINGS [SOURCE]`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from ._child import ChildError, Reply, send, serve
+from greenpg._helper_process import ChildError, Reply, send, serve
 
 if TYPE_CHECKING:
     import pwd

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Final
 
 from psycopg2 import Error
 
-from ._connect import connect_untraced
-from ._idle import Sleeper
-from ._listen import statement
-from .sync import Deadline
+from greenpg._connecting.connect import connect_untraced
+from greenpg._notifications import statement
+from greenpg._psycopg2.input_wait import Sleeper
+from greenpg.sync import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from psycopg2.extensions import Notify
 
-    from .backend import Backend
+    from greenpg.backend import Backend
 
 __all__ = ["LOOK", "Link"]
 

@@ -13,18 +13,19 @@ from weakref import WeakSet
 from psycopg2 import InterfaceError, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
 
-from ._backoff import backoff, one_line
-from ._link import LOOK, Link
-from ._listen import Notifications
-from ._state import IN_HUB
+from greenpg._notifications import Notifications
+from greenpg._psycopg2.state import IN_HUB
+from greenpg._psycopg2.wait_callback import SLICE
+from greenpg._session.backoff import backoff, one_line
+from greenpg.backend import as_backend, current
+
+from ._connection import LOOK, Link
 from ._subscription import SUBSCRIBE_TIMEOUT, Change, Inbox, Missed, Subscription, again
-from ._wait import SLICE
-from .backend import as_backend, current
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from .backend import Backend, Task
+    from greenpg.backend import Backend, Task
 
 __all__ = ["Listener", "Missed", "Notifications", "Subscription"]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from psycopg2 import InterfaceError, ProgrammingError
 
-from ._listen import checked
-from ._state import IN_HUB
+from greenpg._notifications import checked
+from greenpg._psycopg2.state import IN_HUB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import Notify
 
-    from .backend import Backend, Event
+    from greenpg.backend import Backend, Event
 
 __all__ = ["SUBSCRIBE_TIMEOUT", "Change", "Inbox", "Item", "Missed", "Subscription", "again"]
 

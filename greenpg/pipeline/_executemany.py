@@ -10,14 +10,14 @@ from psycopg2 import Error
 from psycopg2 import extensions as ext
 from psycopg2._psycopg import cursor as c_cursor
 
-from . import _results
-from ._libpq import PGRES_COMMAND_OK, PGRES_TUPLES_OK, libpq, oids, texts
-from ._pipe import Pipe, has_pipelines
-from ._plain import PlainInsert
-from ._raw import pgconn_of, run
+from greenpg._protocol import results
+from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_TUPLES_OK, libpq, oids, texts
+from greenpg._protocol.parameters import PlainInsert
+from greenpg._protocol.pipelining import Pipe, has_pipelines
+from greenpg._psycopg2.operation import pgconn_of, run
 
 if TYPE_CHECKING:
-    from ._ops import Steps
+    from greenpg._protocol.generators import Steps
 
 __all__ = ["execute_many", "may_pipeline"]
 
@@ -50,11 +50,11 @@ class _Tally:
 
     def take(self, result: int, status: int) -> None:
         if status in (PGRES_COMMAND_OK, PGRES_TUPLES_OK):
-            self.rows += max(_results.rowcount(result), 0)
+            self.rows += max(results.rowcount(result), 0)
         else:
             self.failed = True
             if libpq.PQresultErrorField(result, ord("C")) == _CANCELLED:
-                self.cancelled = _results.error_of(result, self._encoding)
+                self.cancelled = results.error_of(result, self._encoding)
 
 
 class _Silent:

@@ -12,13 +12,13 @@ from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
 from psycopg2._psycopg import cursor as c_cursor
 
-from . import _results
-from ._libpq import PGRES_COMMAND_OK, PGRES_PIPELINE_ABORTED, PGRES_TUPLES_OK, libpq
-from ._pipe import PIPELINES, Pipe
-from ._raw import drive, pgconn_of, stop
-from ._repair import leave
-from ._wait import SLICE, Turns
-from .errors import PipelineAborted
+from greenpg._protocol import results
+from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_PIPELINE_ABORTED, PGRES_TUPLES_OK, libpq
+from greenpg._protocol.pipelining import PIPELINES, Pipe
+from greenpg._psycopg2.operation import drive, pgconn_of, stop
+from greenpg._psycopg2.recovery import leave
+from greenpg._psycopg2.wait_callback import SLICE, Turns
+from greenpg.errors import PipelineAborted
 
 __all__ = ["Pipeline", "PipelineResult"]
 
@@ -32,7 +32,7 @@ class PipelineResult:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._rows: _results.Rows | None = None
+        self._rows: results.Rows | None = None
         self._answered = False
         self._rowcount = -1
         self._description: tuple[Any, ...] | None = None
@@ -48,13 +48,13 @@ class PipelineResult:
         if status == PGRES_PIPELINE_ABORTED:
             self.error = PipelineAborted("an earlier statement of the pipeline failed")
         elif status in (PGRES_COMMAND_OK, PGRES_TUPLES_OK):
-            self._rowcount = _results.rowcount(result)
-            self._statusmessage = _results.statusmessage(result)
+            self._rowcount = results.rowcount(result)
+            self._statusmessage = results.statusmessage(result)
             if status == PGRES_TUPLES_OK:
-                self._description = _results.columns(result, encoding)
-                self._rows = _results.Rows(result, cur)
+                self._description = results.columns(result, encoding)
+                self._rows = results.Rows(result, cur)
         else:
-            self.error = _results.error_of(result, encoding)
+            self.error = results.error_of(result, encoding)
         return self._rows is not None
 
     def _wait(self) -> None:
@@ -82,7 +82,7 @@ class PipelineResult:
         self._wait()
         return self._description
 
-    def _result(self) -> _results.Rows:
+    def _result(self) -> results.Rows:
         self._wait()
         if self._rows is None:
             raise ProgrammingError("no results to fetch")
@@ -212,7 +212,7 @@ class Pipeline:
                 self._pipe = None
                 conn._state.inside = False
                 leave(conn, conn._state)
-        results, self._results = self._results, []  # which refer back to this
-        unread = [result.error for result in results if result.error and not result.seen]
+        answers, self._results = self._results, []  # which refer back to this
+        unread = [answer.error for answer in answers if answer.error and not answer.seen]
         if exc is None and unread:
             raise unread[0]

@@ -10,7 +10,7 @@ from sys import _getframe
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal
 
-from greenpg._connect import default_backend
+from greenpg._connecting.connect import default_backend
 from greenpg.backend import Backend, as_backend
 from greenpg.errors import PoolTimeout
 

@@ -14,7 +14,7 @@ from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 
-from greenpg._connect import connect
+from greenpg._connecting.connect import connect
 from greenpg.backend import READ
 from greenpg.threads import pristine
 

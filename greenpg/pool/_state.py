@@ -8,18 +8,7 @@ from math import inf
 from random import random
 from typing import Any, Final, TypeAlias
 
-from ._slots import (
-    CHECKING,
-    CLEANING,
-    CLOSING,
-    CONNECTING,
-    GONE,
-    IDLE,
-    LENT,
-    Limits,
-    Slot,
-    Waiter,
-)
+from ._slots import CHECKING, CLEANING, CLOSING, CONNECTING, GONE, IDLE, LENT, Limits, Slot, Waiter
 
 __all__ = ["Effect", "PoolState"]
 

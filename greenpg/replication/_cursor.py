@@ -14,17 +14,18 @@ from psycopg2._psycopg import ReplicationCursor as c_replication_cursor
 from psycopg2._psycopg import ReplicationMessage as c_replication_message
 from psycopg2.extras import REPLICATION_LOGICAL, REPLICATION_PHYSICAL, StopReplication
 
-from ._connect import connect_untraced
+from greenpg._connecting.connect import connect_untraced
+from greenpg._protocol.generators import finish
+from greenpg._protocol.replication_messages import DATA, data_header, moment
+from greenpg._psycopg2.operation import pgconn_of, run
+from greenpg._psycopg2.wait_callback import SLICE
+from greenpg.backend import Backend, as_backend, current
+from greenpg.connection import green_connection_class
+from greenpg.cursor import Cursor, green_cursor_class, green_cursors
+from greenpg.sync import Deadline
+
 from ._follow import Follower
-from ._ops import finish
-from ._raw import pgconn_of, run
-from ._replmsg import DATA, data_header, moment
 from ._stream import Stream
-from ._wait import SLICE
-from .backend import Backend, as_backend, current
-from .connection import green_connection_class
-from .cursor import Cursor, green_cursor_class, green_cursors
-from .sync import Deadline
 
 __all__ = [
     "REPLICATION_LOGICAL",

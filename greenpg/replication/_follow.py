@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from psycopg2 import Error, InterfaceError, OperationalError
 from psycopg2.extras import StopReplication
 
-from ._backoff import backoff, one_line
+from greenpg._session.backoff import backoff, one_line
 
 if TYPE_CHECKING:
-    from .backend import Backend
+    from greenpg.backend import Backend
 
 __all__ = ["Follower"]
 

@@ -11,17 +11,24 @@ from psycopg2 import DatabaseError, Error, OperationalError
 from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 
-from ._idle import Sleeper
-from ._libpq import PGRES_COPY_BOTH, PGRES_COPY_IN, PGRES_FATAL_ERROR, CopyMessages, Intake, libpq
-from ._repair import closed, leave
-from ._replmsg import HEADER, KEEPALIVE, Progress, keepalive
-from ._results import error_of
-from .backend import READ, WRITE
+from greenpg._protocol.libpq import (
+    PGRES_COPY_BOTH,
+    PGRES_COPY_IN,
+    PGRES_FATAL_ERROR,
+    CopyMessages,
+    Intake,
+    libpq,
+)
+from greenpg._protocol.replication_messages import HEADER, KEEPALIVE, Progress, keepalive
+from greenpg._protocol.results import error_of
+from greenpg._psycopg2.input_wait import Sleeper
+from greenpg._psycopg2.recovery import closed, leave
+from greenpg.backend import READ, WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .backend import Event
+    from greenpg.backend import Event
 
 __all__ = ["Stream"]
 

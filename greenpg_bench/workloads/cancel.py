@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg2
 
-from greenpg.bench._drivers import connector
-from greenpg.bench._hosts import HOSTS, crew
-from greenpg.bench._model import Contender, Job, Metric, Target, Workload
-from greenpg.bench._ticker import stall
-from greenpg.conformance._proxy import Proxy
+from greenpg_bench._drivers import connector
+from greenpg_bench._hosts import HOSTS, crew
+from greenpg_bench._model import Contender, Job, Metric, Target, Workload
+from greenpg_bench._ticker import stall
+from greenpg_conformance.toolkit.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from greenpg.bench._drivers import connector
-from greenpg.bench._meter import meter
-from greenpg.bench._model import Contender, Job, Metric, Target, Workload
-from greenpg.conformance._proxy import Proxy
+from greenpg_bench._drivers import connector
+from greenpg_bench._meter import meter
+from greenpg_bench._model import Contender, Job, Metric, Target, Workload
+from greenpg_conformance.toolkit.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,15 +7,15 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from greenpg import Listener, use
-from greenpg.bench._hosts import HOSTS, crew
-from greenpg.bench._meter import meter
-from greenpg.bench._model import Contender, Job, Metric, Target, Workload
-from greenpg.bench._publisher import Publisher
+from greenpg_bench._hosts import HOSTS, crew
+from greenpg_bench._meter import meter
+from greenpg_bench._model import Contender, Job, Metric, Target, Workload
+from greenpg_bench._publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from greenpg.notify import Subscription
+    from greenpg.notify._listener import Subscription
 
 SUBSCRIBERS, NOTIFICATIONS = 200, 1000
 IDLE = 2.0

@@ -7,11 +7,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from greenpg.errors import InFailedSqlTransaction
-
-from ._tests import raises
+from greenpg_conformance.harness.tests import raises
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 __all__ = ["BLOCK", "ROWS", "WAYS", "Half", "Sink", "Source", "row_count", "table"]
 

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from greenpg.errors import InFailedSqlTransaction
-
-from ._tests import raises
+from greenpg_conformance.harness.tests import raises
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 SHORT: Final = 0.05
 LONG: Final = "select pg_sleep(30)"

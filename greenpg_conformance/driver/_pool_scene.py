@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from psycopg2.extensions import make_dsn
 
 from greenpg.pool import ConnectionPool
-
-from ._pool_storm import SESSIONS
+from greenpg_conformance.storm.pool_storm import SESSIONS
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 __all__ = ["ask", "borrow_and_ask", "count", "pool_of", "terminate_all"]
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from greenpg.embedded import EmbeddedServer, running
-
-from ._observer import Observer
-from ._proxy import Proxy
-from ._tests import Skip
+from greenpg.embedded._server import EmbeddedServer, running
+from greenpg_conformance.harness.tests import Skip
+from greenpg_conformance.toolkit.observer import Observer
+from greenpg_conformance.toolkit.proxy import Proxy
 
 __all__ = ["NAME", "PASSWORD", "ROLE", "Secured", "secured"]
 

@@ -19,13 +19,13 @@ from psycopg2 import OperationalError
 from psycopg2 import extensions as ext
 
 import greenpg
+from greenpg_conformance.harness.tests import limit, raises
 
 from ._secured import NAME, PASSWORD, Secured, secured
-from ._tests import limit, raises
 from .connecting import Resolver
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 HERE: Final = "127.0.0.1"
 WRONG: Final = "wr0ng-Wort"

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 from psycopg2 import InterfaceError, OperationalError, ProgrammingError
 
 from greenpg.errors import QueryCanceled
-
-from ._older import older_libpq
-from ._tests import each, limit, needs, raises
+from greenpg_conformance.harness.tests import each, limit, needs, raises
+from greenpg_conformance.storm.older import older_libpq
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 FAR: Final = 0.1  # seconds to the server
 LIBPQS: Final = ("libpq 17", "libpq 16")

@@ -13,12 +13,12 @@ from psycopg2 import InterfaceError, OperationalError
 from psycopg2.extensions import make_dsn
 
 import greenpg
+from greenpg_conformance.harness.tests import each, limit, needs, raises
 
-from ._tests import each, limit, needs, raises
 from .connecting import listening
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 SOON: Final = 0.05
 TRIES: Final = 5

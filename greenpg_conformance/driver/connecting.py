@@ -17,13 +17,12 @@ from psycopg2.errors import DivisionByZero
 from psycopg2.extensions import make_dsn, parse_dsn
 
 import greenpg
-
-from ._machine import Stopwatch
-from ._storm_strikes import Run, Strike, Striker
-from ._tests import each, limit, needs, raises
+from greenpg_conformance.harness.tests import each, limit, needs, raises
+from greenpg_conformance.storm.strikes import Run, Strike, Striker
+from greenpg_conformance.toolkit.machine import Stopwatch
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 HERE: Final = "127.0.0.1"
 NOWHERE: Final = "::1"  # the proxy does not listen there

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg2
 
 from greenpg import DeadlineExceeded
+from greenpg_conformance.harness.tests import each, limit, needs, raises
+from greenpg_conformance.toolkit.memory import resident
 
 from ._copy_scene import BLOCK, ROWS, Half, Sink, Source, row_count, table
-from ._memory import resident
-from ._tests import each, limit, needs, raises
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 SHORT: Final = 0.1
 MEGABYTE: Final = 1 << 20

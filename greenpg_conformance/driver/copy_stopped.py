@@ -9,13 +9,13 @@ import psycopg2
 
 from greenpg import DeadlineExceeded
 from greenpg.errors import BadCopyFileFormat
+from greenpg_conformance.harness.tests import each, needs, raises
 
 from ._copy_scene import BLOCK, ROWS, WAYS, Half, row_count, table
 from ._interrupting import check_doomed
-from ._tests import each, needs, raises
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 SHORT: Final = 0.1
 

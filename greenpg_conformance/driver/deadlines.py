@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import greenpg
 from greenpg.errors import DeadlineExceeded, InFailedSqlTransaction, QueryCanceled
-
-from ._tests import each, limit, raises
+from greenpg_conformance.harness.tests import each, limit, raises
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 SHORT: Final = 0.05
 SLACK: Final = 1.0

@@ -9,19 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 from psycopg2 import extensions as ext
 
 from greenpg.errors import InFailedSqlTransaction, QueryCanceled
+from greenpg_conformance.harness.tests import each, needs, raises
 
-from ._interrupting import (
-    INTERRUPTS,
-    LONG,
-    SHORT,
-    check_alive,
-    check_doomed,
-    interrupted,
-)
-from ._tests import each, needs, raises
+from ._interrupting import INTERRUPTS, LONG, SHORT, check_alive, check_doomed, interrupted
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 
 # No silent loss

@@ -17,12 +17,11 @@ import psycopg2
 
 import greenpg
 from greenpg.backend import READ
-
-from ._tests import each, limit, needs
+from greenpg_conformance.harness.tests import each, limit, needs
 
 if TYPE_CHECKING:
-    from ._context import Context
-    from ._jobs import Job
+    from greenpg_conformance.harness.context import Context
+    from greenpg_conformance.toolkit.jobs import Job
 
 CHILD_SECONDS: Final = 12
 CONNECTIONS: Final = 4

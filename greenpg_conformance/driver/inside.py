@@ -15,13 +15,12 @@ from psycopg2 import extensions as ext
 
 import greenpg
 from greenpg.backend import READ, WRITE
-
-from ._tests import each
+from greenpg_conformance.harness.tests import each
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 TOUCHES: Final[dict[str, Callable[[Any], object]]] = {
     "execute": lambda conn: conn.cursor().execute("select 1"),

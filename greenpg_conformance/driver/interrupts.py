@@ -10,19 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg2
 
 from greenpg.errors import DeadlineExceeded
+from greenpg_conformance.harness.tests import each, limit, needs, raises
+from greenpg_conformance.storm.older import older_libpq
 
-from ._interrupting import (
-    INTERRUPTS,
-    LONG,
-    SHORT,
-    check_alive,
-    interrupted,
-)
-from ._older import older_libpq
-from ._tests import each, limit, needs, raises
+from ._interrupting import INTERRUPTS, LONG, SHORT, check_alive, interrupted
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 WAYS: Final[dict[str, Callable[[Any], object]]] = {
     "execute": lambda conn: conn.cursor().execute(LONG),

@@ -9,11 +9,10 @@ import psycopg2
 
 from greenpg import DeadlineExceeded
 from greenpg.errors import InFailedSqlTransaction
-
-from ._tests import each, needs, raises
+from greenpg_conformance.harness.tests import each, needs, raises
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 SHORT: Final = 0.05
 PIECE: Final = bytes(range(256)) * 1024

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from greenpg import ConnectionLock, DeadlineExceeded
-
-from ._tests import each, limit, needs, raises
+from greenpg_conformance.harness.tests import each, limit, needs, raises
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 SHORT: Final = 0.03
 

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import greenpg
 from greenpg import InterfaceError, Listener, Missed, OperationalError
+from greenpg_conformance.harness.tests import limit, needs, raises
 
-from ._tests import limit, needs, raises
 from .forks import Child
 
 if TYPE_CHECKING:
-    from greenpg.notify import Subscription
-
-    from ._context import Context
+    from greenpg.notify._listener import Subscription
+    from greenpg_conformance.harness.context import Context
 
 SUBSCRIBERS: Final = 200
 NOTIFICATIONS: Final = 3000

@@ -8,12 +8,12 @@ import psycopg2
 
 from greenpg import DeadlineExceeded
 from greenpg.errors import InFailedSqlTransaction
+from greenpg_conformance.harness.tests import needs, raises
 
 from ._copy_scene import row_count, table
-from ._tests import needs, raises
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 SHORT: Final = 0.1
 STATEMENTS: Final = 5000

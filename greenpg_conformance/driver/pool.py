@@ -9,15 +9,15 @@ import psycopg2
 from psycopg2.extensions import make_dsn
 
 from greenpg.errors import PoolTimeout
+from greenpg_conformance.harness.tests import each, limit, needs, raises
+from greenpg_conformance.storm.pool_storm import PoolStorm
 
 from ._pool_scene import ask, borrow_and_ask, count, pool_of
 from ._pool_spies import Line, Starter
-from ._pool_storm import PoolStorm
-from ._tests import each, limit, needs, raises
 from .forks import Child
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 ROUNDS: Final = 300
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 import psycopg2
 
 from greenpg.errors import PoolTimeout
+from greenpg_conformance.harness.tests import limit, needs, raises
+from greenpg_conformance.toolkit.machine import Stopwatch
 
-from ._machine import Stopwatch
 from ._pool_scene import ask, borrow_and_ask, pool_of, terminate_all
-from ._tests import limit, needs, raises
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 SLEEPERS: Final = (
     "select count(*) from pg_stat_activity where application_name = %s and wait_event = 'PgSleep'"

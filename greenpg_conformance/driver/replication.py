@@ -17,13 +17,13 @@ import greenpg
 from greenpg import Error, InterfaceError, OperationalError
 from greenpg.errors import AdminShutdown
 from greenpg.extras import LogicalReplicationConnection, StopReplication
-from greenpg.replication import follow
+from greenpg.replication._cursor import follow
+from greenpg_conformance.harness.tests import limit, needs, raises
 
-from ._tests import limit, needs, raises
 from .forks import Child
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 TRANSACTIONS: Final = 200
 ROWS: Final = 500

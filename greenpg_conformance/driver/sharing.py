@@ -11,12 +11,11 @@ from psycopg2 import extensions as ext
 
 import greenpg
 from greenpg.patch import patcher
-
-from ._operations import OPERATIONS, Stage
-from ._tests import each, limit, raises
+from greenpg_conformance.harness.operations import OPERATIONS, Stage
+from greenpg_conformance.harness.tests import each, limit, raises
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 SHORT: Final = 0.03
 SLOW: Final = "select pg_sleep(0.1)"

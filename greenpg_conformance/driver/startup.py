@@ -14,14 +14,13 @@ from psycopg2 import extensions as ext
 import greenpg
 from greenpg.backend import GROUP, as_backend, current
 from greenpg.errors import BackendError, ConnectionFactoryWarning
-
-from ._heartbeat import Stalled
-from ._tests import each, needs, raises
+from greenpg_conformance.harness.tests import each, needs, raises
+from greenpg_conformance.toolkit.heartbeat import Stalled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 CONNECT: Final = (
     "warnings.simplefilter('always')",
@@ -302,15 +301,15 @@ def test_factory_that_is_a_function_gives_green_queries(ctx: Context) -> None:
 UNREACHABLE: Final = (
     "import ctypes",
     "def refuse(*_): raise OSError('a static build')",
-    "import greenpg._libpq",
+    "import greenpg._protocol.libpq",
     "ctypes.PyDLL = refuse",
-    "greenpg._libpq.libpq.__init__()",
+    "greenpg._protocol.libpq.libpq.__init__()",
 )
 
 
 def test_queries_are_green_without_libpq(ctx: Context) -> None:
     done = ctx.python(
-        "from greenpg.conformance._heartbeat import heartbeat",
+        "from greenpg_conformance.toolkit.heartbeat import heartbeat",
         *UNREACHABLE,
         "conn = connect()",
         "with heartbeat(backend()):",

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from greenpg import DeadlineExceeded
-
-from ._memory import resident
-from ._tests import each, needs, raises
+from greenpg_conformance.harness.tests import each, needs, raises
+from greenpg_conformance.toolkit.memory import resident
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 SHORT: Final = 0.2
 ROWS: Final = 300_000

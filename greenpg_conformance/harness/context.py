@@ -16,18 +16,18 @@ import psycopg2
 from psycopg2.extensions import make_dsn
 
 import greenpg
+from greenpg_conformance.toolkit.heartbeat import Heartbeat, heartbeat
+from greenpg_conformance.toolkit.jobs import Job, NativeJob
+from greenpg_conformance.toolkit.leaks import descriptors
+from greenpg_conformance.toolkit.observer import Observer
+from greenpg_conformance.toolkit.proxy import Proxy
 
-from ._heartbeat import Heartbeat, heartbeat
-from ._jobs import Job, NativeJob
-from ._leaks import descriptors
-from ._observer import Observer
-from ._proxy import Proxy
-from ._tests import Skip
+from .tests import Skip
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
 
-    from ._describe import Description, Mode
+    from .describe import Description, Mode
 
 __all__ = ["Context", "Surroundings"]
 
@@ -42,7 +42,7 @@ PROGRAM: Final = """{prelude}
 import warnings
 import greenpg
 def backend():
-    from greenpg.conformance._describe import find
+    from greenpg_conformance.harness.describe import find
     return find({backend!r})[0]
 def connect(dsn={dsn!r}, plain=greenpg.connect):
     return plain(dsn, backend=backend())

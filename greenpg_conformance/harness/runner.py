@@ -17,17 +17,17 @@ from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from ._describe import Mode, find
-from ._results import Column, Result
+from .describe import Mode, find
+from .results import Column, Result
 
 if TYPE_CHECKING:
-    from ._tests import Test
+    from .tests import Test
 
 __all__ = ["Suite", "columns_of"]
 
 START_SECONDS: Final = 60.0
 GRACE: Final = 5.0  # beyond a test's limit, for the child to print its stacks and end
-PROGRAM: Final = "from greenpg.conformance._worker import main; main()"
+PROGRAM: Final = "from greenpg_conformance.harness.worker import main; main()"
 CHOICES: Final = ("GREENPG_BACKEND", "GREENPG_PATCH")  # the caller's, not the suite's
 LOG_TAIL: Final = 6000
 

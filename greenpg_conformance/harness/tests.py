@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeVar
 
 __all__ = ["MODULES", "Skip", "Test", "discover", "each", "limit", "needs", "raises"]
 
-MODULES: Final = (
-    "seam", "tasks", "sharing", "locking", "inside", "watcher", "hub", "os_threads", "forks",
-    "interrupts", "doomed", "deadlines", "cancelling", "closing", "connecting", "authenticating",
-    "storm", "startup", "copy", "copy_stopped", "lobject", "pipeline", "streaming",
-    "notify", "replication",
-    "pool",
-    "pool_outages",
-)  # fmt: skip
+MODULES: Final = {
+    "rules": ("seam", "tasks", "watcher", "hub", "os_threads"),
+    "storm": ("storm",),
+    "driver": (
+        "sharing", "locking", "inside", "forks", "interrupts", "doomed", "deadlines", "cancelling",
+        "closing", "connecting", "authenticating", "startup", "copy", "copy_stopped", "lobject",
+        "pipeline", "streaming", "notify", "replication", "pool", "pool_outages",
+    ),
+}  # fmt: skip
 SECONDS: Final = 15.0
 _F = TypeVar("_F", bound=Callable[..., None])
 
@@ -75,13 +76,13 @@ def _mark(name: str, value: object) -> Callable[[_F], _F]:
     return mark
 
 
-def discover(modules: tuple[str, ...] = MODULES) -> list[Test]:
-    """Return all tests, in the order in which they stand in their modules."""
-    return [test for name in modules for test in _of_module(name)]
+def discover(parts: Iterable[str] = MODULES) -> list[Test]:
+    """Return the tests of the suite's parts, in the order in which they stand in their modules."""
+    return [test for part in parts for name in MODULES[part] for test in _of_module(part, name)]
 
 
-def _of_module(name: str) -> list[Test]:
-    module = importlib.import_module(f"{__package__}.{name}")
+def _of_module(part: str, name: str) -> list[Test]:
+    module = importlib.import_module(f"greenpg_conformance.{part}.{name}")
     functions = [
         function
         for title, function in vars(module).items()

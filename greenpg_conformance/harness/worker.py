@@ -15,14 +15,14 @@ from typing import Any, Final
 
 import greenpg
 from greenpg.threads import backend as plain
+from greenpg_conformance.toolkit.heartbeat import calibrated
+from greenpg_conformance.toolkit.leaks import descriptors, no_leaks, tasks, threads
+from greenpg_conformance.toolkit.machine import witness
+from greenpg_conformance.toolkit.watchdog import Watchdog
 
-from ._context import Context, Surroundings
-from ._describe import Mode, find
-from ._heartbeat import calibrated
-from ._leaks import descriptors, no_leaks, tasks, threads
-from ._machine import witness
-from ._tests import Skip, Test, discover
-from ._watchdog import Watchdog
+from .context import Context, Surroundings
+from .describe import Mode, find
+from .tests import Skip, Test, discover
 
 __all__ = ["main"]
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import greenpg
-
-from ._machine import clock
-from ._operations import OPERATIONS, Stage
-from ._tests import each, needs, raises
+from greenpg_conformance.harness.operations import OPERATIONS, Stage
+from greenpg_conformance.harness.tests import each, needs, raises
+from greenpg_conformance.toolkit.machine import clock
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 NEED_NO_WAIT: Final = ("fetch", "cursor close", "autocommit", "isolation_level", "poll")
 REFUSED: Final = tuple(

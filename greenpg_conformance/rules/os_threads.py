@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import greenpg
 from greenpg.threads import pristine
-
-from ._tests import needs, raises
+from greenpg_conformance.harness.tests import needs, raises
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 SLOW: Final = 0.2
 _ident = pristine("_thread").get_ident

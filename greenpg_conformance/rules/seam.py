@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from greenpg.backend import READ, WRITE, Waiter
 from greenpg.threads import backend as plain
-
-from ._sockets import End, fill, pair, reset, tcp_pair
-from ._tests import each, needs, raises
+from greenpg_conformance.harness.tests import each, needs, raises
+from greenpg_conformance.toolkit.sockets import End, fill, pair, reset, tcp_pair
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 BOTH = READ | WRITE
 SHORT = 0.03

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from greenpg.backend import READ, Task
 from greenpg.threads import backend as plain
-
-from ._sockets import pair
-from ._tests import each, needs, raises
+from greenpg_conformance.harness.tests import each, needs, raises
+from greenpg_conformance.toolkit.sockets import pair
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 SHORT = 0.03
 LONG = 10.0

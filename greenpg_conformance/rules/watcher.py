@@ -12,14 +12,13 @@ import psycopg2
 from psycopg2.extensions import make_dsn
 
 import greenpg
-
-from ._storm_strikes import Striker
-from ._tests import each, needs, raises
+from greenpg_conformance.harness.tests import each, needs, raises
+from greenpg_conformance.storm.strikes import Striker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ._context import Context
+    from greenpg_conformance.harness.context import Context
 
 SHORT: Final = 0.03
 FEW: Final = 20

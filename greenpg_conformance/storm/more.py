@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Final
 
-from ._storm_table import Steps, operation
-from ._storm_tasks import Sleeper
+from .table import Steps, operation
+from .tasks import Sleeper
 
 if TYPE_CHECKING:
-    from ._storm_scene import Scene
+    from .scene import Scene
 
 ROWS: Final = 200
 MANY: Final = 10_000

@@ -1,136 +1,375 @@
-"""What a task can do with a connection, as a table from which pairs are made."""
+"""The operations of the storm: one function each. What stands before its `yield` is let alone,
+what comes after it is interrupted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import count
-from typing import Any, Final
+import itertools
+from typing import TYPE_CHECKING, Any, Final
 
+import psycopg2
 from psycopg2 import extensions as ext
-from psycopg2.extensions import parse_dsn
 
 import greenpg
 
-__all__ = ["OPERATIONS", "Stage"]
+from .table import Steps, operation
+from .tasks import Companion, Holder
 
-_numbers = count(1)
+if TYPE_CHECKING:
+    from .scene import Scene
 
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A connection with a cursor that has rows and a server-side cursor that is open."""
-
-    conn: Any
-    rows: Any
-    named: Any
-
-    @classmethod
-    def prepared(cls, conn: Any, began: bool) -> Stage:
-        """Set a stage; the connection is inside a transaction if it `began` one."""
-        rows = conn.cursor()
-        rows.execute("select generate_series(1, 3)")
-        named = conn.cursor(f"named_{next(_numbers)}", withhold=not began)
-        named.execute("select generate_series(1, 30)")
-        if not began:
-            conn.commit()
-        return cls(conn, rows, named)
+ROWS: Final = 300
+_counter = itertools.count(1)
 
 
-def _asked(cur: Any, run: Callable[..., object], *args: Any) -> None:
-    number = next(_numbers)
-    run("select %s::text as answer", *[(str(number),), *args])
-    answer = cur.fetchall()
-    assert answer == [(str(number),)], f"asked for {number}, got {answer}"
+# Statements
 
 
-def _execute(stage: Stage) -> None:
-    cur = stage.conn.cursor()
-    _asked(cur, cur.execute)
+@operation()
+def select(s: Scene) -> Steps:
+    yield
+    s.echo()
 
 
-def _cursor_of_extensions(stage: Stage) -> None:
-    cur = greenpg.extensions.cursor(stage.conn)
-    _asked(cur, cur.execute)
+@operation()
+def large_result(s: Scene) -> Steps:
+    cur = s.conn.cursor()
+    yield
+    cur.execute("select i, repeat('x', 1000) from generate_series(1, %s) i", (ROWS,))
+    assert [row[0] for row in cur.fetchall()] == list(range(1, ROWS + 1))
 
 
-def _executemany(stage: Stage) -> None:
-    stage.conn.cursor().executemany("select %s", [(1,), (2,), (3,)])
+@operation()
+def write(s: Scene) -> Steps:
+    yield
+    s.write()
 
 
-def _callproc(stage: Stage) -> None:
-    number = next(_numbers)
-    cur = stage.conn.cursor()
-    cur.callproc("to_char", (number, "9999999"))
-    assert int(cur.fetchall()[0][0]) == number
+@operation(loose=True)
+def several_statements(s: Scene) -> Steps:
+    yield
+    s.echo()
+    s.write()
+    s.echo()
 
 
-def _with_conn(stage: Stage) -> None:
-    with stage.conn, stage.conn.cursor() as cur:
-        _asked(cur, cur.execute)
+@operation()
+def executemany(s: Scene) -> Steps:
+    rows, auto = [s.row() for _ in range(5)], s.autocommit
+    naps = [(row, 0, s.nap()) for row in rows]
+    yield
+    with s.ledger.inserting(rows, auto):
+        s.conn.cursor().executemany(f"{s.insert}; select pg_sleep(%s)", naps)
 
 
-def _autocommit(stage: Stage) -> None:
-    stage.conn.autocommit = True
+@operation()
+def callproc(s: Scene) -> Steps:
+    cur = s.conn.cursor()
+    yield
+    cur.callproc("pg_sleep", [s.nap()])
+    assert cur.fetchall() == [("",)]
 
 
-def _isolation_level(stage: Stage) -> None:
-    stage.conn.isolation_level = ext.ISOLATION_LEVEL_SERIALIZABLE
+@operation()
+def failing(s: Scene) -> Steps:
+    yield
+    try:
+        s.conn.cursor().execute("select pg_sleep(%s), 1/0", (s.nap(),))
+    except psycopg2.errors.DivisionByZero:
+        return
+    raise AssertionError("division by zero succeeded")
 
 
-def _tpc_begin(stage: Stage) -> None:
-    stage.conn.tpc_begin(_xid(stage.conn))
-    stage.conn.tpc_rollback()
+@operation(autocommit=False)
+def savepoint(s: Scene) -> Steps:
+    cur = s.conn.cursor()
+    s.write(nap=0)
+    cur.execute("savepoint storm")
+    s.savepoint = s.row()
+    yield
+    s.write()
 
 
-def _tpc_prepare(stage: Stage) -> None:
-    stage.conn.tpc_begin(_xid(stage.conn))
-    _execute(stage)
-    stage.conn.tpc_prepare()
-    stage.conn.tpc_rollback()
+# Ends of transactions
 
 
-def _tpc_commit(stage: Stage) -> None:
-    stage.conn.tpc_begin(_xid(stage.conn))
-    stage.conn.tpc_commit()
+@operation(autocommit=False)
+def commit(s: Scene) -> Steps:
+    s.write(nap=0)
+    s.write(nap=0)
+    yield
+    s.commit()
 
 
-def _xid(conn: Any) -> str:
-    return f"{parse_dsn(conn.dsn)['application_name']}_{next(_numbers)}"
+@operation(autocommit=False)
+def slow_commit(s: Scene) -> Steps:
+    s.write(nap=0)
+    s.write(nap=0, commit_nap=s.nap())
+    yield
+    s.commit()
 
 
-def _named(stage: Stage) -> None:
-    with stage.conn.cursor(f"named_{next(_numbers)}") as cur:
-        cur.execute("select generate_series(1, 3)")
-        assert cur.fetchall() == [(1,), (2,), (3,)]
+@operation(autocommit=False)
+def rollback(s: Scene) -> Steps:
+    s.write(nap=0)
+    yield
+    s.conn.rollback()
 
 
-OPERATIONS: Final[dict[str, Callable[[Stage], object]]] = {
-    "execute": _execute,
-    "executemany": _executemany,
-    "callproc": _callproc,
-    "commit": lambda stage: stage.conn.commit(),
-    "rollback": lambda stage: stage.conn.rollback(),
-    "with conn": _with_conn,
-    "close": lambda stage: stage.conn.close(),
-    "reset": lambda stage: stage.conn.reset(),
-    "set_client_encoding": lambda stage: stage.conn.set_client_encoding("LATIN1"),
-    "set_session": lambda stage: stage.conn.set_session(readonly=True),
-    "set_isolation_level": lambda stage: stage.conn.set_isolation_level(1),
-    "autocommit": _autocommit,
-    "isolation_level": _isolation_level,
-    "tpc_begin": _tpc_begin,
-    "tpc_prepare": _tpc_prepare,
-    "tpc_commit": _tpc_commit,
-    "tpc_recover": lambda stage: stage.conn.tpc_recover(),
-    "poll": lambda stage: stage.conn.poll(),
-    "cancel": lambda stage: stage.conn.cancel(),
-    "fetch": lambda stage: stage.rows.fetchone(),
-    "cursor close": lambda stage: stage.rows.close(),
-    "named": _named,
-    "named fetchone": lambda stage: stage.named.fetchone(),
-    "named fetchall": lambda stage: stage.named.fetchall(),
-    "named iteration": lambda stage: list(stage.named),
-    "named close": lambda stage: stage.named.close(),
-    "extensions.cursor": _cursor_of_extensions,
-}
+@operation(autocommit=False, loose=True)
+def with_connection(s: Scene) -> Steps:
+    yield
+    with s.conn:
+        s.write()
+        s.ledger.committing()
+    s.ledger.committed()
+
+
+@operation(loose=True)
+def write_and_commit(s: Scene) -> Steps:
+    yield
+    s.write()
+    s.commit()
+
+
+# The session
+
+
+@operation(fresh=True, settles=True)
+def reset(s: Scene) -> Steps:
+    s.conn.cursor().execute("set greenpg.storm to 'before'")
+    s.conn.commit()
+    s.write(nap=0)
+    s.settled = lambda: _shown(s, "greenpg.storm") in (None, "")
+    yield
+    s.conn.reset()
+
+
+def _shown(s: Scene, setting: str) -> str | None:
+    cur = s.conn.cursor()
+    cur.execute("select current_setting(%s, true)", (setting,))
+    value: str | None = cur.fetchone()[0]
+    return value
+
+
+@operation(fresh=True, settles=True)
+def set_client_encoding(s: Scene) -> Steps:
+    encoding = s.rng.choice(("UTF8", "LATIN1"))
+    s.settled = lambda: s.conn.encoding == _shown(s, "client_encoding") == encoding
+    yield
+    s.conn.set_client_encoding(encoding)
+    assert s.conn.encoding == encoding
+
+
+@operation(fresh=True, settles=True)
+def set_session(s: Scene) -> Steps:
+    level = s.rng.choice((ext.ISOLATION_LEVEL_SERIALIZABLE, ext.ISOLATION_LEVEL_READ_COMMITTED))
+    name = "serializable" if level == ext.ISOLATION_LEVEL_SERIALIZABLE else "read committed"
+    s.settled = lambda: _shown(s, "transaction_isolation") == name
+    yield
+    s.conn.set_session(isolation_level=level, deferrable=s.rng.choice((True, False)))
+    assert s.conn.isolation_level == level
+
+
+@operation()
+def set_isolation_level(s: Scene) -> Steps:
+    yield
+    s.conn.set_isolation_level(s.rng.choice((0, 1, 2, 3)))
+
+
+@operation(fresh=True, loose=True)
+def setters(s: Scene) -> Steps:
+    yield
+    s.conn.isolation_level = s.rng.choice((1, 2, 3, None))
+    s.conn.deferrable = s.rng.choice((True, False, None))
+    s.conn.autocommit = not s.conn.autocommit
+
+
+@operation()
+def poll(s: Scene) -> Steps:
+    yield
+    s.conn.poll()
+
+
+# Two-phase transactions
+
+
+def _two_phase(s: Scene) -> Any:
+    s.gid = f"{s.table}-{next(_counter)}"
+    return s.conn.xid(0, s.gid, "")
+
+
+@operation(fresh=True, autocommit=False)
+def tpc_begin(s: Scene) -> Steps:
+    xid = _two_phase(s)
+    yield
+    s.conn.tpc_begin(xid)
+
+
+@operation(fresh=True, autocommit=False, loose=True)
+def tpc_write(s: Scene) -> Steps:
+    xid = _two_phase(s)
+    yield
+    s.conn.tpc_begin(xid)
+    s.write()
+
+
+@operation(fresh=True, autocommit=False)
+def tpc_prepare(s: Scene) -> Steps:
+    s.conn.tpc_begin(_two_phase(s))
+    s.write(nap=0, commit_nap=s.nap())  # PREPARE runs what is deferred
+    yield
+    s.conn.tpc_prepare()
+
+
+@operation(fresh=True, autocommit=False)
+def tpc_commit(s: Scene) -> Steps:
+    s.conn.tpc_begin(_two_phase(s))
+    if s.rng.random() < 0.7:
+        s.write(nap=0)
+        s.conn.tpc_prepare()
+    else:
+        s.write(nap=0, commit_nap=s.nap())
+    yield
+    s.ledger.committing()
+    s.conn.tpc_commit()
+    s.ledger.committed()
+
+
+@operation(fresh=True, autocommit=False)
+def tpc_rollback(s: Scene) -> Steps:
+    s.conn.tpc_begin(_two_phase(s))
+    s.write(nap=0)
+    if s.rng.random() < 0.7:
+        s.conn.tpc_prepare()
+    yield
+    s.conn.tpc_rollback()
+
+
+@operation(fresh=True, loose=True)
+def tpc_recover(s: Scene) -> Steps:
+    yield
+    s.conn.tpc_recover()
+
+
+# Named cursors
+
+
+def _name() -> str:
+    return f"storm_{next(_counter)}"
+
+
+def _declared(s: Scene) -> Any:
+    cur = s.conn.cursor(_name(), withhold=s.autocommit, scrollable=True)
+    cur.itersize = 20
+    cur.execute("select i from generate_series(1, %s) i", (ROWS,))
+    return cur
+
+
+@operation()
+def declare(s: Scene) -> Steps:
+    cur = s.conn.cursor(_name(), withhold=s.autocommit)
+    yield
+    cur.execute("select 1, pg_sleep(%s)", (s.nap(),))
+
+
+@operation()
+def fetch(s: Scene) -> Steps:
+    cur = _declared(s)
+    how = s.rng.choice(("fetchone", "fetchmany", "fetchall"))
+    yield
+    found = getattr(cur, how)()
+    assert (found if how == "fetchone" else found[0]) == (1,), f"{how} returned {found!r}"
+
+
+@operation(loose=True)
+def iterate(s: Scene) -> Steps:
+    cur = _declared(s)
+    yield
+    assert [row[0] for row in cur] == list(range(1, ROWS + 1))
+
+
+@operation(loose=True)
+def scroll(s: Scene) -> Steps:
+    cur = _declared(s)
+    yield
+    cur.scroll(10)
+    assert cur.fetchone() == (11,)
+
+
+@operation()
+def close_named(s: Scene) -> Steps:
+    cur = _declared(s)
+    yield
+    cur.close()
+
+
+# Several tasks
+
+
+@operation(loose=True)
+def exclusive(s: Scene) -> Steps:
+    yield
+    with s.conn.exclusive():
+        s.echo(nap=0)
+        with s.conn.exclusive():
+            s.echo()
+
+
+@operation(lax=True, autocommit=True)
+def wait_for_the_lock(s: Scene) -> Steps:
+    s.jobs.append(Holder(s))
+    yield
+    s.echo(nap=0)
+
+
+@operation(autocommit=True)
+def share(s: Scene) -> Steps:
+    s.jobs += [Companion(s), Companion(s)]
+    yield
+    s.echo()
+
+
+@operation(autocommit=True, loose=True)
+def share_in_turn(s: Scene) -> Steps:
+    s.jobs += [Companion(s), Companion(s)]
+    yield
+    for _ in range(5):
+        s.echo(nap=0.001)
+
+
+# Connections
+
+
+@operation(elsewhere=True)
+def connect(s: Scene) -> Steps:
+    yield
+    s.others.append(s.connected())
+
+
+@operation(elsewhere=True)
+def open_and_close(s: Scene) -> Steps:
+    yield
+    conn = s.connected()
+    try:
+        s.echo(conn)
+    finally:
+        conn.close()
+
+
+@operation(elsewhere=True)
+def plain(s: Scene) -> Steps:
+    conn = s.plain()
+    yield
+    s.echo(conn)
+
+
+@operation(elsewhere=True, loose=True)
+def asynchronous(s: Scene) -> Steps:
+    yield
+    conn = s.another(async_=True)
+    greenpg.wait(conn)
+    cur = conn.cursor()
+    cur.execute("select pg_sleep(0.01)")
+    greenpg.wait(conn)
+    assert cur.fetchall() == [("",)]

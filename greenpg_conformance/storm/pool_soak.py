@@ -1,4 +1,4 @@
-"""Soaks the pool: `python -m greenpg.conformance.pool_soak --rounds 20000`.
+"""Soaks the pool: `python -m greenpg_conformance.storm.pool_soak --rounds 20000`.
 
 Strikes borrowers so often in each mode, then takes a server away for 20 seconds under load.
 """
@@ -17,21 +17,21 @@ from typing import Any, Final
 import psycopg2
 from psycopg2.extensions import make_dsn
 
-from greenpg.embedded import EmbeddedServer, server_dsn
+from greenpg.embedded._server import EmbeddedServer, server_dsn
 from greenpg.pool import ConnectionPool
+from greenpg_conformance.harness.describe import find, installed
+from greenpg_conformance.harness.runner import columns_of
+from greenpg_conformance.toolkit.jobs import Job
+from greenpg_conformance.toolkit.observer import Observer
 
-from ._describe import find, installed
-from ._jobs import Job
-from ._observer import Observer
-from ._pool_storm import SESSIONS, PoolStorm
-from ._runner import columns_of
+from .pool_storm import SESSIONS, PoolStorm
 
 ROUNDS: Final = 20_000
 STRETCH: Final = 500  # rounds until the slots are counted
 OUTAGE_SECONDS: Final = 20.0
 TASKS: Final = 32
 PATIENCE: Final = 60.0  # of tasks, so that the outage itself costs them nothing
-MODULE: Final = "greenpg.conformance.pool_soak"
+MODULE: Final = "greenpg_conformance.storm.pool_soak"
 
 
 def soak(backend: str, dsn: str, rounds: int, seed: int) -> None:
@@ -127,7 +127,7 @@ def main() -> int:
 def _in_child(column: Any, mode: Any, dsn: str, seed: int, rounds: int) -> int:
     _tell(f"{column}: {rounds} rounds from seed {seed}")
     call = f"soak({column.backend!r}, {dsn!r}, {rounds}, {seed})"
-    program = f"from greenpg.conformance._describe import find; from {MODULE} import soak"
+    program = f"from greenpg_conformance.harness.describe import find; from {MODULE} import soak"
     run = f"find({column.backend!r})[1].run(lambda: {call})"
     command = [sys.executable, "-c", f"{mode.prelude}\n{program}\n{run}"]
     code = subprocess.run(command, env={**os.environ, **mode.environ}, check=False).returncode

@@ -13,8 +13,7 @@ import psycopg2
 from greenpg.errors import PoolTimeout
 from greenpg.pool import ConnectionPool
 from greenpg.pool._slots import IDLE
-
-from ._jobs import Job
+from greenpg_conformance.toolkit.jobs import Job
 
 __all__ = ["PoolStorm"]
 

@@ -13,10 +13,10 @@ from psycopg2.errors import QueryCanceled
 from greenpg.errors import InFailedSqlTransaction
 from greenpg.sync import ConnectionLock
 
-from . import _storm_more, _storm_ops, _storm_streams  # noqa: F401  they fill the table
-from ._storm_scene import Scene
-from ._storm_strikes import HARD, LESSER, Run, Strike, was_cancelled
-from ._storm_table import OPERATIONS, Operation
+from . import more, operations, streams  # noqa: F401  they fill the table
+from .scene import Scene
+from .strikes import HARD, LESSER, Run, Strike, was_cancelled
+from .table import OPERATIONS, Operation
 
 if TYPE_CHECKING:
     from .storm import Storm

@@ -16,7 +16,7 @@ from psycopg2._psycopg import _connect
 import greenpg
 from greenpg.errors import InFailedSqlTransaction, QueryCanceled
 
-from ._storm_ledger import Ledger
+from .ledger import Ledger
 
 __all__ = ["Scene"]
 

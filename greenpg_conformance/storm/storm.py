@@ -1,6 +1,6 @@
 """Random interrupts over all operations, from a seed: any round can be played again alone.
 
-`python -m greenpg.conformance.storm --backend gevent --rounds 1000 --seed 7`
+`python -m greenpg_conformance.storm.storm --backend gevent --rounds 1000 --seed 7`
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from psycopg2 import extensions as ext
 
 import greenpg
 from greenpg.backend import current
-from greenpg.embedded import server_dsn
+from greenpg.embedded._server import server_dsn
+from greenpg_conformance.harness.describe import find, installed
+from greenpg_conformance.harness.runner import columns_of
+from greenpg_conformance.harness.tests import each, limit, needs
+from greenpg_conformance.toolkit.observer import Observer
+from greenpg_conformance.toolkit.proxy import Proxy
+from greenpg_conformance.toolkit.watchdog import Watchdog
 
-from ._describe import find, installed
-from ._observer import Observer
-from ._older import older_libpq
-from ._proxy import Proxy
-from ._runner import columns_of
-from ._storm_round import Round, prepared
-from ._storm_strikes import HARD, Strike, Striker, draw, kinds, pairs
-from ._storm_table import OPERATIONS, Operation
-from ._tests import each, limit, needs
-from ._watchdog import Watchdog
+from .older import older_libpq
+from .round import Round, prepared
+from .strikes import HARD, Strike, Striker, draw, kinds, pairs
+from .table import OPERATIONS, Operation
 
 __all__ = ["Storm", "StormError", "main"]
 
@@ -39,7 +39,7 @@ ROUNDS: Final = 300
 ROUND_SECONDS: Final = 60.0
 DELAYS: Final = (0.001, 0.004)
 TWICE: Final = ((1, 2), (2, 3), (3, 4), (3, 5), (4, 5), (5, 6))  # at which waits Ctrl-C comes
-MODULE: Final = "greenpg.conformance.storm"
+MODULE: Final = "greenpg_conformance.storm.storm"
 END_SESSIONS: Final = """
     select pg_terminate_backend(pid, 5000) from pg_stat_activity
     where application_name = %s and pid <> %s
@@ -223,7 +223,7 @@ def _in_child(which: str, dsn: str, seeds: range, closely: bool) -> int:
     _tell(f"{column}: {len(seeds)} rounds from seed {seeds.start}")
     began = time.monotonic()
     call = f"soak({str(column)!r}, {dsn!r}, {seeds!r}, {closely})"
-    program = f"from greenpg.conformance._describe import find; from {MODULE} import soak"
+    program = f"from greenpg_conformance.harness.describe import find; from {MODULE} import soak"
     run = f"find({column.backend!r})[1].run(lambda: {call})"
     command = [sys.executable, "-c", f"{mode.prelude}\n{program}\n{run}"]
     code = subprocess.run(command, env={**os.environ, **mode.environ}, check=False).returncode

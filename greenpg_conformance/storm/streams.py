@@ -5,10 +5,10 @@ from __future__ import annotations
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Final
 
-from ._storm_table import Steps, operation
+from .table import Steps, operation
 
 if TYPE_CHECKING:
-    from ._storm_scene import Scene
+    from .scene import Scene
 
 ROWS: Final = 2000
 SIZE: Final = 300_000

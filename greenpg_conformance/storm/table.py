@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from ._storm_scene import Scene
+    from .scene import Scene
 
 __all__ = ["OPERATIONS", "Operation", "Steps", "operation"]
 

@@ -9,7 +9,7 @@ from psycopg2 import InterfaceError
 from psycopg2.errors import QueryCanceled
 
 if TYPE_CHECKING:
-    from ._storm_scene import Scene
+    from .scene import Scene
 
 __all__ = ["Companion", "Holder", "Sleeper"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from ._machine import CoreWaits, stood_still, witness
+from .machine import CoreWaits, stood_still, witness
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Final
 
-from greenpg._child import Child
+from greenpg._helper_process import Child
 
 __all__ = ["CoreWaits", "Stopwatch", "clock", "stood_still", "witness"]
 
@@ -49,7 +49,7 @@ def witness() -> Child:
     """
     global _witness
     if _witness is None:
-        _witness = Child(f"{__package__}._witness")
+        _witness = Child(f"{__package__}.witness")
         atexit.register(_witness.close)
     return _witness
 

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from greenpg._child import Child
+from greenpg._helper_process import Child
 
 __all__ = ["CERTIFICATE", "Proxy"]
 
@@ -35,7 +35,7 @@ class Proxy:
         server: dict[str, Any] = parse_dsn(dsn)
         host = server.get("hostaddr") or server.get("host") or NO_HOST
         arguments = [host, str(server.get("port", 5432)), *_certificate(tls)]
-        self._child = Child(f"{__package__}._proxy_server", *arguments)
+        self._child = Child(f"{__package__}.proxy_server", *arguments)
         self.port: Final[int] = self._child.greeting["port"]
         here: dict[str, Any] = {"host": "127.0.0.1", "hostaddr": "127.0.0.1", "port": self.port}
         self.dsn: Final = make_dsn(dsn, **here, **({"sslmode": "require"} if tls else {}))

@@ -1,4 +1,4 @@
-"""The proxy's process: `python -m greenpg.conformance._proxy_server HOST PORT [CERTIFICATE]`."""
+"""The proxy's process: `python -m greenpg_conformance.toolkit.proxy_server HOST PORT [PEM]`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from greenpg._child import Reply, send
-from greenpg._postmaster import free_port
+from greenpg._helper_process import Reply, send
+from greenpg.embedded._supervisor import free_port
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

@@ -12,9 +12,9 @@ import time
 from collections import deque
 from typing import Final
 
-from greenpg._child import Reply, send, serve
+from greenpg._helper_process import Reply, send, serve
 
-from ._machine import clock
+from .machine import clock
 
 INTERVAL: Final = 0.005
 REMEMBERED: Final = 10_000

@@ -14,7 +14,7 @@ import pytest
 
 import greenpg
 from greenpg.backend import current
-from greenpg.conformance._jobs import Job
+from greenpg_conformance.toolkit.jobs import Job
 from tests.green.plugin import PATCHED
 
 PATIENCE: Final = 5.0

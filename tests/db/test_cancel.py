@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from greenpg.backend import current
-from greenpg.conformance._heartbeat import heartbeat
+from greenpg_conformance.toolkit.heartbeat import heartbeat
 
 
 def one(conn, query="select 1"):

@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from greenpg.backend import current
-from greenpg.conformance._heartbeat import heartbeat
+from greenpg_conformance.toolkit.heartbeat import heartbeat
 from tests.db.conftest import until
 
 

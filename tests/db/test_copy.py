@@ -12,7 +12,7 @@ import pytest
 
 import greenpg
 from greenpg import sql
-from greenpg._libpq import libpq
+from greenpg._protocol.libpq import libpq
 from greenpg.backend import current
 
 ROW = 300_000  # characters: more than any buffer on the way

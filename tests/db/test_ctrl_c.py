@@ -13,9 +13,9 @@ from typing import Any, Final
 import pytest
 
 import greenpg
-from greenpg._wait import wait_callback
+from greenpg._psycopg2.wait_callback import wait_callback
 from greenpg.backend import current
-from greenpg.conformance._observer import Observer
+from greenpg_conformance.toolkit.observer import Observer
 from tests.db.conftest import until
 
 if current().name != "threads":

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import greenpg
-from greenpg import _state
+from greenpg._psycopg2 import state as _state
 from greenpg.backend import current
 from greenpg.pool import ConnectionPool
 

@@ -16,7 +16,7 @@ class Unreachable:
 
 ctypes.PyDLL = ctypes.CDLL = Unreachable
 import greenpg
-from greenpg._libpq import libpq
+from greenpg._protocol.libpq import libpq
 assert not libpq.has("PQflush")
 name, dsn = sys.argv[1:]
 backend = greenpg.use(name)

@@ -10,8 +10,8 @@ import pytest
 
 import greenpg
 from greenpg.backend import current
-from greenpg.conformance._jobs import Job
 from greenpg.errors import DeadlineExceeded
+from greenpg_conformance.toolkit.jobs import Job
 from tests.db.conftest import until
 
 SHORT = 0.05

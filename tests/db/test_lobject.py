@@ -14,7 +14,7 @@ import pytest
 
 import greenpg
 from greenpg import lobject
-from greenpg._libpq import libpq
+from greenpg._protocol.libpq import libpq
 
 GIGABYTE = 1 << 30
 C_LOBJECT = psycopg2._psycopg.lobject

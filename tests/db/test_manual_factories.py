@@ -12,7 +12,7 @@ import pytest
 
 import greenpg
 from greenpg.backend import current
-from greenpg.conformance._heartbeat import heartbeat
+from greenpg_conformance.toolkit.heartbeat import heartbeat
 
 C_CURSOR = psycopg2._psycopg.cursor
 C_CONNECTION = psycopg2._psycopg.connection

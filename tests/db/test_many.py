@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from psycopg2.extras import DateRange, Inet, Json
 
 import greenpg
-from greenpg import _many
+from greenpg.pipeline import _executemany as _many
 
 ZONE = dt.timezone(dt.timedelta(hours=5, minutes=45))
 

@@ -6,7 +6,7 @@ import pytest
 
 import greenpg
 from greenpg.backend import current
-from greenpg.conformance._heartbeat import heartbeat
+from greenpg_conformance.toolkit.heartbeat import heartbeat
 
 SERIES = "select generate_series(1, %s)"
 

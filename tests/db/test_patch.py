@@ -14,8 +14,8 @@ from psycopg2 import extensions as ext
 
 import greenpg
 from greenpg.backend import choose, chosen, current
-from greenpg.conformance._heartbeat import heartbeat
 from greenpg.patch import patcher
+from greenpg_conformance.toolkit.heartbeat import heartbeat
 from tests.green.plugin import PATCHED
 
 C_CONNECTION = psycopg2._psycopg.connection

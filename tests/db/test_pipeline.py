@@ -12,10 +12,10 @@ import psycopg2.extensions as ext
 import pytest
 
 import greenpg
-from greenpg._libpq import libpq
+from greenpg._protocol.libpq import libpq
 from greenpg.backend import current
-from greenpg.conformance._memory import resident
 from greenpg.errors import InFailedSqlTransaction, PipelineAborted
+from greenpg_conformance.toolkit.memory import resident
 
 BAD = "select 1 / 0"
 

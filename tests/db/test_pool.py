@@ -12,9 +12,9 @@ import pytest
 
 import greenpg
 from greenpg.backend import current
-from greenpg.conformance._machine import Stopwatch
 from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
 from greenpg.pool import ConnectionPool
+from greenpg_conformance.toolkit.machine import Stopwatch
 
 from .conftest import until
 

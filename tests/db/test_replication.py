@@ -14,7 +14,6 @@ import pytest
 
 import greenpg
 from greenpg.backend import current
-from greenpg.conformance._heartbeat import heartbeat
 from greenpg.errors import DeadlineExceeded
 from greenpg.extras import (
     REPLICATION_LOGICAL,
@@ -24,6 +23,7 @@ from greenpg.extras import (
     ReplicationMessage,
     StopReplication,
 )
+from greenpg_conformance.toolkit.heartbeat import heartbeat
 from tests.db.conftest import until
 
 PLUGIN = "pgoutput"  # every server has it; psycopg2's own suite runs on test_decoding

@@ -10,9 +10,9 @@ import pytest
 from psycopg2.extras import DictCursor, NamedTupleCursor, RealDictCursor
 
 import greenpg
-from greenpg._fetch import SLICE_ROWS
+from greenpg._large_results import SLICE_ROWS
 from greenpg.backend import current
-from greenpg.conformance._memory import resident
+from greenpg_conformance.toolkit.memory import resident
 
 SERIES = "select generate_series(1, %s)"
 CURSORS = "select count(*) from pg_cursors"
@@ -254,7 +254,7 @@ def test_cursor_being_fetched_refuses_other_tasks(conn, spawn, monkeypatch, use)
     cur, jobs = conn.cursor(), list[Any]()
     cur.execute(SERIES, (200_000,))
     usual = current().pause
-    monkeypatch.setattr("greenpg._fetch.SLICE", 0)
+    monkeypatch.setattr("greenpg._large_results.SLICE", 0)
 
     def pause():
         if not jobs:
@@ -279,7 +279,7 @@ def test_interrupted_fetch_leaves_the_cursor_between_rows(conn, monkeypatch):
 
     cur = conn.cursor()
     cur.execute(SERIES, (100_000,))
-    monkeypatch.setattr("greenpg._fetch.SLICE", 0)
+    monkeypatch.setattr("greenpg._large_results.SLICE", 0)
     with monkeypatch.context() as patch:
         patch.setattr(conn._state.backend, "pause", pause)
         with pytest.raises(Struck):

@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 
 import greenpg
-from greenpg import _wait
+from greenpg._psycopg2 import wait_callback as _wait
 
 
 @pytest.fixture(autouse=True)

@@ -20,9 +20,9 @@ from psycopg2.extensions import parse_dsn
 
 import greenpg
 from greenpg.backend import current
-from greenpg.conformance._heartbeat import calibrated, heartbeat
-from greenpg.conformance._jobs import Job
 from greenpg.patch import patcher
+from greenpg_conformance.toolkit.heartbeat import calibrated, heartbeat
+from greenpg_conformance.toolkit.jobs import Job
 from tests.green.plugin import PATCHED
 
 ATTRIBUTES = {"database": "info.dbname", "port": "info.port", "user": "info.user"}

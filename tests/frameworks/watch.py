@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from greenpg.conformance._observer import Observer
+from greenpg_conformance.toolkit.observer import Observer
 
 __all__ = ["Watch", "until"]
 

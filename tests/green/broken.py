@@ -10,7 +10,9 @@ import gevent
 from gevent import get_hub, getcurrent
 from gevent._hub_local import get_hub_if_exists
 
-from greenpg import _forks, _repair, _state
+from greenpg._psycopg2 import recovery
+from greenpg._psycopg2 import state as _state
+from greenpg._session import forks
 from greenpg.backend import READ, Backend
 from greenpg_gevent import _backend, _conformance, _watch
 from greenpg_gevent._backend import backend
@@ -179,14 +181,14 @@ def _nested_entry() -> None:
 
 @fault
 def _forks_are_not_cut_off() -> None:
-    around(_forks, "_replace", lambda *_: None)
+    around(forks, "_replace", lambda *_: None)
 
 
 @fault
 def _query_is_not_cancelled() -> None:
-    around(_repair, "cancel_query", lambda *_: None)
+    around(recovery, "cancel_query", lambda *_: None)
 
 
 @fault
 def _interrupt_is_forgotten() -> None:
-    around(_repair, "_after_interrupt", lambda *_: None)
+    around(recovery, "_after_interrupt", lambda *_: None)

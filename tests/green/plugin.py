@@ -13,7 +13,7 @@ from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 import greenpg
 from greenpg.backend import Backend, current
-from greenpg.conformance._jobs import Job
+from greenpg_conformance.toolkit.jobs import Job
 
 PATCHED: Final = pytest.StashKey[bool]()
 LIMIT: Final = 20.0

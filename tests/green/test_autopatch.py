@@ -47,7 +47,7 @@ assert os.waitpid(pid, 0)[1] == 0
 print("parent", "greenpg" in sys.modules)
 """
 STRICT: Final = ("-W", "error", "-c")
-ON, OFF = "True greenpg._connect", "False psycopg2._psycopg"
+ON, OFF = "True greenpg._connecting.connect", "False psycopg2._psycopg"
 
 
 def run(*words, patch=None):

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from greenpg.bench._model import Contender, Job
-from greenpg.bench._player import ContenderFailedError, Player
-from greenpg.bench.workloads import NAMES, find
+from greenpg_bench._model import Contender, Job
+from greenpg_bench._player import ContenderFailedError, Player
+from greenpg_bench.workloads import NAMES, find
 
 
 @pytest.mark.timeout(300)  # ten thousand tasks want their time on a busy machine

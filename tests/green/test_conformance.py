@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import pytest
 
-from greenpg.conformance._describe import find, installed
-from greenpg.conformance._results import Column, Result, failed
-from greenpg.conformance._runner import Suite, columns_of
-from greenpg.conformance._tests import Test, discover
+from greenpg_conformance.harness.describe import find, installed
+from greenpg_conformance.harness.results import Column, Result, failed
+from greenpg_conformance.harness.runner import Suite, columns_of
+from greenpg_conformance.harness.tests import Test, discover
 from greenpg_gevent._conformance import MODES
 
 QUICK = ("seam", "tasks", "hub", "os_threads")

@@ -10,8 +10,8 @@ import sys
 import pytest
 from psycopg2.extensions import make_dsn
 
-from greenpg.conformance._proxy import Proxy
 from greenpg.doctor import examine
+from greenpg_conformance.toolkit.proxy import Proxy
 from tests.db.bouncer import bouncing
 
 GREEN = ("eventlet", "gevent")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from greenlet import getcurrent, greenlet
 
-from greenpg import _repair
+from greenpg._psycopg2 import recovery
 
 
 def enter(state: Any) -> None:
@@ -25,7 +25,7 @@ def leave(state: Any) -> None:
     """End an operation as `Cursor.execute` does."""
     state.inside = False
     if state.chores:
-        _repair.leave(None, state)
+        recovery.leave(None, state)
     else:
         state.holder = None
         if state.turns:

@@ -2,14 +2,14 @@
 
 import pytest
 
-from greenpg.bench import _syscalls
-from greenpg.bench._drivers import DRIVERS
-from greenpg.bench._hosts import HOSTS
-from greenpg.bench._model import Contender, Sample, Target
-from greenpg.bench._player import ContenderFailedError
-from greenpg.bench._runner import Record, by_name, play
-from greenpg.bench._stats import judge
-from greenpg.bench.workloads import NAMES, find
+from greenpg_bench import _syscalls
+from greenpg_bench._drivers import DRIVERS
+from greenpg_bench._hosts import HOSTS
+from greenpg_bench._model import Contender, Sample, Target
+from greenpg_bench._player import ContenderFailedError
+from greenpg_bench._runner import Record, by_name, play
+from greenpg_bench._stats import judge
+from greenpg_bench.workloads import NAMES, find
 
 STRACE = """\
 % time     seconds  usecs/call     calls    errors syscall

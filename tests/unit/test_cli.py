@@ -7,7 +7,7 @@ from rich.console import Console
 
 import greenpg
 from greenpg import cli
-from greenpg._child import ChildError
+from greenpg._helper_process import ChildError
 from greenpg.cli import demo, main
 from greenpg.cli._demo.facts import facts
 from greenpg.cli._demo.job import TICK, Job

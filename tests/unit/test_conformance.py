@@ -2,11 +2,11 @@ import traceback
 
 import pytest
 
-from greenpg.conformance._describe import find
-from greenpg.conformance._results import Column, Result, failed, summary, verdict
-from greenpg.conformance._tests import _cases, discover, each, raises
-from greenpg.conformance._watchdog import stacks
 from greenpg.errors import BackendError
+from greenpg_conformance.harness.describe import find
+from greenpg_conformance.harness.results import Column, Result, failed, summary, verdict
+from greenpg_conformance.harness.tests import _cases, discover, each, raises
+from greenpg_conformance.toolkit.watchdog import stacks
 
 COLUMN = Column("threads", "plain")
 

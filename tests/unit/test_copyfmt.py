@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from psycopg2 import extensions as ext
 from psycopg2.extras import DateRange, Json, NumericRange
 
-from greenpg._copyfmt import Formatter, Lines, fields
+from greenpg._protocol.copy_text import Formatter, Lines, fields
 
 
 class Offline(psycopg2.extensions.connection):

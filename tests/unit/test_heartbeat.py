@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from greenpg.backend import load
-from greenpg.conformance._heartbeat import Stalled, calibrated, heartbeat
-from greenpg.conformance._machine import CoreWaits, witness
+from greenpg_conformance.toolkit.heartbeat import Stalled, calibrated, heartbeat
+from greenpg_conformance.toolkit.machine import CoreWaits, witness
 
 THREADS = load("threads")
 

@@ -5,7 +5,7 @@ from unittest.mock import patch
 
 import pytest
 
-from greenpg._hosts import plan
+from greenpg._session.connect_plan import plan
 
 TIMEOUTS = ("[reports]\nhost=127.0.0.1\nconnect_timeout={}\n", 3.0, 5.0)
 

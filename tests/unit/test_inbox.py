@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from psycopg2 import InterfaceError
 from psycopg2.extensions import Notify
 
-from greenpg._subscription import Inbox, Missed
+from greenpg.notify._subscription import Inbox, Missed
 from greenpg.threads import backend
 
 

@@ -8,8 +8,15 @@ import greenlet
 import psycopg2
 import pytest
 
-from greenpg.conformance._leaks import Leaked, Sessions, descriptors, no_leaks, tasks, threads
-from greenpg.embedded import running
+from greenpg.embedded._server import running
+from greenpg_conformance.toolkit.leaks import (
+    Leaked,
+    Sessions,
+    descriptors,
+    no_leaks,
+    tasks,
+    threads,
+)
 
 
 @pytest.fixture

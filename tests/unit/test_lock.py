@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg2 import ProgrammingError
 
-from greenpg import DeadlineExceeded, _state
-from greenpg._state import State
+from greenpg import DeadlineExceeded
+from greenpg._psycopg2 import state as _state
+from greenpg._psycopg2.state import State
 from tests.unit.simtasks import Killed, Sim, leave
 
 

@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from greenpg import _repair, _state
-from greenpg._state import State
+from greenpg._psycopg2 import recovery
+from greenpg._psycopg2 import state as _state
+from greenpg._psycopg2.state import State
 from greenpg.threads import backend
 from tests.unit import simtasks
 from tests.unit.simtasks import leave
 
 PATIENCE = 2.0
-CODE = {_state.__file__, _repair.__file__, simtasks.__file__}
+CODE = {_state.__file__, recovery.__file__, simtasks.__file__}
 # `leave` stands for code in the midst of a method; the end of a block may be missed by the with
 # statement itself
 SPARED = (leave.__code__, State.relinquish.__code__)

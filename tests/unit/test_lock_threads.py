@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from greenpg import DeadlineExceeded
-from greenpg._state import State
+from greenpg._psycopg2.state import State
 from greenpg.threads import backend
 from tests.unit.simtasks import enter, leave
 

@@ -11,7 +11,7 @@ import pytest
 from psycopg2 import extensions as ext
 from psycopg2.extras import Json
 
-from greenpg._plain import (
+from greenpg._protocol.parameters import (
     BOOL,
     BYTEA,
     DATE,

@@ -8,7 +8,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import make_dsn
 
-from greenpg.conformance._proxy import CERTIFICATE, Proxy
+from greenpg_conformance.toolkit.proxy import CERTIFICATE, Proxy
 
 Talk = Callable[[], socket.socket]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg2 import OperationalError
 
-from greenpg._replmsg import (
+from greenpg._protocol.replication_messages import (
     DATA,
     HEADER,
     KEEPALIVE,

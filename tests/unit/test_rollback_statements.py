@@ -1,6 +1,6 @@
 import pytest
 
-from greenpg._rollback import is_rollback
+from greenpg._psycopg2.rollback_statements import is_rollback
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from greenpg._repair import Shield, closed, graver
+from greenpg._psycopg2.recovery import Shield, closed, graver
 
 
 class Late(Exception):

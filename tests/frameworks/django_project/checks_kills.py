@@ -9,8 +9,8 @@ from django.db import DatabaseError, connection, connections, transaction
 from django.db.models import Sum
 
 from greenpg.backend import current
-from greenpg.conformance._jobs import Job
-from greenpg.conformance._proxy import Proxy
+from greenpg_conformance.toolkit.jobs import Job
+from greenpg_conformance.toolkit.proxy import Proxy
 
 from . import ready  # noqa: F401  before the models
 from .models import Account

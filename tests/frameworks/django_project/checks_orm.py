@@ -10,8 +10,8 @@ import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
 
 from greenpg.backend import current
-from greenpg.conformance._heartbeat import heartbeat
-from greenpg.conformance._jobs import Job
+from greenpg_conformance.toolkit.heartbeat import heartbeat
+from greenpg_conformance.toolkit.jobs import Job
 
 from . import ready  # noqa: F401  before the models
 from .models import Account, Note

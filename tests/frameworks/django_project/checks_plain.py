@@ -4,7 +4,7 @@ import pytest
 from django.db import connection, connections
 
 from greenpg.backend import current
-from greenpg.conformance._jobs import Job
+from greenpg_conformance.toolkit.jobs import Job
 
 from . import ready  # noqa: F401  before the models
 from .models import Account

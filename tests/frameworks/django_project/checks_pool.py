@@ -6,7 +6,7 @@ from django.db import OperationalError, connection, connections, transaction
 from django.test import override_settings
 
 from greenpg.backend import current
-from greenpg.conformance._jobs import Job
+from greenpg_conformance.toolkit.jobs import Job
 
 from . import ready  # noqa: F401  before the models
 from .models import Account

@@ -16,8 +16,8 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 import greenpg
 from greenpg.backend import current
-from greenpg.conformance._heartbeat import heartbeat
 from greenpg.sqlalchemy import GreenQueuePool
+from greenpg_conformance.toolkit.heartbeat import heartbeat
 
 from .conftest import ask, pid
 

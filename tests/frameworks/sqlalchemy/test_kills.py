@@ -14,8 +14,8 @@ from sqlalchemy import exc, text
 from sqlalchemy.orm import Session
 
 from greenpg.backend import current
-from greenpg.conformance._describe import find
-from greenpg.conformance._jobs import Job
+from greenpg_conformance.harness.describe import find
+from greenpg_conformance.toolkit.jobs import Job
 from tests.db.conftest import until
 
 from .conftest import ask, pid

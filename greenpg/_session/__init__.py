@@ -1,0 +1,1 @@
+"""One connection as tasks share it: its lock, deadlines and interrupts, whatever the driver."""

@@ -1,0 +1,6 @@
+"""COPY: blocks in psycopg 3's shape, and psycopg2's copy methods."""
+
+from ._block import Copy
+from ._file import FileTransfer, command
+
+__all__ = ["Copy", "FileTransfer", "command"]

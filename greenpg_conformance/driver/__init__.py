@@ -1,0 +1,1 @@
+"""What the driver keeps on every backend."""

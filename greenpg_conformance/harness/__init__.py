@@ -1,0 +1,1 @@
+"""Runs the suite: one child process for each backend and mode."""

@@ -1,0 +1,1 @@
+"""What a backend must do: each rule a test."""

@@ -1,0 +1,1 @@
+"""Random interrupts: whatever they hit, nothing is lost."""
