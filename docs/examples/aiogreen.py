@@ -35,7 +35,7 @@ class Sleep:
             while self.task is not None:
                 self.hub.switch()
         finally:
-            self.task = None  # what comes later finds nobody
+            self.task = None  # later calls find no task
             if timer is not None:
                 timer.cancel()
         return self.ready
@@ -55,7 +55,7 @@ class Waiter:
 
     def wait(self, fd, events, timeout):
         if self.fd < 0:
-            self.fd = os.dup(fd)  # libpq may close the socket, and the number get a new owner
+            self.fd = os.dup(fd)  # libpq may close the socket, and its number be reused
         self.sleep, loop, fd = Sleep(), local.loop, self.fd
         try:
             if events & READ:
@@ -97,7 +97,7 @@ class Event:
         sleep = Sleep()
         self.sleeps.append(sleep)
         try:
-            if not self.flag:  # another thread may have set it before it could see us
+            if not self.flag:  # another thread may have set it before the append
                 sleep.until_woken(timeout)
         finally:
             self.sleeps.remove(sleep)
@@ -128,7 +128,7 @@ class Task(Event):
 
     def end(self):
         self.greenlet.throw()
-        if self.greenlet.dead:  # one that had not begun never gets to `run`
+        if self.greenlet.dead:  # a greenlet that has not started never reaches `run`
             self.set()
 
 

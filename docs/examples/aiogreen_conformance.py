@@ -1,4 +1,4 @@
-"""What the conformance suite must know of aiogreen."""
+"""What the conformance suite must know about aiogreen."""
 
 from aiogreen import backend, getcurrent, hub, local
 
@@ -6,7 +6,7 @@ from greenpg.conformance import Description
 
 
 class Timeout(BaseException):
-    """Raises itself in the running task once the time is up."""
+    """Raises itself in the running task after `seconds`."""
 
     def __init__(self, seconds):
         self.seconds = seconds
