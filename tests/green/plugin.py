@@ -6,6 +6,7 @@ import faulthandler
 import traceback
 from collections.abc import Generator
 from importlib import import_module
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -16,6 +17,8 @@ from greenpg.backend import Backend, current
 from greenpg_conformance.toolkit.jobs import Job
 
 PATCHED: Final = pytest.StashKey[bool]()
+DB: Final = Path(__file__).parents[1] / "db"
+TOOLS: Final = (DB / "bench", DB / "conformance", DB / "embedded")
 LIMIT: Final = 20.0
 STDERR: Final = "Captured stderr"
 TRACEBACK: Final = "Traceback (most recent call last)"
@@ -42,6 +45,10 @@ class GreenThreads:
 
     def pytest_report_header(self) -> str:
         return f"backend: {self._name}, {'monkey-patched' if self.patched else 'explicit'}"
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Ignore the tests of tools that know no green threads."""
+        return True if collection_path in TOOLS else None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool:

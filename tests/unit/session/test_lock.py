@@ -16,7 +16,7 @@ from psycopg2 import ProgrammingError
 from greenpg import DeadlineExceeded
 from greenpg._psycopg2 import state as _state
 from greenpg._psycopg2.state import State
-from tests.unit.simtasks import Killed, Sim, leave
+from tests.unit.session.simtasks import Killed, Sim, leave
 
 
 class Room:

@@ -14,8 +14,8 @@ from greenpg._psycopg2 import recovery
 from greenpg._psycopg2 import state as _state
 from greenpg._psycopg2.state import State
 from greenpg.threads import backend
-from tests.unit import simtasks
-from tests.unit.simtasks import leave
+from tests.unit.session import simtasks
+from tests.unit.session.simtasks import leave
 
 PATIENCE = 2.0
 CODE = {_state.__file__, recovery.__file__, simtasks.__file__}

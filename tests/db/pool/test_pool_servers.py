@@ -13,9 +13,8 @@ import greenpg
 from greenpg.backend import current
 from greenpg.embedded._server import running
 from greenpg.pool import ConnectionPool, PoolSet
-
-from .bouncer import bouncing
-from .conftest import until
+from tests.db.bouncer import bouncing
+from tests.db.conftest import until
 
 TASKS = 32
 RUNS = itertools.count()

@@ -15,8 +15,7 @@ from greenpg.backend import current
 from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
 from greenpg.pool import ConnectionPool
 from greenpg_conformance.toolkit.machine import Stopwatch
-
-from .conftest import until
+from tests.db.conftest import until
 
 NOWHERE = "host=127.0.0.1 port=1 dbname=none connect_timeout=2"
 

@@ -13,7 +13,7 @@ import pytest
 from greenpg import DeadlineExceeded
 from greenpg._psycopg2.state import State
 from greenpg.threads import backend
-from tests.unit.simtasks import enter, leave
+from tests.unit.session.simtasks import enter, leave
 
 THREADS = 8
 ROUNDS = 1500
