@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, count
-from time import monotonic
 from typing import Any, Final
 
 from psycopg2 import Error, ProgrammingError
@@ -13,9 +12,9 @@ from psycopg2._psycopg import cursor as c_cursor
 
 from ._protocol.libpq import libpq
 from ._psycopg2.transaction_mark import Mark
-from ._psycopg2.wait_callback import SLICE
+from ._session.time_slice import TimeSlice
 
-__all__ = ["SLICE_ROWS", "Stream", "fetch_on", "stream"]
+__all__ = ["SLICE_ROWS", "RowStream", "fetch_on", "stream"]
 
 SLICE_ROWS: Final = 2000  # rows built in C between two looks at the clock
 _FIRST: Final = 100
@@ -31,8 +30,8 @@ def fetch_on(cur: Any, fetchmany: Callable[..., list[Any]], rows: list[Any], wan
     No other task can execute on the cursor meanwhile. An interrupt leaves it between two rows.
     """
     state = cur.connection._state
-    slice_end = monotonic() + SLICE
-    state.fetching.append(cur)
+    time_slice = TimeSlice(state.backend)
+    state.cursors_fetching.append(cur)
     try:
         while wanted > 0:
             more = fetchmany(cur, min(wanted, SLICE_ROWS))
@@ -40,14 +39,12 @@ def fetch_on(cur: Any, fetchmany: Callable[..., list[Any]], rows: list[Any], wan
             wanted -= len(more)
             if len(more) < SLICE_ROWS:
                 return
-            if monotonic() >= slice_end and state.can_wait():
-                state.backend.pause()
-                slice_end = monotonic() + SLICE
+            time_slice.pause_if_over()
     finally:
-        state.fetching.remove(cur)
+        state.cursors_fetching.remove(cur)
 
 
-class Stream:
+class RowStream:
     """Iterates over the rows of a query; `close()` gives up the rest on the server."""
 
     def __init__(self, parts: Generator[Iterable[Any], None, None]) -> None:
@@ -66,12 +63,12 @@ class Stream:
         self._rows = iter(())
 
 
-def stream(cur: Any, execute: Callable[[Any, str], None], query: Any, args: Any) -> Stream:
+def stream(cur: Any, execute: Callable[[Any, str], None], query: Any, args: Any) -> RowStream:
     """Return the rows of a server-side cursor, fetched more at a time as it goes on.
 
     `execute` is the green cursor's own.
     """
-    return Stream(_parts(cur, execute, query, args))
+    return RowStream(_parts(cur, execute, query, args))
 
 
 def _parts(

@@ -14,9 +14,10 @@ from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import cursor as c_cursor
 
-from ._psycopg2.input_wait import Sleeper
-from ._psycopg2.recovery import closed
-from ._psycopg2.wait_callback import SLICE
+from ._psycopg2.input_wait import InputWait
+from ._psycopg2.interrupts import closed
+from ._session.time_slice import TimeSlice
+from .backend import READ
 from .sync import Deadline
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ class Notifications:
         self._own: list[str] = []  # those that the session did not listen to before
         self._state: State = conn._state
         self._task = self._state.current()
-        self._slice_end = 0.0
+        self._time_slice = TimeSlice(self._state.backend)
         self._waits = self._stopped = False
-        self._sleeper = Sleeper(conn)
+        self._input = InputWait(conn)
         self._state.acquire(self._task)
         try:
             self._refuse_transaction()
@@ -123,10 +124,10 @@ class Notifications:
     def _stop_waiting(self) -> None:
         """Have the task that waits in `__next__` end the iteration."""
         self._stopped = True
-        self._sleeper.wake()
+        self._input.wake()
         while self._waits and self._state.can_wait():
             self._state.backend.sleep(_TICK)
-            self._sleeper.wake()  # an OS thread that was about to sleep missed the first one
+            self._input.wake()  # an OS thread that was about to sleep missed the first one
 
     def _end(self) -> None:
         if self._open:
@@ -142,12 +143,11 @@ class Notifications:
 
     def _next(self) -> ext.Notify | None:
         found = self._sorter.found
-        if found and monotonic() > self._slice_end:
-            self._state.backend.pause()  # a burst has nothing to wait for
-            self._slice_end = monotonic() + SLICE
-        elif not found:
+        if found:
+            self._time_slice.pause_if_over()  # a burst has nothing to wait for
+        else:
             self._find()
-            self._slice_end = monotonic() + SLICE
+            self._time_slice.restart()
         return found.popleft() if found else None
 
     def _find(self) -> None:
@@ -158,7 +158,7 @@ class Notifications:
             left = None if end is None else end - monotonic()
             if self._sorter.found or (left is not None and left <= 0):
                 return
-            self._sleeper.sleep(left, self._is_stopped)
+            self._input.wait(left, self._is_stopped, READ)
 
     def _is_stopped(self) -> bool:
         return self._stopped

@@ -14,8 +14,11 @@ from psycopg2._psycopg import lobject as c_lobject
 from ._notifications import Notifications
 from ._psycopg2 import cancel as _cancel
 from ._psycopg2.attach import Spent, StateOnFirstNeed
-from ._psycopg2.recovery import closed, graver, leave
+from ._psycopg2.interrupts import closed
+from ._psycopg2.operation import guarded
+from ._psycopg2.state import ERRORS
 from ._psycopg2.wait_callback import wait_callback
+from ._session.shield import graver
 from .cursor import Cursor, derived_class, green_cursor_class
 from .errors import DeadlineExceeded
 from .lobject import Lobject
@@ -33,7 +36,6 @@ _c_close = c_connection.close
 _lobject: Any = c_connection.lobject
 _c_notifies: Final[Any] = c_connection.notifies
 AGAIN: Final = 0.02  # seconds until close() interrupts again
-_CALLS_AT_A_STRETCH: Final = 100
 _c_factory: Final[Any] = c_connection.cursor_factory
 _c_dsn: Final[Any] = c_connection.dsn
 
@@ -70,25 +72,12 @@ class Connection(c_connection):
     readonly = _Setting("readonly")
     deferrable = _Setting("deferrable")
 
-    def _run(self, method: Callable[..., _T], *args: Any, patient: bool = True) -> _T:
-        """Enter C under the lock; what is patient is let finish when interrupted."""
-        state = self._state
-        state.calls += 1
-        if state.calls > _CALLS_AT_A_STRETCH and state.can_wait():
-            state.calls = 0
-            state.backend.pause()  # a loop over what has nothing to wait for: let others run
-        state.enter(patient)
-        try:
-            return method(self, *args)
-        except BaseException:
-            state.broken = state.chores = True
-            raise
-        finally:
-            state.inside = False
-            if state.chores:
-                leave(self, state)
-            else:  # what leave() does when there is nothing else to do
-                state.release()
+    def _run(self, method: Callable[..., _T], *args: Any, finish_on_interrupt: bool = True) -> _T:
+        """Enter C under the lock; an operation may be allowed to finish when interrupted."""
+        self._state.time_slice.count_call()  # a loop of calls that need not wait
+        return guarded(
+            self, method, self, *args, finish_on_interrupt=finish_on_interrupt, failed=_failed
+        )
 
     def cursor(
         self,
@@ -129,7 +118,7 @@ class Connection(c_connection):
 
     def commit(self) -> None:
         """Commit the transaction; interrupted, it may have been committed or not."""
-        self._run(c_connection.commit, patient=False)
+        self._run(c_connection.commit, finish_on_interrupt=False)
 
     def rollback(self) -> None:
         """Roll back; in the event loop's own greenlet the connection is closed instead."""
@@ -151,13 +140,13 @@ class Connection(c_connection):
             state = self._state_made
         except AttributeError:
             state = self._state
-        if state.lost:
+        if state.holder_lost:
             return  # psycopg2's mutex is held for good; the dead socket ends with the process
-        if state.resting is not None and state.resume(id(self)):
+        if state.block_paused is not None and state.resume_block(id(self)):
             _cancel.cancel_block(self)
-            self._close(state)
+            state.shut(self)
             return
-        if not (state.inside or state.waiting):
+        if not (state.in_driver or state.waiting_outside):
             _c_close(self)
             state.waiter.close()
             self._guard.__class__ = Spent
@@ -178,20 +167,16 @@ class Connection(c_connection):
                 state.waiter.interrupt(closed())
                 continue
             try:
-                self._close(state)
+                state.shut(self)
             finally:
                 state.relinquish()
-
-    def _close(self, state: State) -> None:
-        c_connection.close(self)
-        state.waiter.close()
 
     def _abandoned_in_hub(self) -> bool:
         """Close in place of a wait, where nothing may wait and nobody uses the connection."""
         state = self._state
-        if state.inside or state.waiting or state.can_wait() or self.closed:
+        if state.in_driver or state.waiting_outside or state.can_wait() or self.closed:
             return False
-        self._close(state)
+        state.shut(self)
         return True
 
     def cancel(self) -> None:
@@ -208,7 +193,7 @@ class Connection(c_connection):
         Inside a wait callback it goes straight to libpq; another task's query is waited for.
         """
         state = self._state
-        waits = state.can_wait() if not state.inside else state.holder != state.current()
+        waits = state.can_wait() if not state.in_driver else state.holder != state.current()
         if self.async_ or not waits:
             return c_connection.poll(self)
         return self._run(c_connection.poll)
@@ -238,16 +223,16 @@ class Connection(c_connection):
 
     def tpc_begin(self, xid: Any) -> None:
         """Begin a two-phase transaction."""
-        self._run(c_connection.tpc_begin, xid, patient=False)
+        self._run(c_connection.tpc_begin, xid, finish_on_interrupt=False)
 
     def tpc_prepare(self) -> None:
         """Prepare the two-phase transaction; interrupted, it may have been prepared."""
-        self._run(c_connection.tpc_prepare, patient=False)
+        self._run(c_connection.tpc_prepare, finish_on_interrupt=False)
 
     def tpc_commit(self, *xid: Any) -> None:
         """Commit a two-phase transaction; interrupted, it may have been committed."""
         try:
-            self._run(c_connection.tpc_commit, *xid, patient=False)
+            self._run(c_connection.tpc_commit, *xid, finish_on_interrupt=False)
         except BaseException as first:
             if not xid and not self.closed and self.status == ext.STATUS_READY:
                 raise self._tidied(first, lambda: self._run(_forget_xid)) from first.__cause__
@@ -265,7 +250,7 @@ class Connection(c_connection):
                 with self.cursor() as cur:
                     cur.execute("SELECT 1")
             try:
-                xids: list[Any] = self._run(c_connection.tpc_recover, patient=False)
+                xids: list[Any] = self._run(c_connection.tpc_recover, finish_on_interrupt=False)
             except BaseException as first:
                 if began and not self.closed:
                     raise self._tidied(first, self.rollback) from first.__cause__
@@ -281,7 +266,7 @@ class Connection(c_connection):
         except Error:
             return first
         except BaseException as later:
-            return graver(self._state.backend, first, later)
+            return graver(self._state.backend, ERRORS, first, later)
         return first
 
     @property
@@ -291,16 +276,15 @@ class Connection(c_connection):
         psycopg2 calls `append` with the connection locked, so an object that is not a list or
         deque gets its notifications after the operation.
         """
-        collector = self._state.notifies
+        collector = self._state.collector
         return _c_notifies.__get__(self) if collector is None else collector
 
     @notifies.setter
     def notifies(self, collector: Any) -> None:
         state = self._state
         plain = collector is None or type(collector) in (list, deque)
-        state.notifies = None if plain else collector
+        state.set_collector(None if plain else collector)
         _c_notifies.__set__(self, collector if plain else state.inbox)
-        state.look_closer()
 
     @property
     def dsn(self) -> str:
@@ -339,6 +323,10 @@ class Connection(c_connection):
         listen to before, and the other tasks' turn.
         """
         return Notifications(self, channels, timeout)
+
+
+def _failed(state: State, error: BaseException) -> None:
+    state.note_failure()
 
 
 def _forget_xid(conn: Connection) -> None:

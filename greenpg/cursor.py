@@ -12,15 +12,16 @@ from psycopg2._psycopg import cursor as c_cursor
 from psycopg2.errors import InvalidCursorName
 from psycopg2.extensions import get_wait_callback
 
-from ._large_results import SLICE_ROWS, Stream, fetch_on, stream
-from ._psycopg2.recovery import closed, leave
+from ._large_results import SLICE_ROWS, RowStream, fetch_on, stream
+from ._psycopg2.interrupts import closed
+from ._psycopg2.operation import guarded
 from ._psycopg2.wait_callback import wait_callback
 from .copy import Copy, FileTransfer, command
 from .pipeline import execute_many, may_pipeline
 from .sync import ConnectionLock
 
 if TYPE_CHECKING:
-    from ._psycopg2.state import Job
+    from ._psycopg2.state import CopyJob, State
 
 __all__ = ["Cursor", "NamedCursor", "derived_class", "green_cursor_class", "green_cursors"]
 
@@ -62,31 +63,32 @@ class Cursor(c_cursor):
             state = getattr(conn, "_state", None)
             if state is None:  # of a class that skips our __init__, or on a plain connection
                 return _execute(self, query, vars)
-        if state.fetching and self in state.fetching:
+        if state.cursors_fetching and self in state.cursors_fetching:
             raise _being_fetched()
         current, last = state.current, state.last
         me = current()
         free = False
-        if last() == me and not state.special:
-            # as claim() does, on one line for a tracer's sake: enter() takes as long as all this
+        if last() == me and not state.entry_needs_check:
+            # as claim() does, and on one line: a tracer may change threads between two lines
+            # (test_lock_threads.py). A call of enter() takes as long as all of this.
             state.holder = me if (free := state.holder is None) else state.holder
         if free:
-            state.patient = False
-            state.inside = True
+            state.finish_on_interrupt = False
+            state.in_driver = True
         else:
             state.enter(False, query)
         try:
             return _execute(self, query, vars)
         except ProgrammingError:
-            state.stray = state.chores = True  # perhaps of C, which misses a file for a COPY
+            state.note_copy()  # C raises it too, where a COPY that has begun has no file
             raise
         finally:
-            state.inside = False
-            if state.chores:
-                leave(conn, state)
-            else:  # what leave() does when there is nothing else to do
+            state.in_driver = False
+            if state.exit_needs_check:
+                state.leave(conn)
+            else:  # as release() does; both ways are compared by `greenpg bench --workload select1`
                 state.holder = None
-                if state.turns:
+                if state.queue:
                     state.serve()
 
     def executemany(self, query: Any, vars_list: Any) -> None:
@@ -100,8 +102,7 @@ class Cursor(c_cursor):
         self._touched = (self.query, touched)
 
     def _many(self, query: Any, rows: Iterable[Any]) -> None:
-        outside = _outside(self.connection, rows)
-        self._run(c_cursor.executemany, query, outside, leaving=outside.close)
+        self._run(_execute_rows, query, rows)
 
     @property
     def rowcount(self) -> int:
@@ -154,7 +155,7 @@ class Cursor(c_cursor):
         psycopg 3's `Cursor.copy`. An exception in the block fails the COPY.
         """
         state = getattr(self.connection, "_state", None)
-        if state is not None and self in state.fetching:
+        if state is not None and self in state.cursors_fetching:
             raise _being_fetched()
         return Copy(self, statement, params)
 
@@ -223,7 +224,7 @@ class Cursor(c_cursor):
             fetch_on(self, _fetchmany, rows, size - SLICE_ROWS)
         return rows
 
-    def stream(self, query: Any, vars: Any = None) -> Stream:
+    def stream(self, query: Any, vars: Any = None) -> RowStream:
         """Run a query on a server-side cursor of its own and give its rows, in bounded memory.
 
         It fetches 100 rows at first, then more at a time, up to 4000 or some megabytes. Under
@@ -231,37 +232,23 @@ class Cursor(c_cursor):
         """
         return stream(self, Cursor.execute, query, vars)
 
-    def _run(
-        self,
-        method: Callable[..., _T],
-        *args: Any,
-        leaving: Callable[[], None] | None = None,
-        patient: bool = False,
-    ) -> _T:
+    def _run(self, method: Callable[..., _T], *args: Any, finish_on_interrupt: bool = False) -> _T:
         conn = self.connection
         state = getattr(conn, "_state", None)
         if state is None:  # of a class that skips our __init__, or on a plain connection
             return method(self, *args)
-        if state.fetching and self in state.fetching:
+        if state.cursors_fetching and self in state.cursors_fetching:
             raise _being_fetched()
-        state.enter(patient)
-        try:
-            return method(self, *args)
-        except ProgrammingError:
-            state.stray = state.chores = True
-            raise
-        finally:
-            state.inside = False  # first: Ctrl-C may land after the call of `leaving`
-            if leaving is not None:
-                leaving()
-            leave(conn, state)
+        return guarded(
+            conn, method, self, *args, finish_on_interrupt=finish_on_interrupt, failed=_failed
+        )
 
 
 def _being_fetched() -> ProgrammingError:
     return ProgrammingError("another task is fetching this cursor's result; use another cursor")
 
 
-def _execute_job(cur: Cursor, job: Job, sql: Any) -> None:
+def _execute_job(cur: Cursor, job: CopyJob, sql: Any) -> None:
     state = cur.connection._state
     state.job = job
     try:
@@ -270,20 +257,33 @@ def _execute_job(cur: Cursor, job: Job, sql: Any) -> None:
         state.job = None
 
 
-def _outside(conn: Any, rows: Iterable[_T]) -> Generator[_T, None, None]:
+def _execute_rows(cur: Cursor, query: Any, rows: Iterable[Any]) -> None:
+    outside = _rows_outside_c(cur.connection, rows)
+    try:
+        c_cursor.executemany(cur, query, outside)
+    finally:
+        outside.close()
+
+
+def _failed(state: State, error: BaseException) -> None:
+    if isinstance(error, ProgrammingError):
+        state.note_copy()
+
+
+def _rows_outside_c(conn: Any, rows: Iterable[_T]) -> Generator[_T, None, None]:
     """Yield the rows with the connection usable while the next one is made: C does not wait."""
     source = iter(rows)
     state = conn._state
     state.depth += 1
     try:
         while True:
-            state.inside = False
+            state.in_driver = False
             try:
                 row = next(source)
             except StopIteration:
                 return
             finally:
-                state.inside = True
+                state.in_driver = True
             if conn.closed:  # by another task meanwhile; C would call its pointer NULL
                 raise closed()
             yield row
@@ -319,12 +319,13 @@ class NamedCursor(Cursor):
         """Close the cursor on the server too."""
         if self.closed:
             return
+        close = partial(self._run, c_cursor.close, finish_on_interrupt=True)
         try:
-            self._run(c_cursor.close, patient=True)  # allowed in a transaction that has failed
+            close()  # allowed in a transaction that has failed
         except InvalidCursorName:
-            if not self.connection._state.doomed:
+            if not self.connection._state.must_roll_back:
                 raise
-            self._run(c_cursor.close, patient=True)  # its DECLARE was never sent; sends nothing
+            close()  # its DECLARE was never sent; this sends nothing
 
     def __next__(self) -> Any:
         return self._run(c_cursor.__next__)

@@ -19,8 +19,8 @@ from psycopg2._psycopg import lobject as c_lobject
 
 from ._protocol.generators import call, finish
 from ._protocol.libpq import libpq
+from ._psycopg2.interrupts import closed
 from ._psycopg2.operation import drive, pgconn_of
-from ._psycopg2.recovery import closed
 from ._psycopg2.transaction_mark import Mark
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class Lobject(c_lobject):
         """Close it; any number of times, and after the end of its transaction too."""
         if self.closed or self._conn.autocommit:
             return
-        if self._conn._state.doomed:  # nothing but a rollback may follow, and that closes it
+        if self._conn._state.must_roll_back:  # the rollback will close it
             self._fd = -1
         else:
             self._begun(self._close)
@@ -274,7 +274,7 @@ class Lobject(c_lobject):
         """Run a method under the connection's lock, all its calls as one operation."""
         if self._conn is None:
             raise _already_closed()
-        result: _T = self._conn._run(method, *args, patient=False)
+        result: _T = self._conn._run(method, *args, finish_on_interrupt=False)
         return result
 
     def _opened(self, method: Callable[..., _T], *args: Any) -> _T:

@@ -1,4 +1,4 @@
-"""What a task holds on a connection: the lock over several operations, and a deadline."""
+"""`ConnectionLock` keeps a connection for one task, `Deadline` bounds a task's operations."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from ._psycopg2.state import State
+from ._session.session import Session
 
 __all__ = ["ConnectionLock", "Deadline"]
 
 
-def _state_of(conn: Any) -> State:
+def _state_of(conn: Any) -> Session:
     state = getattr(conn, "_state", None)
-    if not isinstance(state, State):
+    if not isinstance(state, Session):
         raise TypeError(
             f"{type(conn).__name__!r} object is not a connection made by greenpg; "
             "connect with greenpg.connect, or after patch_psycopg()"
@@ -43,7 +43,7 @@ class ConnectionLock:
         state.relinquish()
 
     def locked(self) -> bool:
-        """Tell whether any task has the connection now."""
+        """Return True if any task has the connection now."""
         return self._state.holder is not None
 
     def __enter__(self) -> ConnectionLock:
@@ -57,17 +57,17 @@ class ConnectionLock:
         trace: TracebackType | None,
     ) -> None:
         state = self._state
-        state.depth -= 1  # first: Ctrl-C in what follows leaves a lock that others take over
-        if not state.depth and not state.inside:
+        state.depth -= 1  # as relinquish() does, at whose entry Ctrl-C would keep the lock
+        if not state.depth and not state.in_driver:
+            state.refresh_flags()
             state.release()
-        state.look_closer()
 
 
 class Deadline:
     """Bounds the running task's operations on one connection, waiting for its lock included.
 
-    The nearest of nested deadlines counts. What is stopped raises DeadlineExceeded, and the
-    connection can be used on. A rollback is let finish for `cancel_timeout` beyond it.
+    The nearest of nested deadlines counts. An operation that it stops raises DeadlineExceeded,
+    and the connection stays usable. A rollback may take `cancel_timeout` seconds beyond it.
     """
 
     def __init__(self, conn: Any, seconds: float) -> None:
@@ -81,8 +81,9 @@ class Deadline:
         self._task = state.current()
         self._outer = state.deadlines.get(self._task)
         instant = monotonic() + self._seconds
-        state.deadlines[self._task] = instant if self._outer is None else min(instant, self._outer)
-        state.look_closer()
+        state.set_deadline(
+            self._task, instant if self._outer is None else min(instant, self._outer)
+        )
         return self
 
     def __exit__(
@@ -91,9 +92,4 @@ class Deadline:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        state = self._state
-        if self._outer is None:
-            state.deadlines.pop(self._task, None)
-        else:
-            state.deadlines[self._task] = self._outer
-        state.look_closer()
+        self._state.set_deadline(self._task, self._outer)

@@ -19,9 +19,9 @@ from psycopg2._psycopg import connection as c_connection
 from greenpg import backend as backends
 from greenpg._psycopg2.attach import begin
 from greenpg._psycopg2.attempt import UNTIMED, Attempt, attempts, given, sqlstate, using
-from greenpg._psycopg2.state import IN_HUB
 from greenpg._psycopg2.wait_callback import install, wait_callback
 from greenpg._session.connect_plan import Plan, plan, public_dsn
+from greenpg._session.lock import IN_HUB
 from greenpg.backend import Backend, as_backend, choose, chosen, current
 from greenpg.connection import Connection, green_connection_class
 from greenpg.errors import ConnectionFactoryWarning, NotGreenWarning

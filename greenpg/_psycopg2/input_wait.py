@@ -1,4 +1,4 @@
-"""Waiting for what the server says unasked: notifications, a replication stream."""
+"""Waiting for unsolicited data: notifications, a replication stream."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ from typing import TYPE_CHECKING, Any
 from greenpg.backend import READ
 from greenpg.errors import DeadlineExceeded
 
-from .recovery import close_if_told, closed
+from .interrupts import close_if_asked, closed
 from .wait_callback import settle_descriptor
 
 if TYPE_CHECKING:
     from .state import State
 
-__all__ = ["Sleeper", "wait_for_input"]
+__all__ = ["InputWait", "wait_for_input"]
 
 
 class _Wake(BaseException):
-    """Ends a sleep: there is something else to do."""
+    """Ends a wait: there is other work."""
 
 
-class Sleeper:
+class InputWait:
     """Waits as `wait_for_input`, and can be woken by other tasks."""
 
     def __init__(self, conn: Any) -> None:
         self._conn = conn
-        self.asleep = False
+        self.waiting = False
         self._woken = False
 
-    def sleep(self, timeout: float | None, awake: Callable[[], object], events: int = READ) -> bool:
-        """Return whether the server has spoken; `awake` tells of a reason not to sleep.
+    def wait(self, timeout: float | None, has_work: Callable[[], object], events: int) -> bool:
+        """Return True if data has arrived; do not wait if `has_work` returns something true.
 
-        A wake-up from another OS thread may come just before the sleep, and is lost then.
+        A wake-up from another OS thread may come just before the wait, and is lost then.
         """
-        self.asleep, self._woken = True, False
+        self.waiting, self._woken = True, False
         try:
-            return not awake() and wait_for_input(self._conn, timeout, events)
+            return not has_work() and wait_for_input(self._conn, timeout, events)
         except _Wake:
             self._woken = False
             return False
         finally:
-            self.asleep = False
+            self.waiting = False
             if self._woken:
                 self._absorb()
 
     def _absorb(self) -> None:
-        """Take the interrupt that is on its way: it must not meet the next wait."""
+        """Take the wake-up that is on its way: the next wait must not meet it."""
         try:
             if not self._conn.closed:
                 wait_for_input(self._conn, 0)
@@ -55,16 +55,16 @@ class Sleeper:
             return
 
     def wake(self) -> None:
-        """End the sleep, if there is one; from any thread, and in the hub."""
-        if self.asleep and not self._woken:
+        """End the wait, if there is one; from any thread, and in the hub."""
+        if self.waiting and not self._woken:
             self._woken = True
             self._conn._state.waiter.interrupt(_Wake())
 
 
 def wait_for_input(conn: Any, timeout: float | None, events: int = READ) -> bool:
-    """Hold the connection until the server says something; False after `timeout` seconds.
+    """Hold the connection until unsolicited data arrives; False after `timeout` seconds.
 
-    What libpq has read already does not count: take that first. The wait is outside C, so an
+    Data that libpq has read already does not count: take it first. The wait is outside C, so an
     interrupt changes nothing on the connection and `close()` from another task ends it with
     InterfaceError. The task's deadline raises DeadlineExceeded.
     """
@@ -89,11 +89,11 @@ def _nearest(timeout: float | None, left: float) -> float:
 def _wait(conn: Any, state: State, events: int, timeout: float | None) -> int:
     if conn.closed:
         raise closed()
-    if not state.live:
+    if state.fd < 0:
         settle_descriptor(conn, state)
-    state.waiting = True
+    state.waiting_outside = True
     try:
         return state.wait(state.fd, events, timeout)
     finally:
-        state.waiting = False
-        close_if_told(conn, state)
+        state.waiting_outside = False
+        close_if_asked(conn, state)

@@ -1,4 +1,4 @@
-"""Commands that greenpg speaks with libpq itself, past psycopg2's C code."""
+"""Operations under a connection's lock: calls into psycopg2, and libpq commands behind it."""
 
 from __future__ import annotations
 
@@ -7,65 +7,86 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from psycopg2 import Error
-from psycopg2._psycopg import connection as c_connection
 
-from .recovery import AGAIN, CLOSE_TIMEOUT, Shield, Unrepaired, cancel_query, closed, leave
-from .wait_callback import Turns, settle_descriptor
+from greenpg._session.time_slice import TimeSlice
+
+from .cancel_request import cancel_query
+from .interrupts import AGAIN, CLOSE_TIMEOUT, closed
+from .wait_callback import settle_descriptor
 
 if TYPE_CHECKING:
     from greenpg._protocol.generators import Steps
+    from greenpg._session.shield import Shield
 
     from .state import State
 
-__all__ = ["Operation", "drive", "pgconn_of", "run", "stop"]
+__all__ = ["Operation", "cancel_and_drain", "drive", "guarded", "pgconn_of", "run_operation"]
 
 _T = TypeVar("_T")
 Operation: TypeAlias = Generator[tuple[int, int], None, _T]
 
 
-def run(conn: Any, operation: Operation[_T], rest: Callable[[], Steps]) -> _T | None:
-    """Run an operation under the connection's lock and return its value.
+def guarded(
+    conn: Any,
+    method: Callable[..., _T],
+    *args: Any,
+    finish_on_interrupt: bool = False,
+    failed: Callable[[State, BaseException], None] | None = None,
+) -> _T:
+    """Call a method as one operation; what it leaves half-way is put right.
 
-    Interrupted, the command is cancelled and the steps of `rest` bring libpq back to idle; the
+    `failed` notes on the state what an exception of the method may have left.
+    """
+    state: State = conn._state
+    state.enter(finish_on_interrupt)
+    try:
+        return method(*args)
+    except BaseException as error:
+        if failed is not None:
+            failed(state, error)
+        raise
+    finally:
+        state.in_driver = False
+        state.leave(conn)
+
+
+def run_operation(conn: Any, operation: Operation[_T], drain: Callable[[], Steps]) -> _T | None:
+    """Run the steps of an operation under the connection's lock and return its value.
+
+    Interrupted, the command is cancelled and the steps of `drain` bring libpq back to idle; the
     connection is as after any other interrupted operation.
     """
-    state = conn._state
-    state.enter()
-    try:
-        return drive(conn, operation, rest)
-    finally:
-        state.inside = False
-        leave(conn, state)
+    return guarded(conn, drive, conn, operation, drain)
 
 
 def drive(
     conn: Any,
     operation: Operation[_T],
-    rest: Callable[[], Steps],
-    turns: Turns | None = None,
+    drain: Callable[[], Steps],
+    time_slice: TimeSlice | None = None,
 ) -> _T | None:
-    """Run an operation of a task that is inside already; None if it was interrupted.
+    """Run the steps of an operation that has entered already; None if it was interrupted.
 
-    Operations that follow one another with nothing to wait for share their `turns`.
+    Operations that follow one another with nothing to wait for share a time slice.
     """
-    state = conn._state
-    turns = turns or Turns(state)
+    state: State = conn._state
+    time_slice = time_slice or TimeSlice(state.backend)
     stepping = True
     try:
         while True:
             stepping = True
             _, events = next(operation)
             stepping = False
-            turns.take(events)
+            state.wait_or_pause(events, time_slice)
     except StopIteration as end:
         value: _T = end.value
         return value
     except BaseException as exc:
         operation.close()
         if stepping and isinstance(exc, Error):  # libpq has lost the server
-            _close(conn, state)
+            state.shut(conn)
             raise
-        stop(conn, exc, rest)
+        cancel_and_drain(conn, exc, drain)
         return None
 
 
@@ -73,31 +94,28 @@ def pgconn_of(conn: Any) -> tuple[int, int]:
     """Return the PGconn and its descriptor; psycopg2's error if the connection is closed."""
     if conn.closed:
         raise closed()
-    state = conn._state
-    if not state.live:
+    state: State = conn._state
+    if state.fd < 0:
         settle_descriptor(conn, state)
     return conn.pgconn_ptr, state.fd
 
 
-def stop(conn: Any, exc: BaseException | None, rest: Callable[[], Steps]) -> None:
-    """Cancel the command and take the steps of `rest`; what is to be raised is left pending.
+def cancel_and_drain(conn: Any, exc: BaseException | None, drain: Callable[[], Steps]) -> None:
+    """Cancel the command and take the steps of `drain`; the exception to raise is left pending.
 
     The connection is closed if that does not succeed within `cancel_timeout`.
     """
-    state = conn._state
-    seconds = CLOSE_TIMEOUT if state.closing else state.cancel_timeout
-    shield = Shield(state.backend, exc, seconds)
-    try:
+    state: State = conn._state
+
+    def recover(shield: Shield) -> None:
         cancel_query(conn, shield)
-        for fd, events in rest():
+        for fd, events in drain():
             if events:
                 while not shield.wait(partial(state.wait, fd, events), AGAIN):
                     cancel_query(conn, shield)
-    except (Unrepaired, Error):
-        _close(conn, state)
-    state.interrupted(shield.verdict)
 
-
-def _close(conn: Any, state: State) -> None:
-    c_connection.close(conn)
-    state.waiter.close()
+    seconds = CLOSE_TIMEOUT if state.closing else state.cancel_timeout
+    verdict, failure = state.bounded(exc, seconds, recover)
+    if failure is not None:
+        state.shut(conn)
+    state.note_interrupt(verdict)

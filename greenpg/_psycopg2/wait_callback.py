@@ -10,21 +10,21 @@ from typing import Any, Final
 
 from psycopg2 import Error, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
-from psycopg2._psycopg import connection as c_connection
 
 from greenpg._protocol.generators import copy_status
 from greenpg._protocol.libpq import PGRES_COPY_BOTH, PGRES_COPY_OUT, libpq
-from greenpg.backend import READ, WRITE, Backend, Waiter, current
+from greenpg._session.lock import IN_HUB
+from greenpg._session.time_slice import TimeSlice
+from greenpg.backend import READ, WRITE, Waiter, current
 from greenpg.errors import DeadlineExceeded
 from greenpg.threads import write_check
 
-from . import recovery
+from . import interrupts
 from .attempt import attempts
-from .state import IN_HUB, State, not_ours
+from .psycopg2_c import poll, transaction_status
+from .state import State
 
 __all__ = [
-    "SLICE",
-    "Turns",
     "install",
     "set_wait_callback",
     "settle_descriptor",
@@ -40,10 +40,6 @@ ACTIVE: Final = ext.TRANSACTION_STATUS_ACTIVE
 # libpq's CONNECTION_MADE: about to send something short; elsewhere TCP may be so at once
 MADE: Final = 3 if sys.platform == "linux" else -1
 LOCAL: Final = "/@"  # begins the names of Unix-domain sockets, which are connected at once
-SLICE: Final = 0.005  # seconds without a turn for other tasks
-_poll = c_connection.poll
-_transaction_status = c_connection.get_transaction_status
-
 
 _installed = False
 
@@ -87,16 +83,16 @@ def wait_callback(conn: Any) -> None:
         if state is None:
             _wait_plain(conn)
             return
-    if (state.odd or not state.inside) and _served_specially(conn, state):
+    if (state.wait_needs_check or not state.in_driver) and _served_specially(conn, state):
         return
     try:
         while True:
-            want = _poll(conn)
+            want = poll(conn)
             if want == POLL_OK:
                 if state.job is None or _transfer(conn, state):
                     return
-            elif state.odd:
-                _bounded(state, EVENTS[want])
+            elif state.wait_needs_check:
+                state.wait_for(EVENTS[want])
             else:
                 wait = state.wait
                 wait(state.fd, EVENTS[want], None)
@@ -104,7 +100,7 @@ def wait_callback(conn: Any) -> None:
         if isinstance(exc, Error) and _lost(conn, state, exc):
             state.waiter.close()
             raise
-        recovery.interrupted(conn, state, exc)
+        interrupts.interrupted(conn, state, exc)
 
 
 def _lost(conn: Any, state: State, exc: Error) -> bool:
@@ -122,104 +118,57 @@ def _transfer(conn: Any, state: State) -> bool:
     Data may be ready always, so after a time slice the other tasks have their turn.
     """
     job = state.job
-    if job is None or _transaction_status(conn) != ACTIVE:
+    if job is None or transaction_status(conn) != ACTIVE:
         return True  # the BEGIN before it
     state.job = None
     status = copy_status(conn.pgconn_ptr)
     if status == PGRES_COPY_BOTH:
         return True
-    turns = Turns(state)
+    time_slice = TimeSlice(state.backend)
     for _, events in job.steps(conn.pgconn_ptr, state.fd, status):
-        turns.take(events)
+        state.wait_or_pause(events, time_slice)
     if job.error is not None and status == PGRES_COPY_OUT:
-        recovery.stop_command(conn, state, job.error)
+        interrupts.stop_command(conn, state, job.error)
     elif job.error is not None and not isinstance(job.error, Exception):
-        state.interrupted(job.error)  # it came out of read(), and the server fails the COPY
+        state.note_interrupt(job.error)  # read() raised it, and the server fails the COPY
     return job.lasting
-
-
-class Turns:
-    """Waits for steps, and gives other tasks their turn where a step need not wait."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-        self._slice_end = monotonic() + SLICE
-
-    def take(self, events: int) -> None:
-        """Wait for the events; without any, pause if the time slice is over."""
-        if events:
-            _bounded(self._state, events)
-        elif monotonic() < self._slice_end:
-            return
-        else:
-            _check(self._state)
-            self._state.backend.pause()
-        self._slice_end = monotonic() + SLICE
-
-
-def _bounded(state: State, events: int) -> None:
-    """Wait no longer than the operation's deadline, and not at all while closing."""
-    left = _check(state)
-    if not state.wait(state.fd, events, left) and left is not None:
-        _check(state)
-
-
-def _check(state: State) -> float | None:
-    """Return the seconds left; raises once the deadline has passed or another task closes."""
-    if state.closing:
-        raise recovery.closed()
-    left = None if state.until is None else state.until - monotonic()
-    if left is not None and left <= 0:
-        raise DeadlineExceeded("canceling statement due to the deadline of its task")
-    return left
 
 
 def _served_specially(conn: Any, state: State) -> bool:
     """Serve what is no plain wait of a guarded operation; False if it is one after all."""
     if state.pending is not None:
-        recovery.interrupted(conn, state, state.pending)
+        interrupts.interrupted(conn, state, state.pending)
         return True
     if state.forked:
-        raise not_ours()
-    if not state.live:
+        raise state.parents_error()
+    if state.fd < 0:
         if conn.status not in CONNECTED:
             _connect(conn, state)
             return True
         settle_descriptor(conn, state)
-    if not state.inside:
+    if not state.in_driver:
         _wait_unguarded(conn, state)
-    return not state.inside
+    return not state.in_driver
 
 
 def settle_descriptor(conn: Any, state: State) -> None:
     """Note the descriptor, which does not change any more once connected."""
     state.fd = conn.fileno()
-    state.live = True
-    state.look_closer()
+    state.refresh_flags()
 
 
 def _connect(conn: Any, state: State) -> None:
     """Connect with the lock taken: another task that closes has to end the wait first."""
-    me = state.current()
-    if state.claim(me) == me:
-        state.depth += 1
-    else:
-        state.acquire(me)
-    state.waiting = True
+    state.acquire(state.current())
+    state.waiting_outside = True
     try:
         _advance(conn, state)
     except BaseException:
         state.waiter.close()  # for what it watches
         raise
     finally:
-        state.waiting = False
-        if state.chores or state.turns:
-            state.relinquish()
-        else:  # what that does when there is nothing else to do
-            state.depth -= 1
-            state.holder = None
-            if state.turns:  # one queued up this moment
-                state.serve()
+        state.waiting_outside = False
+        state.relinquish()
 
 
 def _advance(conn: Any, state: State) -> None:
@@ -234,7 +183,7 @@ def _advance(conn: Any, state: State) -> None:
         attempt.tell(conn, verbose=True)
     while True:
         try:
-            want = _poll(conn)
+            want = poll(conn)
         except OperationalError as err:
             raise err if attempt is None else attempt.failed(conn, str(err)) from None
         if want == POLL_OK:
@@ -274,7 +223,7 @@ def _wait_plain(conn: Any) -> None:
     state = State(backend)
     try:
         if conn.status in CONNECTED:
-            _wait_raising(conn, backend, state.waiter)
+            _wait_raising(conn, state)
         else:
             state.attempt = attempts.get()
             if state.attempt is not None:
@@ -284,15 +233,15 @@ def _wait_plain(conn: Any) -> None:
         state.waiter.close()
 
 
-def _wait_raising(conn: Any, backend: Backend, waiter: Waiter) -> None:
+def _wait_raising(conn: Any, state: State) -> None:
     fd = conn.fileno()
     try:
-        while (want := _poll(conn)) != POLL_OK:
-            waiter.wait(fd, READ if want == POLL_READ else READ | WRITE, None)
+        while (want := poll(conn)) != POLL_OK:
+            state.wait(fd, READ if want == POLL_READ else READ | WRITE, None)
     except Error:
         raise
     except BaseException as exc:
-        raise recovery.stopped(conn, backend, waiter, exc) from None
+        raise interrupts.stopped(conn, state, exc) from None
 
 
 def _wait_unguarded(conn: Any, state: State) -> None:
@@ -305,11 +254,11 @@ def _wait_unguarded(conn: Any, state: State) -> None:
     if not backend.can_wait():
         raise ProgrammingError(IN_HUB)
     ours = state.claim(state) is state
-    state.inside = True
+    state.in_driver = True
     try:
-        _wait_raising(conn, backend, state.waiter)
+        _wait_raising(conn, state)
     finally:
-        state.inside = False
+        state.in_driver = False
         if ours and "hub" in backend.capabilities:
             backend.spawn(_release_unguarded, state)
         elif ours:
@@ -317,7 +266,7 @@ def _wait_unguarded(conn: Any, state: State) -> None:
 
 
 def _release_unguarded(state: State) -> None:
-    if not state.inside and state.holder is state:
+    if not state.in_driver and state.holder is state:
         state.release()
 
 
@@ -331,15 +280,15 @@ def wait(conn: Any, timeout: float | None = None) -> None:
     state = getattr(conn, "_state", None) or State(current())
     end = None if timeout is None else monotonic() + timeout
     state.acquire(state.current(), timeout)
-    state.waiting = True
+    state.waiting_outside = True
     try:
         while (want := conn.poll()) != POLL_OK:
             left = None if end is None else end - monotonic()
             if not _wait_outside(conn, state, READ if want == POLL_READ else WRITE, left):
                 raise TimeoutError(f"the operation was not over in {timeout:g} s")
     finally:
-        state.waiting = False
-        recovery.close_if_told(conn, state)
+        state.waiting_outside = False
+        interrupts.close_if_asked(conn, state)
         state.relinquish()
         if state is not getattr(conn, "_state", None):
             state.waiter.close()

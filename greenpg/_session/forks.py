@@ -8,9 +8,7 @@ from posix import close  # a monkey-patch may have replaced that of os
 from typing import Any, Final
 from weakref import ref
 
-from psycopg2 import Error
-
-from greenpg._psycopg2.state import not_ours
+from greenpg._fork_hooks import Order, in_child
 
 __all__ = ["Watched", "watched"]
 
@@ -54,13 +52,13 @@ def _dead_socket() -> int:
 
 def _replace(conn: Any, dead: int) -> None:
     state = conn._state
-    state.become_the_parents()
-    state.waiter.interrupt(not_ours())
-    with suppress(Error):  # it was closed before the fork
+    state.disable_in_child()
+    state.waiter.interrupt(state.parents_error())
+    with suppress(state.errors.error):  # it was closed before the fork
         os.dup2(dead, conn.fileno(), inheritable=False)
     kept = state.waiter.fileno()
     if kept >= 0:
         os.dup2(dead, kept, inheritable=False)
 
 
-os.register_at_fork(after_in_child=_cut_off)
+in_child(Order.CONNECTIONS, _cut_off)

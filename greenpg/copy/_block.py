@@ -23,9 +23,10 @@ from greenpg._protocol.libpq import (
     libpq,
 )
 from greenpg._protocol.results import cast_of, error_of, rowcount
-from greenpg._psycopg2.operation import drive, pgconn_of, stop
-from greenpg._psycopg2.recovery import closed, leave
-from greenpg._psycopg2.wait_callback import Turns, wait_callback
+from greenpg._psycopg2.interrupts import closed
+from greenpg._psycopg2.operation import cancel_and_drain, drive, pgconn_of
+from greenpg._psycopg2.wait_callback import wait_callback
+from greenpg._session.time_slice import TimeSlice
 
 if TYPE_CHECKING:
     from greenpg._protocol.generators import Steps
@@ -66,7 +67,7 @@ class Copy:
         self._conn = cur.connection
         self._statement = (statement, params)
         self._status = 0  # PGRES_COPY_IN or _OUT while the COPY goes on
-        self._turns: Turns | None = None
+        self._time_slice: TimeSlice | None = None
         self._pgconn = self._fd = -1
         self._gathered: list[bytes] = []
         self._size = 0
@@ -82,7 +83,7 @@ class Copy:
         self._encoding = ext.encodings[self._conn.encoding]
         self._task = state.enter(False, self._statement[0])
         try:
-            state.resting = {0: id(self)}
+            state.block_paused = {0: id(self)}
             self._begin(state)
         except BaseException as error:
             self._leave(error)
@@ -102,7 +103,7 @@ class Copy:
             raise state.pending
         if not job.status:
             raise ProgrammingError("copy() wants COPY ... FROM STDIN or COPY ... TO STDOUT")
-        self._turns = Turns(state)
+        self._time_slice = TimeSlice(state.backend)
         self._pgconn, self._fd = pgconn_of(self._conn)
         self._status = job.status
         self._pause(state)
@@ -245,14 +246,13 @@ class Copy:
     def _abandon(self) -> None:
         """Close the connection: the collector has ended the block in the midst of another task."""
         state = self._conn._state
-        if not state.lost and state.resume(id(self)):
-            c_connection.close(self._conn)
-            state.waiter.close()
+        if not state.holder_lost and state.resume_block(id(self)):
+            state.shut(self._conn)
         self._leave()
 
     def _stop(self, exc: BaseException | None) -> None:
-        if self._conn._state.resume(id(self)):
-            stop(self._conn, exc, self._rest)
+        if self._conn._state.resume_block(id(self)):
+            cancel_and_drain(self._conn, exc, self._rest_steps)
         try:
             self._leave()
         except BaseException as raised:
@@ -291,12 +291,12 @@ class Copy:
     def _drive(self, operation: Operation[_T]) -> _T:
         """Run a part of the COPY; an interrupt ends all of it."""
         state = self._conn._state
-        if not state.resume(id(self)):
+        if not state.resume_block(id(self)):
             self._leave()
             raise closed()
-        state.until = state.deadlines.get(self._task)  # it may have begun within the block
+        state.bound_operation(state.deadlines.get(self._task))  # it may have begun in the block
         try:
-            value = drive(self._conn, operation, self._rest, self._turns)
+            value = drive(self._conn, operation, self._rest_steps, self._time_slice)
             self._pause(state)
         except BaseException as error:
             self._leave(error)
@@ -306,12 +306,12 @@ class Copy:
     def _pause(self, state: State) -> None:
         """Let the block go on with its own code, unless something is to be raised."""
         if state.closing and state.pending is None:
-            stop(self._conn, closed(), self._rest)
+            cancel_and_drain(self._conn, closed(), self._rest_steps)
         if state.pending is not None:
             raise state.pending
-        state.rest()
+        state.pause_block()
 
-    def _rest(self) -> Steps:
+    def _rest_steps(self) -> Steps:
         return finish(self._pgconn, self._fd)
 
     def _leave(self, error: BaseException | None = None) -> None:
@@ -320,18 +320,18 @@ class Copy:
         Ctrl-C in here leaves it to be done again by `__exit__` or the collector.
         """
         conn, state, task = self._conn, self._conn._state, self._task
-        if state.resume(id(self)):  # else another task closes
-            state.stray = state.chores = True  # the COPY may go on
+        if state.resume_block(id(self)):  # else another task closes
+            state.note_copy()
         if error is not None and not isinstance(error, Exception):
-            state.interrupted(error)
-        state.resting = self._task = None
-        state.inside, self._status = False, 0
+            state.note_interrupt(error)
+        state.block_paused = self._task = None
+        state.in_driver, self._status = False, 0
         try:
-            leave(conn, state)
+            state.leave(conn)
         except BaseException as raised:
-            if state.stray and state.holder == task:  # Ctrl-C at the entry
+            if state.copy_may_be_running and state.holder == task:  # Ctrl-C at the entry
                 state.pending = raised
-                leave(conn, state)
+                state.leave(conn)
             raise
 
 

@@ -12,7 +12,8 @@ from psycopg2 import Error
 
 from greenpg._connecting.connect import connect_untraced
 from greenpg._notifications import statement
-from greenpg._psycopg2.input_wait import Sleeper
+from greenpg._psycopg2.input_wait import InputWait
+from greenpg.backend import READ
 from greenpg.sync import Deadline
 
 if TYPE_CHECKING:
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
 
     from greenpg.backend import Backend
 
-__all__ = ["LOOK", "Link"]
+__all__ = ["LOOK", "ListenerConnection"]
 
 CANCEL_TIMEOUT: Final = 1.0
 LOOK: Final = 1.0  # how often an OS thread looks for a wake-up that came before it slept
 
 
-class Link:
+class ListenerConnection:
     """One connection of the listener's; every answer has `patience` seconds to come."""
 
     def __init__(self, dsn: str, backend: Backend, patience: float) -> None:
@@ -39,7 +40,7 @@ class Link:
         self._look = inf if "hub" in backend.capabilities else LOOK
         self._heard = monotonic()
         self._conn = connect_untraced(dsn, backend=backend)
-        self._sleeper = Sleeper(self._conn)
+        self._input = InputWait(self._conn)
         self._conn._state.cancel_timeout = CANCEL_TIMEOUT
         self._conn.autocommit = True
         self._conn.notifies = self.notes
@@ -63,20 +64,20 @@ class Link:
         """Put into `notes` what has arrived."""
         self._conn.poll()
 
-    def sleep(self, heartbeat: float, awake: Callable[[], object]) -> None:
+    def sleep(self, heartbeat: float, has_work: Callable[[], object]) -> None:
         """Wait until the server speaks or `wake`, and ask whether it lives if silent for long.
 
-        `awake` tells of a reason not to sleep.
+        It does not wait if `has_work` returns something true.
         """
         longest = min(self._look, heartbeat)
-        if self._sleeper.sleep(None if longest == inf else longest, awake):
+        if self._input.wait(None if longest == inf else longest, has_work, READ):
             self._heard = monotonic()
         elif monotonic() - self._heard >= heartbeat:
             self._ask("SELECT 1")
 
     def wake(self) -> None:
         """End the sleep, from any thread."""
-        self._sleeper.wake()
+        self._input.wake()
 
     def _ask(self, sql: str) -> None:
         with Deadline(self._conn, self._patience):

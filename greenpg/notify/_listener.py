@@ -13,13 +13,14 @@ from weakref import WeakSet
 from psycopg2 import InterfaceError, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
 
+from greenpg._fork_hooks import Order, in_child
 from greenpg._notifications import Notifications
-from greenpg._psycopg2.state import IN_HUB
-from greenpg._psycopg2.wait_callback import SLICE
 from greenpg._session.backoff import backoff, one_line
+from greenpg._session.lock import IN_HUB
+from greenpg._session.time_slice import TimeSlice
 from greenpg.backend import as_backend, current
 
-from ._connection import LOOK, Link
+from ._connection import LOOK, ListenerConnection
 from ._subscription import SUBSCRIBE_TIMEOUT, Change, Inbox, Missed, Subscription, again
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Listener:
         """Begin anew: nobody has subscribed and no task serves."""
         self._token: dict[int, object] = {}
         self._task: Task | None = None
-        self._link: Link | None = None
+        self._connection: ListenerConnection | None = None
         self._changes: deque[Change] = deque()
         self._unconfirmed: list[Change] = []
         self._inboxes: set[Inbox] = set()
@@ -149,9 +150,9 @@ class Listener:
             self._wake()
 
     def _wake(self) -> None:
-        link = self._link
-        if link is not None:
-            link.wake()
+        connection = self._connection
+        if connection is not None:
+            connection.wake()
 
     def _refuse_changes(self) -> None:
         while self._changes:
@@ -199,40 +200,40 @@ class Listener:
 
     def _serve_once(self, token: object) -> None:
         """Serve until the connection is lost, and pause then."""
-        link: Link | None = None
+        connection: ListenerConnection | None = None
         try:
-            link = Link(self._dsn, self._backend, self._patience)
-            self._serve(link, token)
+            connection = ListenerConnection(self._dsn, self._backend, self._patience)
+            self._serve(connection, token)
         except Exception as err:
             if self._serves(token):
                 log.warning("listener: no connection, trying again: %s", one_line(err))
                 self._error, self._lost = err, True
         finally:
-            if link is not None:
-                link.close()
+            if connection is not None:
+                connection.close()
         if self._serves(token):
             self._stop.wait(backoff(self._failures))
             self._failures += 1
 
-    def _serve(self, link: Link, token: object) -> None:
-        self._link = link
+    def _serve(self, connection: ListenerConnection, token: object) -> None:
+        self._connection = connection
         try:
             while self._serves(token):
-                self._keep_in_step(link)
-                link.gather()
-                self._deliver(link)
-                link.sleep(self._heartbeat, self._has_work)
+                self._keep_in_step(connection)
+                connection.gather()
+                self._deliver(connection)
+                connection.sleep(self._heartbeat, self._has_work)
         finally:
-            if self._link is link:
-                self._link = None
+            if self._connection is connection:
+                self._connection = None
 
-    def _keep_in_step(self, link: Link) -> None:
+    def _keep_in_step(self, connection: ListenerConnection) -> None:
         """Make the server listen to what is subscribed to, then tell those who wait for it."""
         while self._changes:
             change = self._changes.popleft()
             self._unconfirmed.append(change)
             self._adopt(change)
-        link.listen_to(set(self._subscribers))
+        connection.listen_to(set(self._subscribers))
         self._failures = 0
         if self._lost:
             self._lost = False
@@ -266,16 +267,14 @@ class Listener:
             if inbox.confirmed and inbox.channels:
                 inbox.put(Missed(None))
 
-    def _deliver(self, link: Link) -> None:
-        notes, subscribers = link.notes, self._subscribers
-        slice_end = monotonic() + SLICE
+    def _deliver(self, connection: ListenerConnection) -> None:
+        notes, subscribers = connection.notes, self._subscribers
+        time_slice = TimeSlice(self._backend)
         while notes:
             note = notes.popleft()
             for inbox in subscribers.get(note.channel, ()):
                 inbox.put(note)
-            if monotonic() > slice_end:
-                self._backend.pause()
-                slice_end = monotonic() + SLICE
+            time_slice.pause_if_over()
 
     def _end(self, reason: Exception) -> None:
         """Let no subscriber wait any more."""
@@ -303,9 +302,9 @@ def _bounded(dsn: str) -> str:
 _listeners: Final[WeakSet[Listener]] = WeakSet()
 
 
-def _forked() -> None:
+def _after_fork() -> None:
     for listener in list(_listeners):
         listener._leave_to_parent()
 
 
-os.register_at_fork(after_in_child=_forked)
+in_child(Order.LISTENERS, _after_fork)

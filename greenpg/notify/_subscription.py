@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from psycopg2 import InterfaceError, ProgrammingError
 
 from greenpg._notifications import checked
-from greenpg._psycopg2.state import IN_HUB
+from greenpg._session.lock import IN_HUB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -14,7 +14,7 @@ from greenpg._protocol import results
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_TUPLES_OK, libpq, oids, texts
 from greenpg._protocol.parameters import PlainInsert
 from greenpg._protocol.pipelining import Pipe, has_pipelines
-from greenpg._psycopg2.operation import pgconn_of, run
+from greenpg._psycopg2.operation import pgconn_of, run_operation
 
 if TYPE_CHECKING:
     from greenpg._protocol.generators import Steps
@@ -111,7 +111,7 @@ def _run_part(
     pipe = Pipe(*pgconn_of(conn))
     tally = _Tally(ext.encodings[conn.encoding])
     nested = conn.info.transaction_status == ext.TRANSACTION_STATUS_INTRANS
-    run(conn, _steps(cur, query, part, plain, pipe, tally, nested), pipe.abandon)
+    run_operation(conn, _steps(cur, query, part, plain, pipe, tally, nested), pipe.abandon)
     if not tally.failed:
         return tally.rows
     if tally.cancelled is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -15,9 +14,8 @@ from psycopg2._psycopg import cursor as c_cursor
 from greenpg._protocol import results
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_PIPELINE_ABORTED, PGRES_TUPLES_OK, libpq
 from greenpg._protocol.pipelining import PIPELINES, Pipe
-from greenpg._psycopg2.operation import drive, pgconn_of, stop
-from greenpg._psycopg2.recovery import leave
-from greenpg._psycopg2.wait_callback import SLICE, Turns
+from greenpg._psycopg2.operation import cancel_and_drain, drive, pgconn_of
+from greenpg._session.time_slice import TimeSlice
 from greenpg.errors import PipelineAborted
 
 __all__ = ["Pipeline", "PipelineResult"]
@@ -96,13 +94,10 @@ class PipelineResult:
     def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
         """Return up to `size` rows; many are made in time slices, as by a cursor."""
         rows, found = self._result(), list[tuple[Any, ...]]()
-        state = self._pipeline.cursor.connection._state
-        slice_end = monotonic() + SLICE
+        time_slice = TimeSlice(self._pipeline.cursor.connection._state.backend)
         while part := rows.take(min(size - len(found), rows.few)):
             found += part
-            if monotonic() >= slice_end and state.can_wait():
-                state.backend.pause()
-                slice_end = monotonic() + SLICE
+            time_slice.pause_if_over()
         return found
 
     def fetchall(self) -> list[tuple[Any, ...]]:
@@ -126,7 +121,7 @@ class Pipeline:
         self._conn = conn
         self.cursor: Any = None
         self._pipe: Pipe | None = None
-        self._turns: Turns | None = None
+        self._time_slice: TimeSlice | None = None
         self._results: list[PipelineResult] = []
 
     def __enter__(self) -> Pipeline:
@@ -140,13 +135,13 @@ class Pipeline:
         conn._state.enter()
         try:
             self._pipe = Pipe(pgconn, fd)
-            self._turns = Turns(conn._state)
+            self._time_slice = TimeSlice(conn._state.backend)
             self._pipe.enter()
         except BaseException:
             self._pipe = None
-            conn._state.barred = conn._state.chores = True  # pipeline mode may have begun
-            conn._state.inside = False
-            leave(conn, conn._state)
+            conn._state.note_blocked()  # pipeline mode may have begun
+            conn._state.in_driver = False
+            conn._state.leave(conn)
             raise
         return self
 
@@ -182,12 +177,12 @@ class Pipeline:
         """Take the steps; an interrupt ends the pipeline with all that was queued."""
         pipe, state = self._open(), self._conn._state
         try:
-            drive(self._conn, steps, pipe.abandon, self._turns)
+            drive(self._conn, steps, pipe.abandon, self._time_slice)
         finally:
             if state.pending is not None or self._conn.closed:
                 self._pipe = None
-                state.inside = False
-                leave(self._conn, state)
+                state.in_driver = False
+                state.leave(self._conn)
 
     def __exit__(
         self,
@@ -202,16 +197,16 @@ class Pipeline:
             if exc is None:
                 self._drive(pipe.abandon(self._commit()))
             else:  # nobody will read what is still to come: cancel it
-                stop(conn, None, pipe.abandon)
+                cancel_and_drain(conn, None, pipe.abandon)
         except BaseException as error:
             if self._pipe is not None:
-                stop(conn, error, pipe.abandon)
+                cancel_and_drain(conn, error, pipe.abandon)
             raise
         finally:
             if self._pipe is not None:
                 self._pipe = None
-                conn._state.inside = False
-                leave(conn, conn._state)
+                conn._state.in_driver = False
+                conn._state.leave(conn)
         answers, self._results = self._results, []  # which refer back to this
         unread = [answer.error for answer in answers if answer.error and not answer.seen]
         if exc is None and unread:

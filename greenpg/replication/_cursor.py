@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
-from time import monotonic
 from typing import Any
 
 from psycopg2 import InterfaceError, ProgrammingError, extras
@@ -17,15 +16,15 @@ from psycopg2.extras import REPLICATION_LOGICAL, REPLICATION_PHYSICAL, StopRepli
 from greenpg._connecting.connect import connect_untraced
 from greenpg._protocol.generators import finish
 from greenpg._protocol.replication_messages import DATA, data_header, moment
-from greenpg._psycopg2.operation import pgconn_of, run
-from greenpg._psycopg2.wait_callback import SLICE
+from greenpg._psycopg2.operation import pgconn_of, run_operation
+from greenpg._session.time_slice import TimeSlice
 from greenpg.backend import Backend, as_backend, current
 from greenpg.connection import green_connection_class
 from greenpg.cursor import Cursor, green_cursor_class, green_cursors
 from greenpg.sync import Deadline
 
 from ._follow import Follower
-from ._stream import Stream
+from ._stream import ReplicationStream
 
 __all__ = [
     "REPLICATION_LOGICAL",
@@ -74,15 +73,15 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
     """
 
     _consuming = False
-    _its_stream: Stream | None = None
+    _its_stream: ReplicationStream | None = None
 
     @property
-    def _stream(self) -> Stream:
+    def _stream(self) -> ReplicationStream:
         if self.closed:
             raise InterfaceError("cursor already closed")
         stream = self._its_stream
         if stream is None:
-            stream = self._its_stream = Stream(self.connection)
+            stream = self._its_stream = ReplicationStream(self.connection)
         return stream
 
     def start_replication_expert(
@@ -127,43 +126,42 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
         done = backend.event()
         self._consuming = True
         try:
-            backend.spawn(stream.feed_back, done)
+            backend.spawn(stream.feedback_loop, done)
             self._consume(stream, consume)
         finally:
             self._consuming = False
             done.set()
 
-    def _consume(self, stream: Stream, consume: Callable[[Any], object]) -> None:
+    def _consume(self, stream: ReplicationStream, consume: Callable[[Any], object]) -> None:
         conn = self.connection
-        pause = conn._state.backend.pause
-        look = monotonic() + SLICE
+        time_slice = TimeSlice(conn._state.backend)
         while stream.active:
             message = self._next(stream)
             if message is not None:
                 consume(message)
             elif stream.active:
-                stream.sleep()
-                look = monotonic() + SLICE
-            if monotonic() >= look:
-                pause()
-                look = monotonic() + SLICE
+                stream.wait()
+                time_slice.restart()
+            time_slice.pause_if_over()
 
-    def _next(self, stream: Stream) -> ReplicationMessage | None:
+    def _next(self, stream: ReplicationStream) -> ReplicationMessage | None:
         ahead = stream.ahead
         while ahead or self._more(stream):
             header, payload = ahead.popleft()
             if header[0] == DATA:
                 return self._message(stream, header, payload)
-            stream.heed(header)
+            stream.handle_keepalive(header)
         return None
 
-    def _more(self, stream: Stream) -> bool:
+    def _more(self, stream: ReplicationStream) -> bool:
         if self.closed:
             raise InterfaceError("cursor already closed")
         stream.read()
         return bool(stream.ahead)
 
-    def _message(self, stream: Stream, header: bytes, payload: bytes) -> ReplicationMessage:
+    def _message(
+        self, stream: ReplicationStream, header: bytes, payload: bytes
+    ) -> ReplicationMessage:
         start, wal_end, sent = data_header(header)
         codec = stream.codec
         message = ReplicationMessage(self, payload if codec is None else payload.decode(codec))
@@ -189,7 +187,7 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
         stream = self._stream
         stream.progress.confirm(write_lsn, flush_lsn, apply_lsn)
         if force or reply:
-            stream.tell(bool(reply))
+            stream.send_feedback(bool(reply))
 
     def stop_replication(self) -> None:
         """Tell the server how far the consumer has come, and end the stream.
@@ -201,11 +199,11 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
         if not stream.active:
             return
         conn = self.connection
-        stream.tell()
+        stream.send_feedback()
         stream.stop()
         pgconn, fd = pgconn_of(conn)
         with Deadline(conn, conn._state.cancel_timeout):
-            run(conn, finish(pgconn, fd), lambda: finish(pgconn, fd))
+            run_operation(conn, finish(pgconn, fd), lambda: finish(pgconn, fd))
 
     @property
     def flush_lsn(self) -> int:

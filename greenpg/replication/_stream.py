@@ -21,8 +21,8 @@ from greenpg._protocol.libpq import (
 )
 from greenpg._protocol.replication_messages import HEADER, KEEPALIVE, Progress, keepalive
 from greenpg._protocol.results import error_of
-from greenpg._psycopg2.input_wait import Sleeper
-from greenpg._psycopg2.recovery import closed, leave
+from greenpg._psycopg2.input_wait import InputWait
+from greenpg._psycopg2.operation import guarded, pgconn_of
 from greenpg.backend import READ, WRITE
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from greenpg.backend import Event
 
-__all__ = ["Stream"]
+__all__ = ["ReplicationStream"]
 
 ROOM: Final = 65536  # bytes of messages taken from libpq at a time, which stay in the cache
 BUSY: Final = 0.3  # seconds; hardly a server gives up on a client as soon as that
@@ -38,7 +38,7 @@ SHORTEST: Final = 0.01
 _COPYING: Final = (PGRES_COPY_IN, PGRES_COPY_BOTH)
 
 
-class Stream:
+class ReplicationStream:
     """One cursor's stream. Nothing but `sleep` waits, and no interrupt reaches the server.
 
     Feedback that the socket has no room for is sent with the next reading: the server takes
@@ -57,11 +57,11 @@ class Stream:
         self._messages = CopyMessages()
         self._consume = Intake().consume
         self._readings = 1
-        self._sleeper = Sleeper(conn)
+        self._input = InputWait(conn)
         self._ended = False  # no more messages, but there may be an error to fetch
         self._error: Error | None = None
         self._unflushed = False
-        self._owed: bool | None = None  # feedback that another task wants; whether with a reply
+        self._feedback_pending: bool | None = None  # another task's; True with a reply
 
     def begin(self, codec: str | None, interval: float) -> None:
         """Note that the server has begun to stream."""
@@ -84,58 +84,53 @@ class Stream:
         """
         self._inside(self._read)
 
-    def tell(self, reply: bool = False) -> None:
+    def send_feedback(self, reply: bool = False) -> None:
         """Send feedback now; if another task sleeps on the stream, that task does it at once."""
-        if self._sleeper.asleep:
-            self._owed = reply or bool(self._owed)
-            self._sleeper.wake()
+        if self._input.waiting:
+            self._feedback_pending = reply or bool(self._feedback_pending)
+            self._input.wake()
         else:
             self._inside(self._feed, reply)
 
-    def heed(self, message: bytes) -> None:
+    def handle_keepalive(self, message: bytes) -> None:
         """Take a message that has no data."""
         if message[0] != KEEPALIVE:
             raise OperationalError("unrecognized replication message type")
         wal_end, reply = keepalive(message)
         self.progress.kept_alive(wal_end)
         if reply:
-            self.tell()
+            self.send_feedback()
 
-    def sleep(self) -> None:
-        """Wait until there is something to read or to tell; `feed_back` attends to the time."""
+    def wait(self) -> None:
+        """Wait until there is something to read or to tell; `feedback_loop` attends to the time."""
         events = READ | WRITE if self._unflushed else READ
-        self._sleeper.sleep(None, self._owes, events)
+        self._input.wait(None, self._is_feedback_due, events)
 
-    def feed_back(self, done: Event) -> None:
+    def feedback_loop(self, done: Event) -> None:
         """Until `done`, send feedback when it is time, and often while the consumer is busy.
 
         One that is busy with a message cannot answer the server, which might give up on it.
         """
         while not done.wait(min(BUSY, max(self.due - monotonic(), SHORTEST))):
-            if monotonic() >= self.due or not self._sleeper.asleep:
+            if monotonic() >= self.due or not self._input.waiting:
                 self._feed_if_free()
 
     def _feed_if_free(self) -> None:
         conn = self._conn
-        free = self._sleeper.asleep or conn._state.holder is None
+        free = self._input.waiting or conn._state.holder is None
         if self.active and free and not conn.closed:
             with suppress(Error):  # the consumer will meet it
-                self.tell()
+                self.send_feedback()
 
-    def _owes(self) -> bool:
-        return self._owed is not None
+    def _is_feedback_due(self) -> bool:
+        return self._feedback_pending is not None
 
     def _inside(self, act: Callable[..., None], *args: Any) -> None:
-        conn = self._conn
-        state = conn._state
-        state.enter()
-        try:
-            if conn.closed:
-                raise closed()
-            act(conn.pgconn_ptr, *args)
-        finally:
-            state.inside = False
-            leave(conn, state)
+        guarded(self._conn, self._act, act, *args)
+
+    def _act(self, act: Callable[..., None], *args: Any) -> None:
+        pgconn, _ = pgconn_of(self._conn)
+        act(pgconn, *args)
 
     def _read(self, pgconn: int) -> None:
         if not self._ended:
@@ -147,11 +142,11 @@ class Stream:
                     raise self._lost(pgconn)
                 self._finish(pgconn)
         elif not self._ended and self._must_feed() and not libpq.PQstatus(pgconn):
-            reply, self._owed = bool(self._owed), None
+            reply, self._feedback_pending = bool(self._feedback_pending), None
             self._feed(pgconn, reply)  # to a server that has gone it would hide why
 
     def _must_feed(self) -> bool:
-        return self._owed is not None or monotonic() >= self.due
+        return self._feedback_pending is not None or monotonic() >= self.due
 
     def _gather(self, pgconn: int) -> None:
         """Take messages from libpq; from the socket only if libpq has none."""

@@ -48,7 +48,7 @@ def _listener(ctx: Context, dsn: str | None = None, **options: Any) -> Iterator[
 
 
 def _pid(listener: Listener) -> int:
-    link = listener._link
+    link = listener._connection
     assert link is not None
     pid: int = link._conn.info.backend_pid
     return pid
@@ -96,7 +96,7 @@ def _send_elsewhere(ctx: Context, count: int) -> None:
 def test_listen_costs_nothing_while_idle(ctx: Context) -> None:
     conn = ctx.connect()
     job = ctx.spawn(lambda: next(conn.listen(_channel(ctx))))
-    ctx.wait_until(lambda: conn._state.waiting, "it listens")
+    ctx.wait_until(lambda: conn._state.waiting_outside, "it listens")
 
     ctx.stays_idle()
 

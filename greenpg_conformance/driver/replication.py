@@ -124,7 +124,7 @@ def _consume(cur: Any, collector: Collector) -> None:
 
 
 def _asleep(cur: Any) -> bool:
-    return bool(cur._stream._sleeper.asleep)
+    return bool(cur._stream._input.waiting)
 
 
 @limit(40)

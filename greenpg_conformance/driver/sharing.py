@@ -99,7 +99,7 @@ def test_operations_of_a_transaction_stay_in_order(ctx: Context) -> None:
     with conn.exclusive():
         for name in "abcde":
             jobs.append(ctx.spawn(ask, name))
-            ctx.wait_until(lambda: len(conn._state.turns) == len(jobs), "it waits for its turn")
+            ctx.wait_until(lambda: len(conn._state.queue) == len(jobs), "it waits for its turn")
     for job in jobs:
         job.result()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from greenpg._psycopg2 import recovery
+from greenpg._psycopg2 import cancel_request
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -15,4 +15,4 @@ __all__ = ["older_libpq"]
 
 def older_libpq() -> AbstractContextManager[Any]:
     """Have queries cancelled in the way of libpq before 17, for the block."""
-    return patch.object(recovery, "can_cancel_stepwise", return_value=False)
+    return patch.object(cancel_request, "can_cancel_stepwise", return_value=False)

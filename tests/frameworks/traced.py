@@ -213,7 +213,7 @@ def test_error_and_deadline_are_on_the_span(conn, spans):
 def test_kill_ends_the_span_and_leaves_the_connection_usable(conn, spans):
     backend = current()
     sleeping = Job(backend, lambda: conn.cursor().execute("select pg_sleep(9)"), ())
-    while not conn._state.inside:
+    while not conn._state.in_driver:
         backend.sleep(0.002)
 
     sleeping.kill()

@@ -10,8 +10,8 @@ import gevent
 from gevent import get_hub, getcurrent
 from gevent._hub_local import get_hub_if_exists
 
-from greenpg._psycopg2 import recovery
-from greenpg._psycopg2 import state as _state
+from greenpg._psycopg2 import interrupts
+from greenpg._psycopg2.state import State as _State
 from greenpg._session import forks
 from greenpg.backend import READ, Backend
 from greenpg_gevent import _backend, _conformance, _watch
@@ -19,7 +19,7 @@ from greenpg_gevent._backend import backend
 
 conformance = _conformance.description
 Waiter: Any = _watch.Waiter
-State: Any = _state.State
+State: Any = _State
 FAULTS: dict[str, Callable[[], object]] = {}
 
 
@@ -151,18 +151,18 @@ def _hub_may_wait() -> None:
 
 @fault
 def _no_lock() -> None:
-    around(State, "_queue", lambda *_: None)
+    around(State, "_line_up", lambda *_: None)
 
 
 @fault
 def _last_come_first_served() -> None:
     class Stack(list[Any]):
-        append = appendleft = lambda self, turn: self.insert(0, turn)
+        append = appendleft = lambda self, waiting: self.insert(0, waiting)
         popleft = lambda self: self.pop(0)  # noqa: E731
 
     def init(usual: Any, state: Any, *args: Any) -> None:
         usual(state, *args)
-        state.turns = Stack()
+        state.queue = Stack()
 
     around(State, "__init__", init)
 
@@ -170,11 +170,11 @@ def _last_come_first_served() -> None:
 @fault
 def _nested_entry() -> None:
     def enter(usual: Any, state: Any, *args: Any) -> Any:
-        inside, state.inside = state.inside, False
+        inside, state.in_driver = state.in_driver, False
         try:
             return usual(state, *args)
         finally:
-            state.inside = state.inside or inside
+            state.in_driver = state.in_driver or inside
 
     around(State, "enter", enter)
 
@@ -186,9 +186,9 @@ def _forks_are_not_cut_off() -> None:
 
 @fault
 def _query_is_not_cancelled() -> None:
-    around(recovery, "cancel_query", lambda *_: None)
+    around(interrupts, "cancel_query", lambda *_: None)
 
 
 @fault
 def _interrupt_is_forgotten() -> None:
-    around(recovery, "_after_interrupt", lambda *_: None)
+    around(State, "_restore_status", lambda *_: None)

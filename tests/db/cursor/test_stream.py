@@ -254,7 +254,7 @@ def test_cursor_being_fetched_refuses_other_tasks(conn, spawn, monkeypatch, use)
     cur, jobs = conn.cursor(), list[Any]()
     cur.execute(SERIES, (200_000,))
     usual = current().pause
-    monkeypatch.setattr("greenpg._large_results.SLICE", 0)
+    monkeypatch.setattr("greenpg._session.time_slice.SECONDS", 0)
 
     def pause():
         if not jobs:
@@ -279,7 +279,7 @@ def test_interrupted_fetch_leaves_the_cursor_between_rows(conn, monkeypatch):
 
     cur = conn.cursor()
     cur.execute(SERIES, (100_000,))
-    monkeypatch.setattr("greenpg._large_results.SLICE", 0)
+    monkeypatch.setattr("greenpg._session.time_slice.SECONDS", 0)
     with monkeypatch.context() as patch:
         patch.setattr(conn._state.backend, "pause", pause)
         with pytest.raises(Struck):

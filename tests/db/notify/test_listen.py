@@ -252,7 +252,11 @@ def test_other_tasks_wait_for_the_end_of_the_iteration(conn, spawn):
 
 def test_close_from_another_task_ends_the_iteration(db, conn, spawn):
     notes = conn.listen("endless")
-    job = Job(current(), lambda: (until(lambda: conn._state.waiting, "it waits"), conn.close()), ())
+    job = Job(
+        current(),
+        lambda: (until(lambda: conn._state.waiting_outside, "it waits"), conn.close()),
+        (),
+    )
 
     with pytest.raises(db.InterfaceError, match="already closed"):
         next(notes)
@@ -285,7 +289,7 @@ def test_deadline_ends_the_iteration(conn):
 @pytest.mark.green
 def test_kill_ends_the_iteration(conn, spawn):
     job = spawn(lambda: list(conn.listen("endless")))
-    until(lambda: conn._state.waiting, "it waits")
+    until(lambda: conn._state.waiting_outside, "it waits")
 
     job.kill()
     job.join()

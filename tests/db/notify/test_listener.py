@@ -44,7 +44,7 @@ def cut(auto):
 
 
 def pid_of(listener):
-    return listener._link._conn.info.backend_pid
+    return listener._connection._conn.info.backend_pid
 
 
 def payloads(items):
@@ -302,7 +302,7 @@ def test_close_does_not_wait_for_a_server_that_is_silent(proxy):
 
     assert list(subscription) == []
     proxy.flow()
-    until(lambda: listener._link is None, "the connection is given up")
+    until(lambda: listener._connection is None, "the connection is given up")
 
 
 def test_backend_may_be_chosen(dsn, notify):

@@ -34,7 +34,7 @@ def test_tasks_in_the_queue_get_an_interface_error_too(db, conn, gate, spawn):
     running = spawn(one, conn, gate.sql)
     gate.wait_for()
     queued = [spawn(one, conn), spawn(conn.commit), spawn(conn.cursor().callproc, "now")]
-    until(lambda: len(conn._state.turns) == 3, "three tasks wait")
+    until(lambda: len(conn._state.queue) == 3, "three tasks wait")
 
     conn.close()
 
@@ -49,7 +49,7 @@ def test_task_between_two_statements_meets_the_closed_connection(db, conn, spawn
             one(conn, "select 1 from pg_sleep(0.001)")
 
     job = spawn(work)
-    until(lambda: conn._state.live, "the task works")
+    until(lambda: conn._state.fd >= 0, "the task works")
     conn.close()
 
     with pytest.raises(db.InterfaceError, match="already closed"):

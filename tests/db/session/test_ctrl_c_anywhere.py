@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import greenpg
-from greenpg._psycopg2 import state as _state
+from greenpg._session import lock as _lock
 from greenpg.backend import current
 from greenpg.pool import ConnectionPool
 
@@ -159,7 +159,7 @@ SPARING = dict.fromkeys([block, pipeline, executemany], "__exit__")  # where it 
 @pytest.fixture
 def fire(connect, spawn, monkeypatch):
     """Strike an operation at every so many places; each time the connection is right or closed."""
-    monkeypatch.setattr(_state, "_LOOK", 0.02)
+    monkeypatch.setattr(_lock, "_LOOK", 0.02)
 
     def fired(operation, nth, step, again=None):
         while True:

@@ -212,7 +212,8 @@ def test_deadline_leaves_nothing_behind(auto):
         raise LookupError
 
     assert auto._state.deadlines == {}
-    assert not auto._state.special
+    assert one(auto) == 1
+    assert not auto._state.entry_needs_check
 
 
 def test_object_of_a_deadline_serves_again(auto, gate):

@@ -45,7 +45,7 @@ def holder(conn, spawn):
 
 def waiting(conn, count):
     """Let tasks run until so many of them wait for the connection."""
-    until(lambda: len(conn._state.turns) == count, f"{count} tasks wait for the lock")
+    until(lambda: len(conn._state.queue) == count, f"{count} tasks wait for the lock")
 
 
 def test_other_tasks_wait_until_the_block_ends(conn, spawn):
@@ -155,7 +155,7 @@ def test_acquire_gives_up_after_its_timeout(conn, spawn, holder):
 
     with pytest.raises(greenpg.DeadlineExceeded, match="waiting for the connection"):
         lock.acquire(timeout=0.02)
-    left = len(conn._state.turns)
+    left = len(conn._state.queue)
     holder.end()
     lock.acquire(timeout=5)
     lock.release()
@@ -200,7 +200,7 @@ def test_waiter_killed_with_the_lock_in_hand_passes_it_on(auto, spawn):
     waiting(auto, 2)
 
     holder.go.set()
-    until(lambda: len(auto._state.turns) < 2, "the lock is handed over")
+    until(lambda: len(auto._state.queue) < 2, "the lock is handed over")
     first.kill()
 
     assert second.result() == 2

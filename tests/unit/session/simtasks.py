@@ -7,28 +7,26 @@ from typing import Any, Final
 
 from greenlet import getcurrent, greenlet
 
-from greenpg._psycopg2 import recovery
-
 
 def enter(state: Any) -> None:
     """Begin an operation as `Cursor.execute` does, which spares itself a call where it can."""
     me, free = state.current(), False
-    if state.last() == me and not state.special:
+    if state.last() == me and not state.entry_needs_check:
         state.holder = me if (free := state.holder is None) else state.holder
     if free:
-        state.inside = True
+        state.in_driver = True
     else:
         state.enter()
 
 
 def leave(state: Any) -> None:
     """End an operation as `Cursor.execute` does."""
-    state.inside = False
-    if state.chores:
-        recovery.leave(None, state)
+    state.in_driver = False
+    if state.exit_needs_check:
+        state.leave(None)
     else:
         state.holder = None
-        if state.turns:
+        if state.queue:
             state.serve()
 
 

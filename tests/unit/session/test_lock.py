@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from psycopg2 import ProgrammingError
 
 from greenpg import DeadlineExceeded
-from greenpg._psycopg2 import state as _state
 from greenpg._psycopg2.state import State
+from greenpg._session import lock as _lock
+from greenpg._session import session as _session
 from tests.unit.session.simtasks import Killed, Sim, leave
 
 
@@ -23,7 +24,8 @@ class Room:
     """What the lock guards: it knows who is inside, and who came when."""
 
     def __init__(self, sim: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_state, "monotonic", sim.clock)
+        for module in (_lock, _session):
+            monkeypatch.setattr(module, "monotonic", sim.clock)
         self.sim = sim
         self.state: Any = State(sim)  # type: ignore[arg-type]  # it has what a lock needs
         self.inside: list[Any] = []
@@ -68,7 +70,7 @@ class Room:
     def free(self) -> bool:
         """Tell whether the lock is as it was when new."""
         state = self.state
-        left = (state.holder, state.inside, state.depth, list(state.turns), state.granted)
+        left = (state.holder, state.in_driver, state.depth, list(state.queue), state.granted)
         return left == (None, False, 0, [], None)
 
     def _arrive(self, first: bool = False) -> None:
@@ -188,12 +190,12 @@ def test_hub_takes_a_free_lock_but_never_waits_for_one(room):
     room.state.acquire("hub")
     room.state.relinquish()
     room.state.holder = "a task"
-    room.state.inside = True
+    room.state.in_driver = True
 
     with pytest.raises(ProgrammingError, match="nothing may wait"):
         room.state.acquire("hub")
 
-    assert not room.state.turns
+    assert not room.state.queue
 
 
 def test_waiter_gives_its_place_up_after_its_timeout(room):
@@ -317,12 +319,12 @@ def test_lock_is_handed_on_once_when_two_threads_would_serve(room):
                 room.state.serve()  # as another thread may at this moment
             return super().popleft()
 
-    turns = [_state.Turn(name, room.sim.event()) for name in ("first", "second")]
-    room.state.turns = Turns(turns)
+    queue = [_lock.Waiting(name, room.sim.event()) for name in ("first", "second")]
+    room.state.queue = Turns(queue)
 
     room.state.serve()
 
-    assert [turn.granted for turn in turns] == [True, False]
+    assert [waiting.granted for waiting in queue] == [True, False]
     assert room.state.holder == "first"
 
 
@@ -330,7 +332,7 @@ def test_lock_that_comes_back_in_time_is_not_taken_for_abandoned(room):
     room.state.holder = "a task between two steps"
 
     def late():
-        room.sim.park(_state._LOOK / 2)
+        room.sim.park(_lock._LOOK / 2)
         assert room.state.holder == "a task between two steps"
         room.state.release()
 

@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from greenpg._psycopg2 import recovery
 from greenpg._psycopg2 import state as _state
 from greenpg._psycopg2.state import State
+from greenpg._session import lock as _lock
+from greenpg._session import session as _session
 from greenpg.threads import backend
 from tests.unit.session import simtasks
 from tests.unit.session.simtasks import leave
 
 PATIENCE = 2.0
-CODE = {_state.__file__, recovery.__file__, simtasks.__file__}
+CODE = {module.__file__ for module in (_state, _lock, _session, simtasks)}
 # `leave` stands for code in the midst of a method; the end of a block may be missed by the with
 # statement itself
 SPARED = (leave.__code__, State.relinquish.__code__)
@@ -27,7 +28,7 @@ LOOKS_FOR_SIGNALS = ("CALL", "RESUME", "JUMP_BACKWARD")  # after these the inter
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(_state, "_LOOK", 0.02)
+    monkeypatch.setattr(_lock, "_LOOK", 0.02)
 
 
 class CtrlC:
@@ -102,7 +103,7 @@ def leaving_to_one_who_waits() -> Scene:
     state = State(backend)
     state.enter()
     other = backend.spawn(use, state)
-    while not state.turns:
+    while not state.queue:
         backend.sleep(0.001)
     return Scene(state, leave, [other])
 
@@ -114,7 +115,7 @@ def waiting_for_one_who_leaves() -> Scene:
     def hold() -> None:
         state.enter()
         holds.set()
-        while not state.turns:
+        while not state.queue:
             backend.sleep(0.001)
         leave(state)
 
@@ -139,9 +140,9 @@ def stuck_places(scene: Callable[[], Scene]) -> Iterator[str]:
         others.append(backend.spawn(use, state))
         if not all(task.join(PATIENCE) for task in others):
             yield ctrl_c.place
-            for turn in [*state.turns, state.granted]:
-                if turn is not None:
-                    turn.event.set()
+            for waiting in [*state.queue, state.granted]:
+                if waiting is not None:
+                    waiting.event.set()
     assert nth > 3, "the tracing is out of order"
 
 

@@ -84,7 +84,7 @@ def test_lock_is_exclusive_and_never_lost_among_threads(seed):
     assert guarded.count == sum(done)
     assert len(done) == THREADS * ROUNDS
     assert guarded.state.holder is None
-    assert not guarded.state.turns
+    assert not guarded.state.queue
 
 
 def trace(frame: FrameType, event: str, arg: object) -> Any:

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from greenpg._psycopg2.recovery import Shield, closed, graver
+from greenpg._psycopg2.interrupts import closed
+from greenpg._psycopg2.state import ERRORS
+from greenpg._session.shield import Shield, graver
 
 
 class Late(Exception):
@@ -46,7 +48,7 @@ def raising(error: BaseException | None) -> Callable[[float], bool]:
 def test_verdict_is_the_weightier_interrupt_or_the_later_one(
     first: BaseException | None, second: BaseException, wanted: BaseException
 ) -> None:
-    shield = Shield(SimpleNamespace(exits=(Killed,)), first, 5)
+    shield = Shield(SimpleNamespace(exits=(Killed,)), ERRORS, first, 5)
 
     shield.wait(raising(second))
 
@@ -60,10 +62,10 @@ def test_verdict_is_the_weightier_interrupt_or_the_later_one(
 def test_tidying_up_raises_the_weightier_interrupt(
     first: BaseException, later: BaseException, wanted: BaseException
 ) -> None:
-    assert graver(SimpleNamespace(exits=(Killed,)), first, later) is wanted
+    assert graver(SimpleNamespace(exits=(Killed,)), ERRORS, first, later) is wanted
 
 
 def test_second_ctrl_c_comes_out_of_tidying_up() -> None:
     first, second = KeyboardInterrupt(), KeyboardInterrupt()
 
-    assert graver(SimpleNamespace(exits=()), first, second) is second
+    assert graver(SimpleNamespace(exits=()), ERRORS, first, second) is second

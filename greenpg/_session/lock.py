@@ -1,0 +1,232 @@
+"""The lock of one connection: one operation at a time, tasks served in order, kill-safe."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+from weakref import ref
+
+from greenpg.threads import pristine
+
+if TYPE_CHECKING:
+    from greenpg.backend import Backend, Event
+
+    from .errors import ErrorClasses
+
+__all__ = ["IN_HUB", "REENTERED", "Lock", "Waiting"]
+
+REENTERED: Final = (
+    "the connection is inside another operation of the same task (a copy() or pipeline() "
+    "block, or called by a finalizer, a signal handler, a wait callback or a file in COPY)"
+)
+IN_HUB: Final = (
+    "this operation would have to wait, and in the event loop's own greenlet nothing may "
+    "wait; run it in a green thread"
+)
+_LOOK: Final = 1.0  # seconds; a wake-up is lost to a signal that lands in the releasing task
+_ident = pristine("_thread").get_ident
+
+
+class Waiting:
+    """One task's place in the queue for a connection."""
+
+    __slots__ = ("_fate", "event", "task")
+
+    def __init__(self, task: Hashable, event: Event) -> None:
+        self.task = task
+        self.event = event
+        self._fate: dict[int, bool] = {}
+
+    @property
+    def granted(self) -> bool:
+        """True if the task has the lock."""
+        return self._fate.get(0, False)
+
+    def settle(self, granted: bool) -> bool:
+        """Grant the lock or give the place up; return which of two threads' calls came first."""
+        return self._fate.setdefault(0, granted)
+
+
+class Lock:
+    """Held by one task at a time, for one operation or for a block of several.
+
+    Entry into the driver is never re-entrant, not even in a block: psycopg2 holds a mutex across
+    its wait callback. Threads need no mutex here by one rule: anybody sets a `..._needs_check`
+    flag, after its cause; only the holder clears one, before it reads the causes.
+    """
+
+    __slots__ = (
+        "backend", "can_wait", "current", "deadlines", "depth", "errors", "exit_needs_check",
+        "granted", "holder", "holder_lost", "in_driver", "last", "queue", "thread",
+    )  # fmt: skip
+
+    def __init__(self, backend: Backend, errors: ErrorClasses) -> None:
+        self.backend = backend
+        self.errors = errors
+        self.can_wait = backend.can_wait
+        self.current = backend.current
+        self.holder: Hashable | None = None
+        self.in_driver = False
+        self.depth = 0
+        self.queue: deque[Waiting] = deque()
+        self.granted: Waiting | None = None
+        self.thread = 0
+        self.last: Callable[[], Hashable | None] = lambda: None
+        self.holder_lost = False
+        self.deadlines: dict[Hashable, float] = {}
+        self.exit_needs_check = False
+
+    def claim(self, me: Hashable) -> Hashable | None:
+        """Take the lock if it is free, and return its holder.
+
+        Atomic among threads too: CPython changes threads, and handles signals, only where
+        something is called and at the end of a loop (`test_lock_threads.py`).
+        """
+        self.holder = holder = me if self.holder is None else self.holder
+        return holder
+
+    def acquire(self, me: Hashable, timeout: float | None = None, first: bool = False) -> None:
+        """Take the lock over several operations; `relinquish` undoes one `acquire`."""
+        if self.claim(me) != me:
+            deadline = None if timeout is None else monotonic() + timeout
+            own = None if first else self.deadlines.get(me)
+            self._line_up(me, _nearer(deadline, own), first)
+        self.thread = _ident()
+        self.depth += 1  # no call follows, hence no Ctrl-C
+        self.exit_needs_check = True
+
+    def relinquish(self) -> None:
+        """Undo one `acquire`; the last one passes the lock on."""
+        self.depth -= 1  # first: Ctrl-C in what follows leaves a lock that others take over
+        if not self.depth and not self.in_driver:
+            self.refresh_flags()
+            self.release()
+
+    def release(self) -> None:
+        """Give the lock to the task that has waited longest, if one waits."""
+        while True:
+            if self.queue:
+                with suppress(IndexError):  # a thread that waited has given up
+                    if self._pass_on(self.queue.popleft()):
+                        return
+                continue
+            self.holder = None
+            if not self._claim_to_serve():  # a thread that has queued up meanwhile
+                return
+
+    def serve(self) -> None:
+        """Serve a thread that queued up while the lock was given back."""
+        if self._claim_to_serve():
+            self.release()
+
+    def refresh_flags(self) -> None:
+        """Derive `exit_needs_check` from its causes; for the holder alone."""
+        self.exit_needs_check = False  # first: a cause that another thread adds now sets it again
+        if self.depth or self.queue:
+            self.exit_needs_check = True
+
+    def _claim_to_serve(self) -> bool:
+        server = object()  # of two threads that come here at once, one must lose
+        return bool(self.queue) and self.claim(server) is server
+
+    def _meet(self, me: Hashable) -> None:
+        """Check that a task other than the last one may wait here.
+
+        One that may, always may, and never changes its OS thread. The reference is weak: else
+        it would keep a dead task, and with its traceback perhaps this connection.
+        """
+        if not self.can_wait():
+            raise self.errors.programming(IN_HUB)
+        self._refuse_other_thread()
+        self.thread = _ident()
+        try:
+            self.last = ref(me)
+        except TypeError:  # a number, such as a thread's
+            self.last = lambda: me
+
+    def _pass_on(self, waiting: Waiting) -> bool:
+        self.granted = waiting
+        self.holder = waiting.task
+        if not waiting.settle(granted=True):
+            self.granted = None
+            return False
+        waiting.event.set()
+        return True
+
+    def _line_up(self, me: Hashable, deadline: float | None, first: bool = False) -> None:
+        if not self.can_wait():
+            raise self.errors.programming(IN_HUB)
+        if self.holder_lost:
+            raise self.parents_error()
+        self._refuse_other_thread()
+        waiting = Waiting(me, self.backend.event())
+        try:
+            (self.queue.appendleft if first else self.queue.append)(waiting)
+            self.exit_needs_check = True
+            while not waiting.granted:
+                self._wait_for(waiting, deadline)
+        except BaseException:
+            self._give_up(waiting)
+            raise
+        self.granted = None
+
+    def _wait_for(self, waiting: Waiting, deadline: float | None) -> None:
+        holder = self.claim(waiting.task)
+        if holder == waiting.task:
+            self._take(waiting)
+            return
+        left = None if deadline is None else deadline - monotonic()
+        abandoned = holder is not None and self._is_abandoned()
+        waiting.event.wait(_nearer(_LOOK, left))
+        if waiting.granted:
+            return
+        if deadline is not None and monotonic() >= deadline:
+            raise self.errors.deadline_exceeded(
+                "the deadline passed while waiting for the connection"
+            )
+        if abandoned and self._is_abandoned() and self.holder == holder:
+            self._take(waiting)
+
+    def _take(self, waiting: Waiting) -> None:
+        with suppress(ValueError):  # the lock is being passed on to it this moment
+            self.queue.remove(waiting)
+        if waiting.settle(granted=True):
+            self.holder = waiting.task
+
+    def _is_abandoned(self) -> bool:
+        """Return True if the holder lost the lock by a signal between two steps.
+
+        A thread may stand there for a moment too, but not for a second.
+        """
+        return not self.in_driver and not self.depth and self.granted is None
+
+    def _give_up(self, waiting: Waiting) -> None:
+        granted = waiting.settle(granted=False)
+        with suppress(ValueError):
+            self.queue.remove(waiting)
+        if granted:  # pass it on
+            self.granted = None
+            self.release()
+
+    def _refuse_other_thread(self) -> None:
+        mine = _ident()
+        if self.thread != mine and self.in_driver and "hub" in self.backend.capabilities:
+            raise self.errors.programming(
+                f"the connection is used by OS threads {self.thread} and {mine} at once; on "
+                f"backend {self.backend.name!r} it belongs to one thread at a time"
+            )
+
+    def parents_error(self) -> Exception:
+        """Return the error for the use of a connection that was inherited by a fork."""
+        return self.errors.operational(
+            "the connection belongs to the parent process; open another one"
+        )
+
+
+def _nearer(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)

@@ -1,0 +1,293 @@
+"""One connection as its tasks share it: operations, deadlines, interrupts; it knows no driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from .lock import REENTERED, Lock
+from .shield import Shield, Unrecovered
+from .time_slice import TimeSlice
+
+if TYPE_CHECKING:
+    from greenpg.backend import Backend, Event, Waiter
+
+    from .errors import ErrorClasses
+
+__all__ = ["CANCEL_TIMEOUT", "Session", "TransactionStatus"]
+
+CANCEL_TIMEOUT: Final = 5.0  # seconds
+
+
+class TransactionStatus(IntEnum):
+    """libpq's PGTransactionStatusType, as every driver passes it on."""
+
+    IDLE = 0
+    ACTIVE = 1
+    IN_TRANSACTION = 2
+    IN_ERROR = 3
+    UNKNOWN = 4
+
+
+class Session(Lock):
+    """A connection's lock, its running operation, and what has interrupted it.
+
+    An operation is `enter`, calls into the driver, `in_driver = False`, `leave`. A driver derives
+    its own class, which says what recovery means there: `needs_recovery`, `recover`, `shut`.
+    The fields are described in the room's docstring.
+    """
+
+    __slots__ = (
+        "cancel_timeout", "cancels", "cancels_done", "closing", "entry_needs_check", "fd",
+        "finish_on_interrupt", "forked", "must_roll_back", "operation_deadline", "pending",
+        "rolling_back", "time_slice", "wait", "wait_needs_check", "waiter", "waiting_outside",
+    )  # fmt: skip
+
+    def __init__(self, backend: Backend, errors: ErrorClasses) -> None:
+        super().__init__(backend, errors)
+        self.waiter: Waiter = backend.waiter()
+        self.wait = self.waiter.wait
+        self.fd = -1
+        self.time_slice = TimeSlice(backend)
+        self.operation_deadline: float | None = None
+        self.finish_on_interrupt = False
+        self.rolling_back = False
+        self.pending: BaseException | None = None
+        self.must_roll_back = False
+        self.cancels = 0
+        self.cancels_done: Event | None = None
+        self.cancel_timeout = CANCEL_TIMEOUT
+        self.closing = False
+        self.waiting_outside = False
+        self.forked = False
+        self.entry_needs_check = False
+        self.wait_needs_check = True
+
+    # Operations
+
+    def enter(self, finish_on_interrupt: bool = False, statement: object = None) -> Hashable:
+        """Take the lock for one operation in the driver and return the task.
+
+        Raises the driver's ProgrammingError in the hub and inside another operation of the same
+        task, DeadlineExceeded, and InFailedSqlTransaction after an interrupt in the transaction.
+        """
+        current, last = self.current, self.last  # CPython is slow to call what is in a slot
+        me = current()
+        if last() != me:
+            self._meet(me)
+        if self.claim(me) != me:
+            self._line_up(me, self._deadline_of(me, finish_on_interrupt))
+        elif self.in_driver:
+            raise self.errors.programming(REENTERED)
+        self.finish_on_interrupt = finish_on_interrupt
+        if self.entry_needs_check:
+            self._admit(me, finish_on_interrupt, statement)
+        self.in_driver = True  # last: Ctrl-C can land only where something was called
+        return me
+
+    def leave(self, conn: Any) -> None:
+        """End an operation: recover if needed, pass the lock on, raise what interrupted it."""
+        if not self.exit_needs_check:
+            self.release()
+        elif self.needs_recovery():
+            self._recover_and_release(conn)
+        elif not self.depth:
+            self.refresh_flags()
+            self.release()
+
+    def _deadline_of(self, me: Hashable, finish_on_interrupt: bool) -> float | None:
+        """Return the operation's deadline; a cleanup has at least `cancel_timeout`."""
+        deadline = self.deadlines.get(me)
+        if deadline is None or not finish_on_interrupt:
+            return deadline
+        return max(deadline, monotonic() + self.cancel_timeout)
+
+    def _admit(self, me: Hashable, finish_on_interrupt: bool, statement: object) -> None:
+        refusal: Exception | None = None
+        self.bound_operation(self._deadline_of(me, finish_on_interrupt))
+        if self.operation_deadline is not None and monotonic() >= self.operation_deadline:
+            refusal = self.errors.deadline_exceeded(
+                "the deadline had passed before the operation began"
+            )
+        self.rolling_back = self.is_rollback(statement)
+        if self.must_roll_back and not finish_on_interrupt and not self.rolling_back:
+            refusal = self.errors.failed_transaction(
+                "an operation of this transaction was interrupted; roll back before going on"
+            )
+        if refusal is not None:
+            if not self.depth:
+                self.release()
+            raise refusal
+        if not (self.must_roll_back or self.deadlines):  # the last deadline has gone
+            self.refresh_flags()
+
+    def bound_operation(self, deadline: float | None) -> None:
+        """Set the running operation's deadline."""
+        self.operation_deadline = deadline
+        self.wait_needs_check = self.wait_needs_check or deadline is not None
+
+    def _recover_and_release(self, conn: Any) -> None:
+        self.in_driver = True
+        try:
+            interrupt = self.recover(conn)
+        except BaseException:  # Ctrl-C between two steps: what is left to do is unknown
+            self.shut(conn)
+            raise
+        finally:
+            self.in_driver = False
+            self.pending = None
+            self.refresh_flags()
+            if not self.depth:
+                self.release()
+        self.recovered()
+        if interrupt is not None:
+            raise interrupt
+
+    # What a driver says
+
+    def is_rollback(self, statement: Any) -> bool:
+        """Return True if a statement ends or undoes an interrupted transaction."""
+        raise NotImplementedError
+
+    def recover(self, conn: Any) -> BaseException | None:
+        """Bring the connection back to rest after an operation; return what that raises."""
+        raise NotImplementedError
+
+    def recovered(self) -> None:
+        """Do what has to wait until the lock was given back."""
+
+    def shut(self, conn: Any) -> None:
+        """Close the connection without waiting."""
+        raise NotImplementedError
+
+    # Waiting
+
+    def wait_for(self, events: int) -> None:
+        """Wait for the socket until the operation's deadline; raises it, or a close."""
+        left = self.check()
+        if not self.wait(self.fd, events, left) and left is not None:
+            self.check()
+
+    def check(self) -> float | None:
+        """Return the seconds left; raises once the deadline has passed or another task closes."""
+        if self.closing:
+            raise self.closed_error()
+        end = self.operation_deadline
+        left = None if end is None else end - monotonic()
+        if left is not None and left <= 0:
+            raise self.errors.deadline_exceeded(
+                "canceling statement due to the deadline of its task"
+            )
+        return left
+
+    def wait_or_pause(self, events: int, time_slice: TimeSlice) -> None:
+        """Wait for a protocol step's events; without any, pause if the time slice is over."""
+        if events:
+            self.wait_for(events)
+            time_slice.restart()
+        elif time_slice.is_over():
+            self.check()
+            time_slice.pause_if_over()
+
+    # Interrupts
+
+    def note_interrupt(self, exc: BaseException | None) -> None:
+        """Make the running operation raise `exc` at its end."""
+        self.pending = exc
+        self.exit_needs_check = self.wait_needs_check = True
+
+    def close_soon(self) -> None:
+        """Make the running operation stop and close the connection."""
+        self.closing = self.exit_needs_check = self.wait_needs_check = True
+
+    def bounded(
+        self, first: BaseException | None, seconds: float, recover: Callable[[Shield], object]
+    ) -> tuple[BaseException | None, Exception | None]:
+        """Call `recover` under a shield; return what to raise, and why it failed if it did."""
+        shield = Shield(self.backend, self.errors, first, seconds)
+        try:
+            recover(shield)
+        except (Unrecovered, self.errors.error) as failure:
+            return shield.verdict, failure
+        return shield.verdict, None
+
+    def note_transaction(
+        self, interrupted: bool, status: TransactionStatus | int, believed_open: bool
+    ) -> None:
+        """Decide at an operation's end whether only a rollback may follow.
+
+        `believed_open`: the driver takes a transaction to be open, which may not have begun.
+        """
+        idle = status == TransactionStatus.IDLE
+        if interrupted:
+            self.must_roll_back = believed_open or not idle
+        elif self.must_roll_back:
+            to_savepoint = self.rolling_back and status == TransactionStatus.IN_TRANSACTION
+            ended = idle and (self.rolling_back or not believed_open)
+            self.must_roll_back = not (to_savepoint or ended)
+
+    @contextmanager
+    def cancelling(self) -> Iterator[None]:
+        """Keep the running operation from ending before a cancel request has ended."""
+        if not self.cancels:
+            self.cancels_done = self.backend.event()
+        self.cancels += 1
+        self.exit_needs_check = True
+        try:
+            yield
+        finally:
+            self.cancels -= 1
+            if not self.cancels and self.cancels_done is not None:
+                self.cancels_done.set()
+
+    # Forks
+
+    def disable_in_child(self) -> None:
+        """Make every later entry into the driver fail before it waits, in a forked child.
+
+        Where tasks are OS threads, only the one that forked lives on in the child: a connection
+        that another one was using stays locked, in the driver's C code too.
+        """
+        self.forked = self.wait_needs_check = True
+        if "hub" not in self.backend.capabilities:
+            self.holder_lost = self.in_driver
+            if not self.in_driver:
+                self.holder = None
+                self.queue.clear()
+                self.depth = 0
+
+    def set_deadline(self, task: Hashable, instant: float | None) -> None:
+        """Bound a task's operations from now on, or no more."""
+        if instant is None:
+            self.deadlines.pop(task, None)
+        else:
+            self.deadlines[task] = instant
+            self.entry_needs_check = True
+
+    # Derived flags
+
+    def refresh_flags(self) -> None:
+        """Derive the `..._needs_check` flags from their causes; for the holder alone."""
+        self.entry_needs_check = self.wait_needs_check = self.exit_needs_check = False
+        if self.must_roll_back or self.deadlines:
+            self.entry_needs_check = True
+        else:
+            self.operation_deadline = None
+        if (
+            self.fd < 0 or self.forked or self.closing
+            or self.pending is not None or self.operation_deadline is not None
+        ):  # fmt: skip
+            self.wait_needs_check = True
+        if self.depth or self.queue or self.needs_recovery():
+            self.exit_needs_check = True
+
+    def needs_recovery(self) -> bool:
+        """Return True if an operation's end requires more than to pass the lock on."""
+        return bool(self.pending is not None or self.must_roll_back or self.closing or self.cancels)
+
+    def closed_error(self) -> Exception:
+        """Return the error for the use of a closed connection."""
+        return self.errors.interface("connection already closed")

@@ -1,0 +1,80 @@
+"""Recovery from an interrupt: bounded, and shielded from the interrupts that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from greenpg.backend import Backend
+
+    from .errors import ErrorClasses
+
+__all__ = ["Shield", "Unrecovered", "graver"]
+
+_HARD: Final = (KeyboardInterrupt, SystemExit)
+
+
+class Unrecovered(Exception):
+    """The connection could not be brought to rest in time."""
+
+
+class Shield:
+    """Bounds a recovery and keeps the interrupts that arrive meanwhile.
+
+    `verdict` is what the operation will raise: an exit outranks a timeout, and both outrank the
+    error of another task's close; of equals the last one counts, since an outer timeout expires
+    after an inner one.
+    """
+
+    def __init__(
+        self, backend: Backend, errors: ErrorClasses, first: BaseException | None, seconds: float
+    ) -> None:
+        self.backend = backend
+        self.verdict = first
+        self._exits = (*backend.exits, *_HARD)
+        self._closed = errors.interface
+        self._end = monotonic() + seconds
+
+    def wait(self, once: Callable[[float], Any], pause: float = inf) -> bool:
+        """Call `once(seconds left)` until it returns something true; Unrecovered at the end.
+
+        Return False if nothing came of it for `pause` seconds.
+        """
+        until = min(self._end, monotonic() + pause)
+        while True:
+            left = until - monotonic()
+            if left <= 0 and until < self._end:
+                return False
+            if left <= 0:
+                raise Unrecovered
+            try:
+                if once(left):
+                    return True
+            except BaseException as exc:
+                self.note(exc)
+
+    def note(self, exc: BaseException) -> None:
+        """Weigh another interrupt; Unrecovered if it is the second Ctrl-C."""
+        first = self.verdict
+        if first is None or self._rank(exc) >= self._rank(first):
+            self.verdict = exc
+        if isinstance(first, _HARD) and isinstance(exc, _HARD):
+            raise Unrecovered from None  # the user has pressed Ctrl-C again
+
+    def _rank(self, exc: BaseException) -> int:
+        return 2 if isinstance(exc, self._exits) else int(not isinstance(exc, self._closed))
+
+
+def graver(
+    backend: Backend, errors: ErrorClasses, first: BaseException, later: BaseException
+) -> BaseException:
+    """Return which of two interrupts an operation raises that has met both."""
+    shield = Shield(backend, errors, first, 0.0)
+    with suppress(Unrecovered):
+        shield.note(later)
+    assert shield.verdict is not None
+    return shield.verdict
