@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
+from ._fork_hooks import Order, in_child
 from .errors import BackendError
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Event",
     "Task",
     "Waiter",
+    "after_fork",
     "as_backend",
     "choose",
     "chosen",
@@ -143,6 +145,14 @@ class Backend(Protocol):
     def resolve(self, host: str, port: int) -> Sequence[Address]:
         """Return getaddrinfo's rows for a stream socket; raises its OSError."""
         ...
+
+
+def after_fork(hook: Callable[[], object]) -> None:
+    """Call a backend's `hook` in each forked child, before greenpg cuts off its connections.
+
+    Register a hook once for each process; hooks cannot be taken back (`os.register_at_fork`).
+    """
+    in_child(Order.BACKEND, hook)
 
 
 _MEMBERS: Final = (

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from typing import Any, Final, TypeAlias
 
 from eventlet.hubs import get_hub
 from greenlet import getcurrent
 
+from greenpg.backend import after_fork
 from greenpg.threads import pristine
 
 from ._waker import waker
@@ -97,4 +97,4 @@ def _forget() -> None:
     _mine.__dict__.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+after_fork(_forget)

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from eventlet.hubs import _threadlocal
 
+from greenpg.backend import after_fork
 from greenpg.threads import pristine
 
 _ident = pristine("_thread").get_ident
@@ -70,6 +71,7 @@ def waker(hub: Any) -> Waker:
     if found is None:
         found = _wakers[hub] = Waker(hub)
         if hasattr(hub, "loop"):
+            # one for each hub, as eventlet's own is: it has to run after the last of those
             os.register_at_fork(after_in_child=_keep_running_loop)
     return found
 
@@ -109,4 +111,4 @@ def _leave_parents_pipes() -> None:
 
 
 _parents: Final[list[Waker]] = []
-os.register_at_fork(after_in_child=_leave_parents_pipes)
+after_fork(_leave_parents_pipes)

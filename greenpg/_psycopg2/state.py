@@ -22,7 +22,7 @@ from .rollback_statements import is_rollback
 
 if TYPE_CHECKING:
     from greenpg._session.shield import Shield
-    from greenpg.backend import Backend, Event
+    from greenpg.backend import Backend
 
 __all__ = ["ERRORS", "CopyJob", "State", "believes_in_transaction"]
 
@@ -113,8 +113,6 @@ class State(Session):
     # Recovery at an operation's end
 
     def recover(self, conn: Any) -> BaseException | None:
-        if self.cancels and self.cancels_done is not None:
-            self.pending = self._await_cancels(conn, self.cancels_done)
         if self.sending_blocked:
             self.sending_blocked = False
             if not conn.closed:
@@ -147,17 +145,6 @@ class State(Session):
         verdict, failure = self.bounded(self.pending, self.cancel_timeout, run)
         if failure is not None:
             close(conn)
-        return verdict
-
-    def _await_cancels(self, conn: Any, done: Event) -> BaseException | None:
-        """Wait for other tasks' cancel requests: a late one would hit the next query."""
-        seconds = self.cancel_timeout
-        verdict, failure = self.bounded(
-            self.pending, seconds, lambda shield: shield.wait(done.wait)
-        )
-        if failure is not None:
-            close(conn)
-            return verdict or self.closed_error()
         return verdict
 
     def _restore_status(self, conn: Any) -> None:

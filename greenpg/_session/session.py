@@ -132,6 +132,8 @@ class Session(Lock):
     def _recover_and_release(self, conn: Any) -> None:
         self.in_driver = True
         try:
+            if self.cancels and self.cancels_done is not None:
+                self._await_cancels(conn, self.cancels_done)
             interrupt = self.recover(conn)
         except BaseException:  # Ctrl-C between two steps: what is left to do is unknown
             self.shut(conn)
@@ -145,6 +147,17 @@ class Session(Lock):
         self.recovered()
         if interrupt is not None:
             raise interrupt
+
+    def _await_cancels(self, conn: Any, done: Event) -> None:
+        """Wait for other tasks' cancel requests: a late one would hit the next query."""
+
+        def wait(shield: Shield) -> None:
+            shield.wait(done.wait)
+
+        self.pending, failure = self.bounded(self.pending, self.cancel_timeout, wait)
+        if failure is not None:
+            self.shut(conn)
+            self.pending = self.pending or self.closed_error()
 
     # What a driver says
 

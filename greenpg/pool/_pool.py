@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import traceback
 import warnings
 import weakref
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import ProgrammingError
 
+from greenpg._fork_hooks import Order, in_child
 from greenpg.errors import PoolTimeout, TooManyRequests
 from greenpg.threads import pristine
 
@@ -393,4 +393,4 @@ def _after_fork() -> None:
         pool.forked()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+in_child(Order.POOLS, _after_fork)

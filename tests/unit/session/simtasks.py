@@ -53,7 +53,7 @@ class Sim:
         self._schedule = schedule or iter(())
         self._hub = getcurrent()
         self._ready: list[greenlet] = []
-        self._killed: set[greenlet] = set()
+        self._thrown: dict[greenlet, BaseException] = {}
         self._sleeping: dict[greenlet, float | None] = {}
 
     def clock(self) -> float:
@@ -69,7 +69,7 @@ class Sim:
         return Event(self)
 
     def waiter(self) -> Waiter:
-        return Waiter()
+        return Waiter(self)
 
     def spawn(self, fn: Callable[..., object], *args: object) -> greenlet:
         task = greenlet(lambda: fn(*args), self._hub)
@@ -97,9 +97,13 @@ class Sim:
     def kill(self, task: greenlet) -> None:
         """Raise Killed in the task where it waits now; one that does not wait is spared."""
         if task.gr_frame is not None and task is not getcurrent():
-            self._killed.add(task)
-            if task not in self._ready:
-                self._ready.append(task)
+            self.throw(task, Killed())
+
+    def throw(self, task: greenlet, exc: BaseException) -> None:
+        """Raise `exc` in a task that waits."""
+        self._thrown[task] = exc
+        if task not in self._ready:
+            self._ready.append(task)
 
     def run(self) -> None:
         """Run until all tasks have ended; Deadlock if some never will."""
@@ -107,9 +111,8 @@ class Sim:
             if not self._ready:
                 self._let_time_pass()
             task = self._ready.pop(next(self._schedule, 0) % len(self._ready))
-            if task in self._killed:
-                self._killed.remove(task)
-                task.throw(Killed)
+            if task in self._thrown:
+                task.throw(self._thrown.pop(task))
             else:
                 task.switch()
 
@@ -147,8 +150,28 @@ class Event:
 
 
 class Waiter:
+    """Waits for a socket that is ready in `delay` seconds."""
+
+    def __init__(self, sim: Sim) -> None:
+        self._sim = sim
+        self.delay = 0.0
+        self._task: Any = None
+
     def wait(self, fd: int, events: int, timeout: float | None) -> int:
-        raise NotImplementedError
+        began, self._task = self._sim.now, getcurrent()
+        try:
+            self._sim.park(self.delay if timeout is None else min(timeout, self.delay))
+        finally:
+            self._task = None
+            self.delay -= self._sim.now - began
+        return 0 if self.delay > 0 else events
+
+    def interrupt(self, exc: BaseException) -> None:
+        if self._task is not None:
+            self._sim.throw(self._task, exc)
+
+    def fileno(self) -> int:
+        return -1
 
     def close(self) -> None:
         pass
