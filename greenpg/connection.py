@@ -22,7 +22,7 @@ from ._session.shield import graver
 from .cursor import Cursor, derived_class, green_cursor_class
 from .errors import DeadlineExceeded
 from .lobject import Lobject
-from .pipeline._pipeline import Pipeline
+from .pipeline import Pipeline
 from .sync import ConnectionLock, Deadline
 
 if TYPE_CHECKING:

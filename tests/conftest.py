@@ -9,7 +9,7 @@ from _pytest.faulthandler import fault_handler_stderr_fd_key
 from psycopg2.extensions import make_dsn
 
 from greenpg.backend import current
-from greenpg.embedded._server import server_dsn
+from greenpg.embedded import server_dsn
 from greenpg_conformance.toolkit.leaks import Sessions, descriptors, no_leaks, tasks, threads
 from greenpg_conformance.toolkit.machine import witness
 from greenpg_conformance.toolkit.proxy import Proxy

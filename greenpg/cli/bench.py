@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from greenpg.embedded._server import server_dsn
+from greenpg.embedded import server_dsn
 from greenpg_bench._session import Plan, Result
 from greenpg_bench._session import run as run_workload
 from greenpg_bench.workloads import NAMES, find

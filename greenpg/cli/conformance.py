@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from greenpg.embedded._server import server_dsn
+from greenpg.embedded import server_dsn
 from greenpg.errors import BackendError
 from greenpg_conformance.harness.describe import installed
 from greenpg_conformance.harness.results import BAD, Column, Result, failed, summary, verdict

@@ -25,7 +25,7 @@ from greenpg.cli._demo.job import DRIVERS, Job
 from greenpg.cli._demo.picture import ASCII, BLOCKS, Picture, seconds, title
 from greenpg.cli._demo.process import Event, events
 from greenpg.cli._demo.record import Record
-from greenpg.embedded._server import server_dsn
+from greenpg.embedded import server_dsn
 
 from . import CommandError
 

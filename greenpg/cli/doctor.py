@@ -18,7 +18,7 @@ from rich.table import Table
 from greenpg.doctor import Row, examine
 from greenpg.doctor._examine import LIMIT
 from greenpg.doctor._row import NOT_A_DSN, is_dsn, is_green
-from greenpg.embedded._server import server_dsn
+from greenpg.embedded import server_dsn
 from greenpg_conformance.harness.describe import installed
 
 WIDTH: Final = 120

@@ -15,7 +15,7 @@ from greenpg_bench._publisher import Publisher
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from greenpg.notify._listener import Subscription
+    from greenpg.notify import Subscription
 
 SUBSCRIBERS, NOTIFICATIONS = 200, 1000
 IDLE = 2.0

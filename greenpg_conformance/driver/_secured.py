@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from greenpg.embedded._server import EmbeddedServer, running
+from greenpg.embedded import EmbeddedServer, running
 from greenpg_conformance.harness.tests import Skip
 from greenpg_conformance.toolkit.observer import Observer
 from greenpg_conformance.toolkit.proxy import Proxy

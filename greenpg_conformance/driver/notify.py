@@ -15,7 +15,7 @@ from greenpg_conformance.harness.tests import limit, needs, raises
 from .forks import Child
 
 if TYPE_CHECKING:
-    from greenpg.notify._listener import Subscription
+    from greenpg.notify import Subscription
     from greenpg_conformance.harness.context import Context
 
 SUBSCRIBERS: Final = 200

@@ -17,7 +17,7 @@ import greenpg
 from greenpg import Error, InterfaceError, OperationalError
 from greenpg.errors import AdminShutdown
 from greenpg.extras import LogicalReplicationConnection, StopReplication
-from greenpg.replication._cursor import follow
+from greenpg.replication import follow
 from greenpg_conformance.harness.tests import limit, needs, raises
 
 from .forks import Child

@@ -17,7 +17,7 @@ from typing import Any, Final
 import psycopg2
 from psycopg2.extensions import make_dsn
 
-from greenpg.embedded._server import EmbeddedServer, server_dsn
+from greenpg.embedded import EmbeddedServer, server_dsn
 from greenpg.pool import ConnectionPool
 from greenpg_conformance.harness.describe import find, installed
 from greenpg_conformance.harness.runner import columns_of

@@ -20,7 +20,7 @@ from psycopg2 import extensions as ext
 
 import greenpg
 from greenpg.backend import current
-from greenpg.embedded._server import server_dsn
+from greenpg.embedded import server_dsn
 from greenpg_conformance.harness.describe import find, installed
 from greenpg_conformance.harness.runner import columns_of
 from greenpg_conformance.harness.tests import each, limit, needs

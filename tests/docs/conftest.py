@@ -5,7 +5,7 @@ import pytest
 from psycopg2 import sql
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from greenpg.embedded._server import running
+from greenpg.embedded import running
 
 DATABASE = "app"
 

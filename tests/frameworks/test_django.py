@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from greenpg.embedded._server import running
+from greenpg.embedded import running
 from tests import programs
 from tests.frameworks.environments import ROOT, environment, interpreter
 from tests.green import suite

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from greenpg.embedded._server import EmbeddedServer
+from greenpg.embedded import EmbeddedServer
 from tests.upstream.server import ServerError, newest_binaries
 
 from .environments import ROOT

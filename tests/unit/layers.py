@@ -8,7 +8,14 @@ from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("greenpg", "greenpg_autopatch", "greenpg_gevent", "greenpg_eventlet")
+PACKAGES = (
+    "greenpg",
+    "greenpg_autopatch",
+    "greenpg_bench",
+    "greenpg_conformance",
+    "greenpg_eventlet",
+    "greenpg_gevent",
+)
 MODULE_NAME = re.compile(r"[A-Za-z_][\w.]*(:\w+)?")
 
 
@@ -24,6 +31,10 @@ class Module:
         return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
     @cached_property
+    def is_package(self) -> bool:
+        return self.path.stem == "__init__"
+
+    @cached_property
     def lines(self) -> int:
         return self.path.read_text().count("\n")
 
@@ -31,6 +42,32 @@ class Module:
     def imports(self) -> frozenset[str]:
         """Dotted names of everything imported, at the top or late, `from a import b` as a.b too."""
         return frozenset(name for node in ast.walk(self._tree) for name in self._named(node))
+
+    @cached_property
+    def runtime_imports(self) -> frozenset[str]:
+        """Dotted names of what is imported when the module runs: not `if TYPE_CHECKING:`."""
+        typing = {
+            inner
+            for node in ast.walk(self._tree)
+            if isinstance(node, ast.If)
+            and isinstance(node.test, ast.Name)
+            and node.test.id == "TYPE_CHECKING"
+            for inner in ast.walk(node)
+        }
+        nodes = (node for node in ast.walk(self._tree) if node not in typing)
+        return frozenset(name for node in nodes for name in self._named(node))
+
+    @cached_property
+    def pristine(self) -> frozenset[str]:
+        """The C modules of which it makes a copy of its own, below any monkey-patch."""
+        return frozenset(
+            node.args[0].value
+            for node in ast.walk(self._tree)
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "pristine"
+            and isinstance(node.args[0], ast.Constant)
+        )
 
     @cached_property
     def module_strings(self) -> frozenset[str]:
@@ -49,14 +86,20 @@ class Module:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(filter(None, [self._package(node.level), node.module]))
-            yield from [base] if node.module else []
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            names = [f"{base}.{alias.name}" for alias in node.names]
+            yield from names if all(map(is_module, names)) else [*names, base]
 
     def _package(self, level: int) -> str:
         if not level:
             return ""
         parts = self.path.relative_to(ROOT).with_suffix("").parts
         return ".".join(parts[: len(parts) - level])
+
+
+def is_module(name: str) -> bool:
+    """Return True if a dotted name is that of a file of the project."""
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
 def modules() -> list[Module]:

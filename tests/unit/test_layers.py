@@ -1,4 +1,6 @@
-"""The layers of greenpg, lowest first: a module imports what stands before it or beside it."""
+"""The rooms of greenpg and what each may import; a module that is in no room fails the test."""
+
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -6,106 +8,136 @@ from tests import programs
 
 from .layers import Module, modules
 
-LAYERS = (
-    ("_backoff", "_early", "_child", "_rollback", "errorcodes", "errors", "backend", "sql", "tz"),
-    ("_copyfmt", "_libpq", "_mark", "_replmsg"),
-    ("_ops", "_pipe", "_results"),
-    ("_state", "sync", "threads"),
-    ("_attempt", "_cancel", "_forks", "_repair"),
-    ("_begin", "_wait"),
-    (
-        "_copystream",
-        "_fetch",
-        "_idle",
-        "_listen",
-        "_many",
-        "_plain",
-        "_raw",
-        "copy",
-        "lobject",
-        "pipeline",
-    ),
-    ("cursor", "connection"),
-    (
-        "_connect",
-        "_follow",
-        "_hosts",
-        "_link",
-        "_stream",
-        "_subscription",
-        "extensions",
-        "extras",
-        "notify",
-        "patch",
-        "replication",
-    ),
-    ("pool",),
+# Lowest first: a module imports what stands before its room, or in the same line of the table.
+FLOORS = (
+    ("_fork_hooks", "errorcodes", "errors", "sql", "tz"),
+    ("backend",),
+    ("_helper_process", "threads"),
+    ("_session",),
+    ("sync",),
+    ("_protocol",),
+    ("_psycopg2",),
+    ("_green_classes", "_large_results", "_notifications", "copy", "lobject", "pipeline"),
+    ("cursor",),
+    ("connection",),
+    ("_connecting",),
+    ("extensions", "notify", "patch", "replication"),
+    ("extras", "pool"),
     ("__init__",),
-    ("_postmaster", "celery", "embedded", "django", "metrics", "sqlalchemy"),
-    ("bench", "conformance"),
+    ("celery", "django", "embedded", "metrics", "sqlalchemy"),
+    ("conformance",),
     ("doctor",),
     ("cli", "__main__"),
 )
-RANKS = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+RANKS = {room: rank for rank, floor in enumerate(FLOORS) for room in floor}
 FACE = RANKS["__init__"]
+DRIVER = [room for room, rank in RANKS.items() if rank <= FACE]
+
+CORE = ("greenpg._session", "greenpg.sync", "greenpg.backend", "greenpg._fork_hooks")
+POOL = "greenpg.pool"
+# What knows a driver. The core and the pool's decisions import none of these, however far away.
+DRIVERS = (
+    "psycopg2", "psycopg", "ctypes", "greenpg._protocol", "greenpg._psycopg2", "greenpg.connection",
+    "greenpg.cursor", "greenpg._connecting",
+)  # fmt: skip
+# The pool's classes for users, and where a driver's connections come in.
+POOL_ENTRANCES = {"greenpg.pool", "greenpg.pool._connection_pool", "greenpg.pool._pool_set"}
 
 GREEN = {"gevent", "eventlet"}
 PLUGINS = {f"greenpg_{library}" for library in GREEN}
 OF_PLUGIN = {"greenpg_autopatch": "greenpg_gevent"}  # loaded by programs that may not want it
-CONNECTIONS = {"greenpg.connection", "greenpg.cursor", "greenpg._connect"}
-BARRED = {"asyncio", "select", "selectors", "socket", "ssl"}
-WITH_CTYPES = {"greenpg._libpq", "greenpg.conformance._machine"}
-ADAPTERS = {"celery", "django", "metrics", "sqlalchemy"}
+SOCKETS = {"_socket", "asyncio", "select", "selectors", "socket", "ssl"}
+# Sockets below any monkey-patch, where nothing waits: a dead socket for forked children, a look
+# at whether a server has closed an idle connection, and the backend of OS threads.
+WITH_SOCKETS = {"greenpg.threads", "greenpg._session.forks", "greenpg._connecting.pooled"}
+WITH_CTYPES = {
+    "greenpg._protocol.libpq",
+    "greenpg._protocol.copy_buffers",
+    "greenpg_conformance.toolkit.machine",
+}
+ADAPTERS = ("celery", "django", "metrics", "sqlalchemy")
 # Comparing drivers by name under the loops by name is what these are for.
-COMPARISONS = ("greenpg.bench", "greenpg.cli.bench")
-POOL_CORE = {"greenpg.pool._state", "greenpg.pool._pool"}
+COMPARISONS = ("greenpg_bench", "greenpg.cli.bench")
 
 MODULES = modules()
-CORE = [module for module in MODULES if module.name.split(".")[0] == "greenpg"]
-ADAPTED = [module for module in MODULES if module not in CORE]
+BY_NAME = {module.name: module for module in MODULES}
+OWN = [module for module in MODULES if module.name.split(".")[0] == "greenpg"]
+ABOVE = ("greenpg_bench", "greenpg_conformance")  # they stand on all of greenpg but its commands
+GREENPGS = [module for module in MODULES if module.name.split(".")[0] in ("greenpg", *ABOVE)]
+PLUGIN_MODULES = [module for module in MODULES if module not in GREENPGS]
 
 
-def layer(name: str) -> str:
-    """The word in LAYERS for a dotted name under greenpg."""
-    return [*name.split("."), "__init__"][1]
-
-
-def own_imports(module: Module) -> set[str]:
-    """Layers of greenpg from which the module imports, its own apart."""
-    named = {layer(name) for name in module.imports if under(name, "greenpg")}
-    return {name if name in RANKS else "__init__" for name in named} - {layer(module.name)}
-
-
-def heads(module: Module) -> set[str]:
-    return {name.split(".")[0] for name in module.imports}
+def room(name: str) -> str:
+    """The word in FLOORS for a dotted name under greenpg."""
+    found = [*name.split("."), "__init__"][1]
+    return found if found in RANKS else "__init__"
 
 
 def under(name: str, *parents: str) -> bool:
     return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
 
 
-def each(chosen: list[Module]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("module", chosen, ids=lambda module: module.name)
+def heads(names: Iterable[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
 
 
-@each(CORE)
-def test_module_stands_in_a_layer(module):
-    assert layer(module.name) in RANKS, "give it a place in LAYERS"
+def targets(module: Module) -> set[str]:
+    """The modules of this project that the module imports."""
+    return {found for name in module.imports if (found := resolved(name)) is not None}
 
 
-@each(CORE)
-def test_module_imports_only_what_stands_before_or_beside_it(module):
-    rank = RANKS[layer(module.name)]
-
-    above = {name for name in own_imports(module) if RANKS[name] > rank}
-
-    assert not above
+def resolved(name: str) -> str | None:
+    """The module of this project that holds a dotted name, if one does."""
+    while name and name not in BY_NAME:
+        name = name.rpartition(".")[0]
+    return name or None
 
 
-def test_layers_import_each_other_in_no_circle():
-    waiting: dict[str, set[str]] = {}
-    for module in CORE:
-        waiting.setdefault(layer(module.name), set()).update(own_imports(module))
+def offenders(
+    chosen: Iterable[Module], rule: Callable[[Module], Iterable[str]]
+) -> dict[str, set[str]]:
+    """The modules that break a rule, which returns what they may not have."""
+    return {module.name: found for module in chosen if (found := set(rule(module)))}
+
+
+def test_each_module_is_in_a_room():
+    def strangers(module: Module) -> Iterable[str]:
+        return {[*module.name.split("."), "__init__"][1]} - RANKS.keys()
+
+    assert not offenders(OWN, strangers), "give them a place in FLOORS"
+
+
+def test_modules_import_only_what_stands_before_or_beside_them():
+    def above(module: Module) -> Iterable[str]:
+        rank = RANKS[room(module.name)]
+        return {n for n in targets(module) if under(n, "greenpg") and RANKS[room(n)] > rank}
+
+    assert not offenders(OWN, above)
+
+
+def test_private_modules_are_imported_within_their_room_only():
+    """`greenpg.pool._state` is for the pool; a private room such as `greenpg._session` is not."""
+
+    def foreign(module: Module) -> Iterable[str]:
+        package = module.name if module.is_package else module.name.rpartition(".")[0]
+        for name in targets(module):
+            parent, _, leaf = name.rpartition(".")
+            if (
+                leaf.startswith("_")
+                and parent not in ("", "greenpg")
+                and not under(package, parent)
+            ):
+                yield name
+
+    assert not offenders(MODULES, foreign)
+
+
+def test_modules_import_each_other_in_no_circle():
+    """Within a room too, and for typing too. A module may import the face of its own package."""
+    waiting = {
+        module.name: {name for name in targets(module) if not under(module.name, name)}
+        for module in MODULES
+    }
 
     while free := {name for name, wants in waiting.items() if not wants & waiting.keys()}:
         waiting = {name: wants for name, wants in waiting.items() if name not in free}
@@ -113,52 +145,118 @@ def test_layers_import_each_other_in_no_circle():
     assert not waiting
 
 
-@each([module for module in CORE if not under(module.name, *COMPARISONS)])
-def test_core_names_no_green_library(module):
-    named = {name.split(".")[0] for name in module.imports | module.module_strings}
-
-    assert not named & (GREEN | PLUGINS)
-
-
-@each(ADAPTED)
-def test_plugin_names_no_other_library(module):
-    package = module.name.split(".")[0]
-    own = OF_PLUGIN.get(package, package)
-    others = (GREEN | PLUGINS) - {own, own.removeprefix("greenpg_")}
-
-    named = {
-        name.replace(":", ".").split(".")[0] for name in module.imports | module.module_strings
-    }
-
-    assert not named & others
+def reached(module: Module) -> set[str]:
+    """What a module imports when it runs, directly or through others; errors.py apart."""
+    found: set[str] = set()
+    left = [module.name]
+    while left:
+        name = left.pop()
+        for imported in BY_NAME[name].runtime_imports - found:
+            found.add(imported)
+            target = resolved(imported)
+            if target not in (None, "greenpg", "greenpg.errors", name):
+                left.append(str(target))
+    return found
 
 
-@each([m for m in MODULES if m in ADAPTED or layer(m.name) in ADAPTERS])
-def test_adapter_uses_public_modules_only(module):
-    private = {name for name in own_imports(module) - {"__init__"} if name.startswith("_")}
-
-    assert not private
+def drivers(module: Module) -> Iterable[str]:
+    return {name for name in reached(module) if under(name, *DRIVERS)}
 
 
-@each([module for module in CORE if RANKS.get(layer(module.name), 0) <= FACE])
-def test_driver_leaves_sockets_to_libpq_and_the_backend(module):
-    assert not heads(module) & BARRED
+def test_core_knows_no_driver():
+    assert not offenders([m for m in OWN if under(m.name, *CORE)], drivers)
 
 
-@each([module for module in MODULES if module.name not in WITH_CTYPES])
-def test_only_libpq_touches_ctypes(module):
-    assert "ctypes" not in heads(module)
+def test_core_takes_its_errors_from_the_driver():
+    def errors(module: Module) -> Iterable[str]:
+        return {name for name in module.imports if under(name, "greenpg.errors")}
+
+    assert not offenders(
+        [m for m in OWN if under(m.name, "greenpg._session", "greenpg.sync")], errors
+    )
 
 
-def test_pool_knows_no_connection_class():
-    knowing = {module.name for module in CORE if module.imports & CONNECTIONS}
+def test_pool_knows_no_driver():
+    decisions = [m for m in OWN if under(m.name, POOL) and m.name not in POOL_ENTRANCES]
 
-    assert not knowing & POOL_CORE
+    assert not offenders(decisions, drivers)
 
 
-@each(MODULES)
-def test_file_stays_under_400_lines(module):
-    assert module.lines < 400
+PROTOCOL = [module for module in OWN if under(module.name, "greenpg._protocol")]
+
+
+def test_protocol_knows_no_session():
+    allowed = ("greenpg._protocol", "greenpg.errors", "greenpg.backend")
+
+    def others(module: Module) -> Iterable[str]:
+        return {name for name in targets(module) if not under(name, *allowed)} - {"greenpg"}
+
+    assert not offenders(PROTOCOL, others)
+
+
+def test_protocol_waits_for_nothing():
+    assert not offenders(PROTOCOL, lambda module: heads(module.imports) & {"time", *SOCKETS})
+
+
+def test_nothing_but_plugins_names_a_green_library():
+    neutral = [module for module in GREENPGS if not under(module.name, *COMPARISONS)]
+
+    def named(module: Module) -> Iterable[str]:
+        return heads(module.imports | module.module_strings) & (GREEN | PLUGINS)
+
+    assert not offenders(neutral, named)
+
+
+def test_plugins_name_no_other_library():
+    def others(module: Module) -> Iterable[str]:
+        package = module.name.split(".")[0]
+        own = OF_PLUGIN.get(package, package)
+        strings = {name.replace(":", ".") for name in module.imports | module.module_strings}
+        return heads(strings) & ((GREEN | PLUGINS) - {own, own.removeprefix("greenpg_")})
+
+    assert not offenders(PLUGIN_MODULES, others)
+
+
+def test_adapters_use_public_modules_only():
+    def private(module: Module) -> Iterable[str]:
+        own = module.name.split(".")[: 2 if module in OWN else 1]
+        foreign = {name for name in targets(module) if not under(name, ".".join(own))}
+        return {name for name in foreign if any(part.startswith("_") for part in name.split("."))}
+
+    adapters = [m for m in MODULES if m in PLUGIN_MODULES or room(m.name) in ADAPTERS]
+    assert not offenders(adapters, private)
+
+
+def test_driver_leaves_sockets_to_libpq_and_the_backend():
+    driver = [m for m in OWN if room(m.name) in DRIVER and m.name not in WITH_SOCKETS]
+
+    assert not offenders(driver, lambda module: (heads(module.imports) | module.pristine) & SOCKETS)
+
+
+def test_only_libpq_touches_ctypes():
+    others = [module for module in MODULES if module.name not in WITH_CTYPES]
+
+    assert not offenders(others, lambda module: heads(module.imports) & {"ctypes"})
+
+
+def test_nothing_imports_the_commands():
+    def commands(module: Module) -> Iterable[str]:
+        return {name for name in targets(module) if under(name, "greenpg.cli")}
+
+    below = [m for m in MODULES if not under(m.name, "greenpg.cli", "greenpg.__main__")]
+    assert not offenders(below, commands)
+
+
+def test_the_suite_knows_no_benchmark():
+    def benchmarks(module: Module) -> Iterable[str]:
+        return {name for name in targets(module) if under(name, "greenpg_bench")}
+
+    others = [m for m in MODULES if not under(m.name, "greenpg_bench", "greenpg.cli")]
+    assert not offenders(others, benchmarks)
+
+
+def test_files_hold_one_idea():
+    assert {module.name: module.lines for module in MODULES if module.lines > 500} == {}
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg2
 from psycopg2.extensions import make_dsn
 
-from greenpg.embedded._server import EmbeddedServer
+from greenpg.embedded import EmbeddedServer
 
 DSN_VARIABLE = "GREENPG_UPSTREAM_DSN"
 DEBIAN = Path("/usr/lib/postgresql")

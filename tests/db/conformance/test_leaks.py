@@ -8,7 +8,7 @@ import greenlet
 import psycopg2
 import pytest
 
-from greenpg.embedded._server import running
+from greenpg.embedded import running
 from greenpg_conformance.toolkit.leaks import (
     Leaked,
     Sessions,

@@ -12,8 +12,8 @@ import psycopg2
 import pytest
 
 from greenpg._helper_process import ChildError
+from greenpg.embedded import EmbeddedServer, running, server_dsn
 from greenpg.embedded import _server as embedded
-from greenpg.embedded._server import EmbeddedServer, running, server_dsn
 
 OWNER = """
 import sys

@@ -11,7 +11,7 @@ from psycopg2.extensions import make_dsn
 
 import greenpg
 from greenpg.backend import current
-from greenpg.embedded._server import running
+from greenpg.embedded import running
 from greenpg.pool import ConnectionPool, PoolSet
 from tests.db.bouncer import bouncing
 from tests.db.conftest import until
