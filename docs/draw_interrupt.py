@@ -10,11 +10,11 @@ WIDTH, TOP, ROW, LANE = 900, 60, 34, 180
 STEPS: Final = (
     (0, 1, "cur.execute(...)", ""),
     (1, 2, "enter(), then C's execute", ""),
-    (2, 3, "wait callback, mutex held", ""),
     (2, 4, "the query", ""),
+    (2, 3, "calls it, mutex held", ""),
     (3, 3, "wait() raises Timeout", "bad"),
     (3, 4, "cancel request", "bad"),
-    (4, 3, "error: canceling statement", ""),
+    (4, 3, "error: query canceled", ""),
     (3, 3, "pending = Timeout", "bad"),
     (3, 2, "returns normally", ""),
     (2, 1, "raises QueryCanceled", ""),

@@ -13,6 +13,7 @@ from psycopg2 import OperationalError
 
 from greenpg.backend import READ, WRITE
 
+from .copy_buffers import CopyBuffer, skip_copy_data
 from .libpq import (
     PGRES_COPY_BOTH,
     PGRES_COPY_IN,
@@ -22,12 +23,10 @@ from .libpq import (
     POLLING_OK,
     POLLING_READING,
     POLLING_WRITING,
-    CopyBuffer,
     Parameter,
     libpq,
     send_query,
     single_value,
-    skip_copy_data,
 )
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ctypes import POINTER, PYFUNCTYPE, byref, c_char, c_char_p, c_int, c_void_p
+from ctypes import POINTER, PYFUNCTYPE, c_char_p, c_int, c_void_p
 from functools import cache
 from typing import Any, Final, TypeAlias
 
@@ -177,64 +177,6 @@ def oids(types: tuple[int, ...]) -> Any:
     return _array(ctypes.c_uint, len(types))(*types)
 
 
-class Intake:
-    """Takes what has arrived from the socket for a stream of data, more at a time as it goes on."""
-
-    def __init__(self) -> None:
-        self._enlarging = 5
-
-    def consume(self, pgconn: int) -> bool:
-        """Let libpq read; False if the connection is lost.
-
-        The first few times it reads twice: if its buffer is full then, it doubles it.
-        """
-        if self._enlarging:
-            self._enlarging -= 1
-            libpq.PQconsumeInput(pgconn)
-        return bool(libpq.PQconsumeInput(pgconn))
-
-
-class CopyBuffer:
-    """Gathers the data of a COPY that libpq has received, many rows at a time."""
-
-    SIZE: Final = 65536
-
-    def __init__(self) -> None:
-        self._memory = ctypes.create_string_buffer(2 * self.SIZE)
-        self._view = memoryview(self._memory).cast("B")
-        self.consume: Final = Intake().consume
-
-    def fill(self, pgconn: int) -> tuple[bytes, bool]:
-        """Return what is there, and whether the transfer has ended (or failed).
-
-        SIZE bytes or more mean that there may be more.
-        """
-        get, memory, room = _untyped("PQgetlineAsync"), self._memory, self.SIZE
-        connection = _reference(pgconn)
-        position = 0
-        while position < room:
-            count = get(connection, byref(memory, position), room)
-            if count <= 0:
-                return bytes(self._view[:position]), count < 0
-            position += count
-        return bytes(self._view[:position]), False
-
-
-@cache
-def _untyped(name: str) -> Any:
-    """Return a function without argument types, which is quicker where it is called for each row.
-
-    Pointers are to be passed as ctypes objects; the result is an int.
-    """
-    libpq.need(name)
-    return libpq._dll[name]
-
-
-def _reference(address: int) -> Any:
-    """Return a pointer for an untyped function; it is quicker to pass than a c_void_p."""
-    return byref(c_char.from_address(address))
-
-
 def send_query(pgconn: int, sql: bytes, parameters: Sequence[Parameter]) -> bool:
     """Send a statement with binary parameters, asking for binary results; False if refused."""
     count = len(parameters)
@@ -256,41 +198,3 @@ def single_value(result: int) -> bytes:
 def _value_address() -> Callable[..., int]:
     """Return PQgetvalue with its pointer: as a string it would end at the first zero byte."""
     return PYFUNCTYPE(_P, _P, _I, _I)(("PQgetvalue", libpq._dll))
-
-
-def skip_copy_data(pgconn: int) -> int:
-    """Discard what has arrived of a COPY; 0 if more may come, below 0 at its end."""
-    data = c_void_p()
-    while (count := libpq.PQgetCopyData(pgconn, ctypes.byref(data), 1)) > 0:
-        libpq.PQfreemem(data)
-    return int(count)
-
-
-class CopyMessages:
-    """Takes whole messages of a COPY that libpq has received."""
-
-    def __init__(self) -> None:
-        self._pointer = c_void_p()
-        self._reference = ctypes.byref(self._pointer)
-        # the same pointer as text: a slice is the quickest way to bytes
-        self._text = POINTER(ctypes.c_char).from_buffer(self._pointer)
-
-    def take(
-        self, pgconn: int, head: int, room: int, append: Callable[[tuple[bytes, bytes]], None]
-    ) -> int:
-        """Pass messages on, each parted after `head` bytes, until their size exceeds `room`.
-
-        Returns libpq's word on the next one: above 0 it is there, 0 means not yet, -1 is the
-        transfer's end, -2 a failure.
-        """
-        get, free = _untyped("PQgetCopyData"), _untyped("PQfreemem")
-        text: Any = self._text
-        pointer, reference = self._pointer, self._reference
-        connection = _reference(pgconn)
-        while (size := get(connection, reference, 1)) > 0:
-            append((text[:head] if size > head else text[:size], text[head:size]))
-            free(pointer)
-            room -= size
-            if room < 0:
-                break
-        return int(size)

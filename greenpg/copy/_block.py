@@ -13,13 +13,13 @@ from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import cursor as c_cursor
 
+from greenpg._protocol.copy_buffers import CopyBuffer
 from greenpg._protocol.copy_text import OIDS, Formatter, Lines, fields
 from greenpg._protocol.generators import BLOCK, end_copy_in, finish, receive, results, send
 from greenpg._protocol.libpq import (
     PGRES_COMMAND_OK,
     PGRES_COPY_IN,
     PGRES_COPY_OUT,
-    CopyBuffer,
     libpq,
 )
 from greenpg._protocol.results import cast_of, error_of, rowcount

@@ -11,12 +11,11 @@ from psycopg2 import DatabaseError, Error, OperationalError
 from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 
+from greenpg._protocol.copy_buffers import CopyMessages, Intake
 from greenpg._protocol.libpq import (
     PGRES_COPY_BOTH,
     PGRES_COPY_IN,
     PGRES_FATAL_ERROR,
-    CopyMessages,
-    Intake,
     libpq,
 )
 from greenpg._protocol.replication_messages import HEADER, KEEPALIVE, Progress, keepalive
