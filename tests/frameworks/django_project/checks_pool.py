@@ -198,7 +198,7 @@ def test_close_pool_spares_what_this_task_holds(observer):
         ),
         ({"OPTIONS": {"pool": {"maxsize": 5}}}, r"\['pool'\]: .* keyword argument 'maxsize'"),
         ({"OPTIONS": {"pool": {"min_size": 5, "max_size": 2}}}, r"\['pool'\]: .*max_size"),
-        ({"OPTIONS": {"pool": {"kwargs": {}}}}, "Django decides on kwargs"),
+        ({"OPTIONS": {"pool": {"kwargs": {}}}}, "Django sets kwargs"),
         (
             {"OPTIONS": {"pool": True, "isolation_level": 9}},
             "Invalid transaction isolation level 9",
