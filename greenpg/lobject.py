@@ -129,7 +129,7 @@ class Lobject(c_lobject):
         """Read ahead in mode "r": its data comes from one snapshot and cannot change.
 
         The manual says so of INV_READ (chapter "Large Objects", section "Opening an Existing
-        Large Object"). In a failed transaction the server is asked, so that it can refuse.
+        Large Object"). A failed transaction does not use data read ahead: the server must refuse.
         """
         if self._mode not in ("rt", "rb") or _transaction_status(conn) != _IN_TRANSACTION:
             return self._read(conn, size)
@@ -242,7 +242,7 @@ class Lobject(c_lobject):
         _call(conn, _LO_CLOSE, _int4(source._fd))
 
     def readable(self) -> bool:
-        """Return True if it was opened for reading or writing: the server lets writers read."""
+        """Return True if it was opened for reading or writing; the server allows both to read."""
         return self._mode not in (None, "n")
 
     def writable(self) -> bool:
@@ -300,7 +300,7 @@ _LO_OPEN: Final = "SELECT pg_catalog.lo_open(%s::oid, %s)"
 _LO_UNLINK: Final = "SELECT pg_catalog.lo_unlink(%s::oid)"
 _LOREAD: Final = b"SELECT pg_catalog.loread($1, $2)"
 # glibc returns the memory of each such call to the system, until one call has freed a large block:
-# that raises the thresholds (mallopt(3), M_MMAP_THRESHOLD: "dynamic"); `greenpg bench -w lobject`
+# that raises the thresholds (mallopt(3), M_MMAP_THRESHOLD, "dynamic"): `greenpg bench -w lobject`
 _FIRST_LOREAD: Final = _LOREAD + (
     b", pg_catalog.octet_length(pg_catalog.repeat(pg_catalog.repeat(' ', 1200), 1200))"
 )

@@ -96,11 +96,11 @@ class Waiter:
         poll.register(self._fd, _MASKS[self._events])
         self._piped = True
         try:
-            while self._error is None:  # set before the other thread saw _piped
+            while self._error is None:  # if set by now, the other thread did not see _piped
                 ready = dict(poll.poll(None if timeout is None else timeout * 1000))
                 if end not in ready:
                     return list(ready.items())
-                read(end, 1)  # may be left over: an interrupt of the wait before, after its end
+                read(end, 1)  # perhaps written by an interrupt that came after the previous wait
         finally:
             self._piped = False
         return []
