@@ -1,4 +1,4 @@
-"""A helper process that obeys one-line JSON orders and ends when its parent does."""
+"""A helper process that runs one-line JSON orders and ends when its parent does."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Reply: TypeAlias = dict[str, Any]
 
 
 class ChildError(RuntimeError):
-    """A helper process refused an order or has ended."""
+    """A helper process could not carry out an order, or has ended."""
 
 
 class Child:
     """`python -m module arguments` in a session of its own, so that Ctrl-C does not reach it.
 
-    It holds the other end of our pipe: however this process dies, the child reads end of file.
-    One task at a time may give orders.
+    The child holds the other end of a pipe: however this process ends, the child reads end of
+    file. Only one task at a time may send orders.
     """
 
     def __init__(
@@ -31,9 +31,9 @@ class Child:
         env: Mapping[str, str] | None = None,
         stderr: IO[bytes] | None = None,
     ) -> None:
-        """Start it, under the command `prefix` if given.
+        """Start the process, under the command `prefix` if given; wait for its first reply.
 
-        It prints one reply of its own accord, kept in `greeting`.
+        That reply is kept in `greeting`. Raises ChildError if the process reports an error or ends.
         """
         self._name = module
         self._owner = os.getpid()
@@ -57,7 +57,7 @@ class Child:
         return self._process.pid
 
     def ask(self, order: str, **details: Any) -> Reply:
-        """Give an order and return the reply; raises ChildError with the helper's own text."""
+        """Send an order and return the reply; raise ChildError with the helper's own text."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"order": order, **details}).encode() + b"\n")
@@ -67,7 +67,7 @@ class Child:
         return self._reply()
 
     def close(self) -> None:
-        """Let the helper end and wait for it; in a forked copy of this process, do nothing."""
+        """Close the helper's pipes and wait for its end; do nothing in a forked child."""
         if self._owner != os.getpid():
             return
         for pipe in (self._process.stdin, self._process.stdout):
@@ -87,13 +87,13 @@ class Child:
 
 
 def send(reply: Reply) -> None:
-    """Print a reply; for the helper's side."""
+    """Print a reply; called in the helper."""
     sys.stdout.write(json.dumps(reply) + "\n")
     sys.stdout.flush()
 
 
 def serve(handlers: dict[str, Callable[..., Reply]]) -> None:
-    """Obey orders from standard input until its end; for the helper's side."""
+    """Carry out the orders on standard input until its end; called in the helper."""
     for line in sys.stdin:
         details = json.loads(line)
         try:

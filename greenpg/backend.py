@@ -1,4 +1,8 @@
-"""The seam between the driver and a green-thread library."""
+"""The backend interface: what the driver requires of a green-thread library.
+
+In greenpg's sources, the hub is the greenlet or callback context that runs the event loop; nothing
+may wait there. Only the backends that have the capability "hub" have one.
+"""
 
 from __future__ import annotations
 
@@ -33,39 +37,43 @@ Address: TypeAlias = tuple[Any, ...]  # one row of getaddrinfo
 
 
 class Waiter(Protocol):
-    """Waits for one connection's socket; it may keep the hub's watcher between waits."""
+    """Waits for one connection's socket; may keep its watcher in the hub between waits."""
 
     def wait(self, fd: int, events: int, timeout: float | None) -> int:
         """Return the ready subset of READ|WRITE, or 0 once `timeout` seconds have passed.
 
         Between two calls of `close` the descriptor is always the same. Hang-up and error count
-        as ready. However it ends, no timer, no late switch into the
-        task and nothing that can wake the next owner of the descriptor is left behind.
+        as ready. However the wait ends, it leaves behind no timer, no late switch into the
+        task and nothing that can wake the next owner of the descriptor.
         """
         ...
 
     def interrupt(self, exc: BaseException) -> None:
-        """Raise `exc` in the task that waits here, if one does; from any thread."""
+        """Raise `exc` in the task that waits here, if there is one; callable from any thread."""
         ...
 
     def fileno(self) -> int:
-        """Return the duplicate of the socket that it keeps, or -1: a forked child cuts it off."""
+        """Return the descriptor of the duplicate socket that the waiter keeps, or -1 if none.
+
+        In a forked child greenpg replaces that descriptor, so that it no longer leads to the
+        parent's session.
+        """
         ...
 
     def close(self) -> None:
-        """Leave nothing in the hub; from any thread, any number of times."""
+        """Remove everything from the hub; callable from any thread, any number of times."""
         ...
 
 
 class Event(Protocol):
-    """A flag that tasks wait for; a set before the wait is not lost."""
+    """A flag that tasks wait for; a `set` before the wait is not lost."""
 
     def set(self) -> None:
         """Wake all waiting tasks, from any thread; they run later, not inside this call."""
         ...
 
     def is_set(self) -> bool:
-        """Tell whether `set` was called."""
+        """Return True if `set` was called."""
         ...
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -74,37 +82,37 @@ class Event(Protocol):
 
 
 class Task(Protocol):
-    """Something spawned."""
+    """A spawned task."""
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for the end; False after `timeout` seconds. What the task raised stays there."""
+        """Wait for the end; return False after `timeout` seconds. The task's errors stay there."""
         ...
 
     def kill(self) -> None:
-        """Raise the library's exit in the task at its next or present wait; do not wait for it."""
+        """Raise the library's exit in the task at its current or next wait, without waiting."""
         ...
 
 
 class Backend(Protocol):
-    """What a green library must give, and nothing more.
+    """What a green library must provide, and nothing more.
 
-    Capabilities are "kill", "hub" (there is a place where nothing may wait) and "lazy_spawn"
+    Capabilities are "kill", "hub" (there is a hub, where nothing may wait) and "lazy_spawn"
     (`spawn` never runs the function before it returns).
     """
 
     @property
     def name(self) -> str:
-        """Return the name under which users choose it."""
+        """Return the name by which users choose the backend."""
         ...
 
     @property
     def exits(self) -> tuple[type[BaseException], ...]:
-        """Return the exceptions that end a task; they outrank a timeout."""
+        """Return the exceptions that end a task; they take precedence over a timeout."""
         ...
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """Return the names of what not every library can do."""
+        """Return the names of the optional features that this library has."""
         ...
 
     def waiter(self) -> Waiter:
@@ -112,11 +120,11 @@ class Backend(Protocol):
         ...
 
     def can_wait(self) -> bool:
-        """Tell whether the caller may wait: False inside the hub."""
+        """Return True if the caller may wait; False inside the hub."""
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Suspend this task."""
+        """Suspend this task for `seconds`."""
         ...
 
     def pause(self) -> None:
@@ -124,26 +132,26 @@ class Backend(Protocol):
         ...
 
     def spawn(self, fn: Callable[..., object], *args: object) -> Task:
-        """Start a task; on a green backend it does not run before this returns."""
+        """Start a task; on a green backend it does not run before this call returns."""
         ...
 
     def current(self) -> Hashable:
-        """Return what identifies the running task; equal only to itself."""
+        """Return a value that identifies the running task; it is equal only to itself."""
         ...
 
     def event(self) -> Event:
-        """Make an event; locks and pool queues are built on it."""
+        """Make an event; locks and pool queues are built on events."""
         ...
 
     def in_thread(self, fn: Callable[..., Any], *args: object) -> Any:
-        """Run blocking code in an OS thread and return its result.
+        """Run blocking code in an OS thread and return its result, or raise its error.
 
-        When the waiting task is interrupted, the job runs on.
+        If the waiting task is interrupted, the code in the thread runs on to its end.
         """
         ...
 
     def resolve(self, host: str, port: int) -> Sequence[Address]:
-        """Return getaddrinfo's rows for a stream socket; raises its OSError."""
+        """Return getaddrinfo's rows for a stream socket; raise its OSError."""
         ...
 
 
@@ -166,7 +174,7 @@ _loaded: dict[str, Backend] = {}
 def load(name: str) -> Backend:
     """Return the backend registered under `name` in the entry points `greenpg.backends`.
 
-    Raises BackendError if there is none, or if its library is not installed.
+    Raises BackendError if there is none, or if its library cannot be imported.
     """
     if name not in _loaded:
         from importlib import metadata  # late: importing greenpg must not load socket
@@ -192,7 +200,7 @@ def as_backend(which: str | Backend) -> Backend:
 
 def _checked(backend: Any) -> Backend:
     if isinstance(backend, type):
-        raise BackendError(f"backend {backend.__name__} is a class; give an instance of it")
+        raise BackendError(f"backend {backend.__name__} is a class; pass an instance of it")
     missing = [name for name in _MEMBERS if not hasattr(backend, name)]
     if missing:
         name = getattr(backend, "name", None) or type(backend).__name__
@@ -202,19 +210,19 @@ def _checked(backend: Any) -> Backend:
 
 
 def choose(which: str | Backend | None) -> Backend | None:
-    """Make `which` the default of connections made from now on; None forgets the choice."""
+    """Make `which` the default backend of new connections; None undoes the choice."""
     global _chosen
     _chosen = None if which is None else as_backend(which)
     return _chosen
 
 
 def chosen() -> Backend | None:
-    """Return the backend that was chosen, by `choose` or GREENPG_BACKEND, if any."""
+    """Return the backend chosen by `choose` or GREENPG_BACKEND, or None."""
     if _chosen is None and os.environ.get("GREENPG_BACKEND"):
         choose(os.environ["GREENPG_BACKEND"])
     return _chosen
 
 
 def current() -> Backend:
-    """Return the default backend: the chosen one, else `threads`."""
+    """Return the default backend: the chosen one, or else `threads`."""
     return chosen() or load("threads")

@@ -1,4 +1,4 @@
-"""Connections for Celery's tasks, given back when the task ends."""
+"""Connections for Celery tasks, returned to the pool when the task ends."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ log = logging.getLogger("greenpg.celery")
 
 
 class TaskConnection:
-    """Calling it gives the running task's connection: `db = TaskConnection(pool)`, then `db()`.
+    """Returns the running task's connection when called: `db = TaskConnection(pool)`, then `db()`.
 
-    The connection is borrowed at a task's first call and goes back to the pool when the task
-    ends, also by a failure, a time limit or a revoke. The task commits; what it has not
-    committed by then is rolled back.
+    A task's first call borrows the connection from the pool; it goes back when the task ends,
+    also if a failure, a time limit or a revoke ends it. The task must commit: an open transaction
+    is rolled back at its end.
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
@@ -33,9 +33,9 @@ class TaskConnection:
         task_postrun.connect(self._give_back, weak=False)
 
     def __call__(self, timeout: float | None = None) -> Any:
-        """Return the task's connection; the first call of a task waits as `getconn` does.
+        """Return the task's connection; a task's first call waits up to `timeout` seconds for it.
 
-        ProgrammingError outside a task.
+        Raises what the pool's `getconn` raises, and ProgrammingError outside a task.
         """
         request = _execution(current_task) if current_task else None
         if request is None:
@@ -54,10 +54,11 @@ class TaskConnection:
 
 
 def _execution(task: Any) -> Any:
-    """Return the request with which the worker began what runs here, None outside a task.
+    """Return the request with which the worker began the running task, None outside a task.
 
-    Its id would not do: a broker may deliver a task again while it runs. Nor would the task's
-    current request: a task's `__call__` pushes a copy of it.
+    The task's id does not identify it: a broker may deliver a task again while it runs. Neither
+    does the task's current request: a task's `__call__` pushes a copy (celery/app/task.py).
+    Both are tested by test_task_delivered_twice_has_two_connections.
     """
     task_id = task.request.id
     if task_id is None:

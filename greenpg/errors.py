@@ -1,8 +1,8 @@
-"""psycopg2's error classes and greenpg's own, each also the fitting DB-API class."""
+"""psycopg2's error classes and greenpg's own; each derives from the matching DB-API class."""
 
 from psycopg2 import InterfaceError, NotSupportedError, OperationalError
 from psycopg2 import errors as _errors
-from psycopg2.errors import *  # noqa: F403  the classes are made by psycopg2's C code
+from psycopg2.errors import *  # noqa: F403  psycopg2's C code makes the classes
 from psycopg2.errors import QueryCanceled, lookup
 
 __all__ = [
@@ -27,34 +27,34 @@ class BackendError(InterfaceError):
 class DeadlineExceeded(QueryCanceled):
     """An operation was stopped because its task's `deadline` had passed.
 
-    The query was cancelled on the server and the connection can be used on:
+    The query has been cancelled on the server and the connection remains usable:
     at once under autocommit, after a rollback inside a transaction.
     """
 
 
 class PipelineAborted(OperationalError):
-    """A statement of a pipeline was not run because one before it had failed."""
+    """A pipeline's statement did not run because an earlier one had failed."""
 
 
 class PoolTimeout(OperationalError):
-    """A pool had no connection to lend in time; the cause is why it could not connect, if so."""
+    """A pool had no free connection in time; `__cause__` is its last connect error, if any."""
 
 
 class PoolClosed(OperationalError):
-    """A connection was asked of a pool that is closed, or not open yet."""
+    """A connection was requested from a pool that is closed or not open yet."""
 
 
 class TooManyRequests(OperationalError):
-    """As many tasks as `max_waiting` allows wait for a connection already."""
+    """As many tasks as `max_waiting` allows are already waiting for a connection."""
 
 
 class FeatureUnavailable(NotSupportedError):
-    """A feature needs functions of libpq that this psycopg2 build does not give access to."""
+    """A feature requires libpq functions that cannot be reached through this psycopg2 build."""
 
 
 class NotGreenWarning(RuntimeWarning):
-    """The process is monkey-patched, but its PostgreSQL connections are about to block it."""
+    """The process is monkey-patched, but its PostgreSQL connections will block it."""
 
 
 class ConnectionFactoryWarning(RuntimeWarning):
-    """A connection factory made a connection that is green for queries only."""
+    """A connection factory returned a connection that is green for queries only."""

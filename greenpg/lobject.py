@@ -1,4 +1,4 @@
-"""Large objects: psycopg2's, with every wait green."""
+"""Large objects: psycopg2's `lobject` class with green waits."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Lobject"]
 
 _T = TypeVar("_T")
-PIECE: Final = 262144  # bytes a call; what is longer takes several
-LARGE: Final = 32768  # bytes of a call that the server takes memory of its own for
+PIECE: Final = 262144  # bytes per call at most; longer data takes several calls
+LARGE: Final = 32768  # bytes of a loread for which the server allocates a block of its own
 _MODE: Final = re.compile("(rw|r|w|n|)(t|b|)")
 _READ, _WRITE = 0x40000, 0x20000
 _FLAGS: Final = {"n": 0, "r": _READ, "w": _WRITE, "rw": _READ | _WRITE}
@@ -42,19 +42,19 @@ _execute: Any = c_cursor.execute
 class Lobject(c_lobject):
     """psycopg2's large object; also a context manager that closes it, and a raw file for `io`.
 
-    It lives no longer than the transaction in which it was opened, whose end closes it.
+    It is closed at the latest at the end of the transaction in which it was opened.
     """
 
-    # C's own __init__ would open it blockingly: its fields stay empty, and these stand for them
+    # the __init__ of the C class would block (psycopg2, lobject_type.c): the C fields stay empty
     _conn: Any = None
     _fd = -1
     _oid = 0
     _mode: str | None = None
     _text = True
     _mark: Any = None
-    _primed = False  # whether the server had its first large call
-    _ahead, _taken = b"", 0  # what was read ahead, and how much of it was taken
-    _stride = 0  # bytes to ask for at the least; it grows while reads follow one another
+    _primed = False  # True once the server has run a large call
+    _ahead, _taken = b"", 0  # data read ahead, and how many bytes of it were returned
+    _stride = 0  # bytes to request at least; grows while one read follows another
 
     def __init__(
         self,
@@ -109,26 +109,27 @@ class Lobject(c_lobject):
 
     @property
     def mode(self) -> Any:
-        """How it was opened: 'r', 'w' or 'rw' with 't' or 'b', or 'n'."""
+        """The mode in which it was opened: 'r', 'w' or 'rw' with 't' or 'b', or 'n'."""
         return self._mode
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed, or its connection."""
+        """True if the large object or its connection is closed."""
         return self._conn is None or self._fd < 0 or self._conn.closed != 0
 
     def read(self, size: int = -1) -> Any:
-        """Return up to `size` bytes, or all that is left; str in text mode.
+        """Return up to `size` bytes, or all the rest if `size` is negative; str in text mode.
 
-        There UnicodeDecodeError is raised if the bytes end within a character.
+        In text mode UnicodeDecodeError is raised if the bytes end inside a character.
         """
         data = self._opened(self._read_on, index(size))
         return data.decode(_encoding(self._conn)) if self._text else data
 
     def _read_on(self, conn: Any, size: int) -> bytes:
-        """Read ahead in mode "r", whose data is that of a snapshot and changes no more.
+        """Read ahead in mode "r": its data comes from one snapshot and cannot change.
 
-        Nothing is taken from there in a failed transaction, so that the server can refuse.
+        The manual says so of INV_READ (chapter "Large Objects", section "Opening an Existing
+        Large Object"). A failed transaction does not use data read ahead: the server must refuse.
         """
         if self._mode not in ("rt", "rb") or _transaction_status(conn) != _IN_TRANSACTION:
             return self._read(conn, size)
@@ -144,7 +145,7 @@ class Lobject(c_lobject):
         return found + (got[:left] if self._ahead else got)
 
     def _unread(self) -> int:
-        """Return how far the server's position is ahead of ours."""
+        """Return how many bytes the server's position is ahead of the caller's."""
         return len(self._ahead) - self._taken
 
     def _read(self, conn: Any, size: int) -> bytes:
@@ -167,44 +168,44 @@ class Lobject(c_lobject):
         return len(data)
 
     def write(self, data: Any) -> int:
-        """Write str, in the connection's encoding, or bytes; return the number of bytes."""
+        """Write bytes, or str in the connection's encoding; return the number of bytes."""
         return self._opened(self._write, data)
 
     def _write(self, conn: Any, data: Any) -> int:
         source = _as_bytes(conn, data)
         written = 0
         for start in range(0, max(len(source), 1), PIECE):
-            piece = bytes(source[start : start + PIECE])  # no copy of bytes of one piece
+            piece = bytes(source[start : start + PIECE])  # no copy if it is all one piece
             written += _number(_call(conn, _LOWRITE, _int4(self._fd), (_BYTEA, piece)))
         return written
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a position, beyond 2 GB too, and return it; `whence` as for files."""
+        """Move to a position, also beyond 2 GB, and return it; `whence` is as for files."""
         return self._opened(self._seek, index(offset), index(whence))
 
     def _seek(self, conn: Any, offset: int, whence: int) -> int:
         if whence == os.SEEK_CUR:
             offset -= self._unread()
-        target = _int8(offset), _int4(whence)  # first: what it raises moves nothing
+        target = _int8(offset), _int4(whence)  # first: if this raises, nothing has moved
         self._ahead, self._taken, self._stride = b"", 0, 0
         return _number(_call(conn, _LO_LSEEK, _int4(self._fd), *target))
 
     def tell(self) -> int:
-        """Return the position."""
+        """Return the position in bytes."""
         return self._opened(self._tell)
 
     def _tell(self, conn: Any) -> int:
         return _number(_call(conn, _LO_TELL, _int4(self._fd))) - self._unread()
 
     def truncate(self, len: int = 0) -> None:
-        """Cut to a size, or extend to it with zero bytes; the position stays."""
+        """Cut to a size in bytes, or extend to it with zeros; the position does not change."""
         self._opened(self._truncate, index(len))
 
     def _truncate(self, conn: Any, size: int) -> None:
         _call(conn, _LO_TRUNCATE, _int4(self._fd), _int8(size))
 
     def close(self) -> None:
-        """Close it; any number of times, and after the end of its transaction too."""
+        """Close the large object; callable any number of times, also after its transaction."""
         if self.closed or self._conn.autocommit:
             return
         if self._conn._state.must_roll_back:  # the rollback will close it
@@ -218,7 +219,7 @@ class Lobject(c_lobject):
             _call(conn, _LO_CLOSE, _int4(fd))
 
     def unlink(self) -> None:
-        """Close it and remove the large object from the database; a closed one too."""
+        """Close the large object and remove it from the database; also if it is closed."""
         self._begun(self._unlink)
 
     def _unlink(self, conn: Any) -> None:
@@ -227,7 +228,7 @@ class Lobject(c_lobject):
         _select(conn, _LO_UNLINK, self._oid)
 
     def export(self, filename: str) -> None:
-        """Write the whole large object to a file of this machine; a closed one too."""
+        """Write the whole large object to a file on this machine; also if it is closed."""
         if self._conn is not None and self._conn.autocommit:
             raise _no_transaction()
         self._begun(self._export, filename)
@@ -241,19 +242,19 @@ class Lobject(c_lobject):
         _call(conn, _LO_CLOSE, _int4(source._fd))
 
     def readable(self) -> bool:
-        """Tell whether it was opened for reading; the server lets writers read as well."""
+        """Return True if it was opened for reading or writing; the server allows both to read."""
         return self._mode not in (None, "n")
 
     def writable(self) -> bool:
-        """Tell whether it was opened for writing."""
+        """Return True if it was opened for writing."""
         return "w" in (self._mode or "")
 
     def seekable(self) -> bool:
-        """Tell that it has positions."""
+        """Return True: a large object has positions."""
         return True
 
     def flush(self) -> None:
-        """Do nothing: writes go to the server at once."""
+        """Do nothing: `write` sends its data to the server at once."""
 
     def __enter__(self) -> Lobject:
         return self
@@ -264,21 +265,21 @@ class Lobject(c_lobject):
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with suppress(*() if exc is None else (Error,)):  # never in place of the block's own
+        with suppress(*() if exc is None else (Error,)):  # never replaces the block's own error
             self.close()
 
     def __repr__(self) -> str:
         return f"<lobject object at {id(self):#x}; closed: {self.closed:d}>"
 
     def _begun(self, method: Callable[..., _T], *args: Any) -> _T:
-        """Run a method under the connection's lock, all its calls as one operation."""
+        """Run a method under the connection's lock, with all its calls as one operation."""
         if self._conn is None:
             raise _already_closed()
         result: _T = self._conn._run(method, *args, finish_on_interrupt=False)
         return result
 
     def _opened(self, method: Callable[..., _T], *args: Any) -> _T:
-        """Run a method that needs this to be open."""
+        """Run a method that requires an open large object."""
         result: _T = self._begun(self._if_open, method, *args)
         return result
 
@@ -298,7 +299,8 @@ _LO_CREATE: Final = "SELECT o, pg_catalog.lo_open(o, %s) FROM pg_catalog.lo_crea
 _LO_OPEN: Final = "SELECT pg_catalog.lo_open(%s::oid, %s)"
 _LO_UNLINK: Final = "SELECT pg_catalog.lo_unlink(%s::oid)"
 _LOREAD: Final = b"SELECT pg_catalog.loread($1, $2)"
-# glibc gives the memory of such calls back at the end of each, until as much was freed at once
+# glibc returns the memory of each such call to the system, until one call has freed a large block:
+# that raises the thresholds (mallopt(3), M_MMAP_THRESHOLD, "dynamic"): `greenpg bench -w lobject`
 _FIRST_LOREAD: Final = _LOREAD + (
     b", pg_catalog.octet_length(pg_catalog.repeat(pg_catalog.repeat(' ', 1200), 1200))"
 )
@@ -317,7 +319,7 @@ _NUMBER: Final = ext.new_type((20, 23, 26), "LARGE OBJECT NUMBER", _integer)
 
 
 def _select(conn: Any, statement: str, *args: int) -> tuple[int, ...]:
-    """Run a statement by psycopg2, which begins a transaction where there is none."""
+    """Run a statement through psycopg2, which begins a transaction if there is none."""
     if conn.closed:
         raise closed()
     if conn.status == ext.STATUS_PREPARED:
@@ -334,7 +336,7 @@ def _select(conn: Any, statement: str, *args: int) -> tuple[int, ...]:
 
 
 def _call(conn: Any, statement: bytes, *parameters: Parameter) -> bytes:
-    """Run a statement past psycopg2, with binary data both ways."""
+    """Run a statement by libpq, without psycopg2, with binary parameters and a binary result."""
     pgconn, fd = pgconn_of(conn)
     answer = drive(conn, call(pgconn, fd, statement, parameters), partial(finish, pgconn, fd))
     if answer is None:
@@ -358,7 +360,7 @@ def _int8(number: int) -> Parameter:
 
 
 def _oid(number: int) -> int:
-    return index(number) & 0xFFFFFFFF  # as C's unsigned int
+    return index(number) & 0xFFFFFFFF  # as psycopg2 does: a C unsigned int
 
 
 def _encoding(conn: Any) -> str:
@@ -379,7 +381,7 @@ def _as_bytes(conn: Any, data: Any) -> bytes | memoryview:
 
 @contextmanager
 def _file(name: str, verb: str) -> Iterator[BinaryIO]:
-    """Open a file for its `verb`, "read from" or "write to", with libpq's texts for what fails."""
+    """Open a file for a `verb`, "read from" or "write to"; its errors have libpq's texts."""
     fault = "open"
     try:
         with open(name, "rb" if verb == "read from" else "wb") as file:

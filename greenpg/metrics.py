@@ -1,4 +1,4 @@
-"""Pools as Prometheus sees them; wants the extra `metrics` (prometheus_client)."""
+"""Pool statistics for Prometheus; requires the extra `metrics` (prometheus_client)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ try:
     from prometheus_client.registry import Collector
 except ImportError as err:
     raise ImportError(
-        "greenpg.metrics wants prometheus_client; pip install 'greenpg[metrics]'"
+        "greenpg.metrics requires prometheus_client; pip install 'greenpg[metrics]'"
     ) from err
 
 from .pool import ConnectionPool, PoolSet
@@ -25,22 +25,22 @@ class _Measure(NamedTuple):
 
 
 GAUGES: Final = (
-    _Measure("pool_min", "min_size", "Sessions that the pool keeps"),
+    _Measure("pool_min", "min_size", "Sessions that the pool keeps open"),
     _Measure("pool_max", "max_size", "Sessions that the pool may have"),
     _Measure("pool_size", "sessions", "Sessions that the pool has or is making"),
-    _Measure("pool_available", "idle", "Sessions that nobody uses"),
+    _Measure("pool_available", "idle", "Sessions that are not in use"),
     _Measure("requests_waiting", "waiting", "Tasks that wait for a connection"),
 )
 COUNTERS: Final = (
-    _Measure("requests_num", "requests", "Connections asked for"),
+    _Measure("requests_num", "requests", "Requests for a connection"),
     _Measure("requests_queued", "requests_queued", "Requests that had to wait"),
-    _Measure("requests_wait_ms", "requests_wait_seconds", "Time that requests waited"),
+    _Measure("requests_wait_ms", "requests_wait_seconds", "Time spent waiting for a connection"),
     _Measure("requests_errors", "requests_failed", "Requests that got no connection"),
-    _Measure("usage_ms", "usage_seconds", "Time that connections were lent"),
-    _Measure("returns_bad", "returns_bad", "Connections that came back broken"),
+    _Measure("usage_ms", "usage_seconds", "Time that connections were in use"),
+    _Measure("returns_bad", "returns_bad", "Connections returned broken"),
     _Measure("connections_num", "connects", "Attempts to connect"),
     _Measure("connections_ms", "connects_seconds", "Time that connecting took"),
-    _Measure("connections_errors", "connects_failed", "Attempts that failed"),
+    _Measure("connections_errors", "connects_failed", "Attempts to connect that failed"),
     _Measure("connections_lost", "connections_lost", "Connections found broken while idle"),
 )
 
@@ -48,14 +48,14 @@ COUNTERS: Final = (
 class PoolCollector(Collector):
     """Reports pools' statistics at each scrape: `REGISTRY.register(PoolCollector(pool))`.
 
-    Counters go back if `pop_stats` is called beside it.
+    Times are in seconds. A call of a pool's `pop_stats` sets its counters back to zero.
     """
 
     def __init__(self, *pools: ConnectionPool | PoolSet) -> None:
         self._pools = pools
 
     def collect(self) -> Iterator[Metric]:
-        """Yield a metric for each measure, with a sample for each pool."""
+        """Yield one metric for each measure, with a sample for each pool."""
         stats = dict(self._stats())
         for measure in GAUGES:
             yield self._filled(GaugeMetricFamily, measure, stats)
@@ -63,7 +63,7 @@ class PoolCollector(Collector):
             yield self._filled(CounterMetricFamily, measure, stats)
 
     def describe(self) -> Iterable[Metric]:
-        """Tell the registry nothing, so that registering needs no pool that works."""
+        """Return no metrics, so that registering does not read the pools (see `Collector`)."""
         return ()
 
     def _stats(self) -> Iterator[tuple[str, dict[str, int]]]:

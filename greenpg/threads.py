@@ -1,4 +1,4 @@
-"""The built-in backend: OS threads and poll(). The default, and the worked example of a backend."""
+"""The built-in backend: OS threads and poll(); the default, and a complete example of a backend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib.machinery import BuiltinImporter, PathFinder
 from importlib.util import module_from_spec
 from itertools import chain, islice
-from posix import close, read, write  # a monkey-patch may have replaced those of os
+from posix import close, read, write  # a monkey-patch may have replaced those in os
 from types import ModuleType
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ _thread = pristine("_thread")
 _select = pristine("select")
 _time = pristine("time")
 _BAD: Final = _select.POLLERR | _select.POLLHUP | _select.POLLNVAL
-_SHORT: Final = 0.01  # seconds
+_SHORT: Final = 0.01  # seconds; only a longer wait needs the pipe
 _MASKS: Final = {
     READ: _select.POLLIN,
     WRITE: _select.POLLOUT,
@@ -42,10 +42,12 @@ _MASKS: Final = {
 
 
 class Waiter:
-    """Polls the socket, and if that lasts, with it a pipe by which threads interrupt the wait.
+    """Polls the socket and, in a long wait, also a pipe through which threads interrupt the wait.
 
-    Until then an interrupt waits for the short wait to end: most connections need no pipe.
-    It is made and closed by single calls into C, between whose parts no Ctrl-C can land.
+    An interrupt during the first 10 ms takes effect when these are over, so that most connections
+    never need a pipe. Python runs signal handlers only between bytecode instructions (library
+    manual, "Execution of Python signal handlers"): the pipe is made and closed by single calls
+    into C, so that Ctrl-C can leak neither of its ends.
     """
 
     __slots__ = ("_error", "_events", "_fd", "_pipe", "_piped", "_poll", "_waiting")
@@ -86,6 +88,7 @@ class Waiter:
 
     def _wait_on(self, timeout: float | None) -> list[tuple[int, int]]:
         if not self._pipe:
+            # pipe() and the store in one call into C, where Ctrl-C cannot land between the two
             self._pipe.extend(chain.from_iterable(islice(iter(os.pipe, None), 1)))
         end = self._pipe[0]
         poll = _select.poll()
@@ -93,11 +96,11 @@ class Waiter:
         poll.register(self._fd, _MASKS[self._events])
         self._piped = True
         try:
-            while self._error is None:  # else it came when the other thread saw no pipe yet
+            while self._error is None:  # if set by now, the other thread did not see _piped
                 ready = dict(poll.poll(None if timeout is None else timeout * 1000))
                 if end not in ready:
                     return list(ready.items())
-                read(end, 1)  # perhaps for an interrupt that came when the wait before was over
+                read(end, 1)  # perhaps written by an interrupt that came after the previous wait
         finally:
             self._piped = False
         return []
@@ -115,12 +118,12 @@ class Waiter:
         self._poll, self._fd = None, -1
         if self._pipe:
             pipe, self._pipe = self._pipe, []
-            any(map(close, pipe))
+            any(map(close, pipe))  # closes both in one call into C
 
     def __del__(self) -> None:
-        """Do what Ctrl-C at the entry of `close` forestalled, or of `__init__`.
+        """Close the pipe, in case Ctrl-C ended `close` or `__init__` at its entry.
 
-        The collector may call it before it calls what closes the waiter.
+        The garbage collector may call this before the finalizer that calls `close`.
         """
         pipe, self._pipe = getattr(self, "_pipe", ()), []
         any(map(close, pipe))
@@ -128,9 +131,9 @@ class Waiter:
 
 @lru_cache(maxsize=64)
 def write_check(fd: int) -> Callable[[int], list[object]]:
-    """Return what tells, given 0 to wait, whether a wait for WRITE would be over at once.
+    """Return a `poll` method for WRITE: called with 0, it returns a true value if `fd` is writable.
 
-    It knows the descriptor by its number only, so that it serves whoever has that next.
+    The method refers to the descriptor by number only, so it also serves that number's next owner.
     """
     poll = _select.poll()
     poll.register(fd, _select.POLLOUT)
@@ -145,7 +148,7 @@ def _subset(flags: int, events: int) -> int:
 
 
 class Event:
-    """A flag that threads wait for; each waiter sleeps on a lock of its own."""
+    """A flag that threads wait for; each waiting thread blocks on a lock of its own."""
 
     __slots__ = ("_flag", "_locks")
 
@@ -171,9 +174,9 @@ class Event:
         lock = _thread.allocate_lock()
         lock.acquire()
         self._locks.append(lock)
-        if not self._flag:  # a set before this line may have missed our lock
+        if not self._flag:  # a set() before this line may have missed our lock
             lock.acquire(True, -1 if timeout is None else max(timeout, 0))
-        with suppress(ValueError):  # set() took it
+        with suppress(ValueError):  # set() has removed it
             self._locks.remove(lock)
         return self._flag
 
@@ -202,7 +205,7 @@ class Task:
         return self._done.wait(timeout)
 
     def kill(self) -> None:
-        """Do nothing: a thread cannot be killed (see `capabilities`)."""
+        """Do nothing: an OS thread cannot be killed, and `capabilities` lacks "kill"."""
 
 
 class Threads:

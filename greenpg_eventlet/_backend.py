@@ -1,4 +1,4 @@
-"""eventlet behind greenpg's seam, on its epoll, poll, kqueue, select and asyncio hubs."""
+"""greenpg's backend for eventlet, on its epoll, poll, kqueue, select and asyncio hubs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eventlet.support.greenlets import GreenletExit, getcurrent
 
 from greenpg.backend import READ, WRITE, Address
 
-from ._relay import Turn, relay, resume
+from ._relay import EventWait, relay, resume
 from ._waker import call_in_hub, waker
 
 _TIMED_OUT: Final = 4
@@ -23,8 +23,9 @@ _KINDS: Final = {READ: "read", WRITE: "write"}
 class Waiter:
     """Keeps one read listener registered, on a duplicate of the socket.
 
-    libpq may close the socket inside `poll()`, and the next owner of its number must not
-    meet our listener; the number of a duplicate is ours until `close`.
+    libpq may close the socket while it reads (fe-misc.c, pqDropConnection), and the listener must
+    not stay on a descriptor number that then gets another owner; the number of a duplicate is
+    reserved until `close` (conformance test next_owner_of_a_descriptor_is_left_alone).
     """
 
     __slots__ = ("_error", "_fd", "_hub", "_listener", "_ready", "_source", "_task", "_writer")
@@ -74,18 +75,18 @@ class Waiter:
 
     def _listen(self, event: int, callback: Callable[[int], None]) -> Any:
         kind = _KINDS[event]
-        listener = self._hub.listeners[kind].get(self._fd)  # ours, if Ctrl-C broke off the last
+        listener = self._hub.listeners[kind].get(self._fd)  # left by a wait that Ctrl-C ended
         if listener is None:
             listener = self._hub.add(kind, self._fd, callback, self._throw, self._forget)
-        listener.greenlet = self._hub.greenlet  # else it keeps a finished task alive
+        listener.greenlet = self._hub.greenlet  # FdListener would keep a finished task alive
         return listener
 
     def _readable(self, fd: int) -> None:
         if fd != self._fd:
-            return  # another thread has closed it or moved on; the hub is about to be told
+            return  # another thread closed or moved this waiter; the hub drops the listener soon
         if self._task is None or self._ready & READ:
-            self._drop_listener()  # unsolicited data: the hub would call us without end
-        elif self._writer is None:  # what _wake() does then
+            self._drop_listener()  # unsolicited data: the hub would call this endlessly
+        elif self._writer is None:  # the same as _wake() in this case, with one call less
             self._ready |= READ
             self._task.switch()
         else:
@@ -105,7 +106,7 @@ class Waiter:
             return
         if self._writer is None:
             self._task.switch()
-        else:  # the hub may be about to tell of the other direction too
+        else:  # the hub may be about to report the other direction too
             self._hub.schedule_call_global(0, self._resume, self._task)
 
     def _resume(self, task: Any) -> None:
@@ -161,26 +162,26 @@ def _dispose(hub: Any, listener: Any, fd: int) -> None:
 
 def _remove(hub: Any, listener: Any) -> None:
     if listener is not None:
-        try:  # noqa: SIM105  suppress() is three calls in Python
+        try:  # noqa: SIM105  suppress() costs three Python calls
             hub.remove(listener)
-        except (KeyError, RuntimeError):  # the hub has dropped it, or is closed itself
+        except (KeyError, RuntimeError):  # the hub has dropped it, or is itself closed
             pass
 
 
 class Event:
-    """A flag; eventlet's own cannot be set from another thread."""
+    """A flag that tasks wait for; eventlet's own cannot be set from another thread."""
 
-    __slots__ = ("_flag", "_turns")
+    __slots__ = ("_flag", "_waits")
 
     def __init__(self) -> None:
         self._flag = False
-        self._turns: list[Turn] = []
+        self._waits: list[EventWait] = []
 
     def set(self) -> None:
         self._flag = True
-        while self._turns:
-            turn = self._turns.pop(0)
-            call_in_hub(turn[0].hub, turn[0].put, turn)
+        while self._waits:
+            entry = self._waits.pop(0)
+            call_in_hub(entry[0].hub, entry[0].put, entry)
 
     def is_set(self) -> bool:
         return self._flag
@@ -189,30 +190,30 @@ class Event:
         if self._flag:
             return True
         mine = relay()
-        turn: Turn = [mine, getcurrent(), False]
+        entry: EventWait = [mine, getcurrent(), False]
         timer = None
         try:
             if timeout is not None:
-                timer = mine.hub.schedule_call_global(max(timeout, 0), resume, turn)
-            self._turns.append(turn)
-            # another thread may have set it before it could see our turn
-            while not (turn[2] or self._flag):
+                timer = mine.hub.schedule_call_global(max(timeout, 0), resume, entry)
+            self._waits.append(entry)
+            # another thread may have set the flag before the append
+            while not (entry[2] or self._flag):
                 mine.switch()
         finally:
-            turn[1] = None
+            entry[1] = None
             if timer is not None:
                 timer.cancel()
             if not self._flag:
-                self._leave(turn)
+                self._leave(entry)
         return self._flag
 
-    def _leave(self, turn: Turn) -> None:
-        with suppress(ValueError):  # another thread has set it this moment
-            self._turns.remove(turn)
+    def _leave(self, entry: EventWait) -> None:
+        with suppress(ValueError):  # another thread has just set the flag
+            self._waits.remove(entry)
 
 
 class Task:
-    """A green thread behind the seam."""
+    """A spawned green thread."""
 
     __slots__ = ("_done", "_thread")
 
@@ -234,7 +235,7 @@ class Task:
     def _kill(self) -> None:
         if not self._thread.dead:
             self._thread.throw(GreenletExit)
-        if self._thread.dead:  # one that had not begun calls no links
+        if self._thread.dead:  # a task that had not begun runs no links
             self._done.set()
 
 
@@ -260,7 +261,7 @@ class Eventlet:
         return Task(fn, args)
 
     def in_thread(self, fn: Callable[..., Any], *args: object) -> Any:
-        from eventlet import tpool  # late: it starts from modules that load socket
+        from eventlet import tpool  # late: its imports load socket
 
         return tpool.execute(fn, *args)
 

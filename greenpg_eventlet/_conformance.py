@@ -1,4 +1,4 @@
-"""eventlet as the conformance suite must know it."""
+"""eventlet's description for the conformance suite."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _in_hub(fn: Callable[[], object]) -> None:
 
 
 def _registered() -> Mapping[Hashable, str]:
-    """Return the hub's listeners and the timers that are still to fire."""
+    """Return the hub's listeners and its pending timers."""
     hub: Any = get_hub()
     listeners: dict[Hashable, str] = {
         (kind, fd): f"{kind} listener on descriptor {fd}"
@@ -46,7 +46,7 @@ def _registered() -> Mapping[Hashable, str]:
 
 
 def _hub_of_thread_ends() -> None:
-    """Stop the thread's hub: a suspended one is never freed, and an asyncio loop in no case."""
+    """Stop the thread's hub: a suspended hub is never freed, and an asyncio loop not even then."""
     hub: Any = getattr(_threadlocal, "hub", None)
     if hub is not None and hub.running:
         hub.abort(wait=True)

@@ -1,4 +1,4 @@
-"""Woken tasks of a hub, which run one after another without a visit to the hub for each."""
+"""A queue of a hub's woken tasks, which run one after another without a switch to the hub."""
 
 from __future__ import annotations
 
@@ -13,37 +13,39 @@ from greenpg.threads import pristine
 
 from ._waker import waker
 
-__all__ = ["Relay", "Turn", "relay", "resume"]
+__all__ = ["EventWait", "Relay", "relay", "resume"]
 
-Turn: TypeAlias = list[Any]  # one wait: its relay, the task until it ends, whether it was woken
-HOPS: Final = 64  # after so many the hub runs: sockets and timers wait
+# one wait for an event: its relay, its task (None once it has ended), whether it was woken
+EventWait: TypeAlias = list[Any]
+HOPS: Final = 64  # switches between tasks, after which the hub must serve sockets and timers
 _mine = pristine("_thread")._local()
 
 
 class Relay:
     """The woken tasks of one hub, oldest first.
 
-    A task that begins to wait switches to the first of them. One that has run is known by its
-    empty turn, and dropped later: so Ctrl-C between two lines loses nobody's wake-up. One that
-    was told and waits for something else, as a finalizer does, holds up nobody.
+    A task that begins to wait switches to the first of them. A task that has run leaves an
+    `EventWait` without a task, which is dropped later: Ctrl-C between two lines therefore loses no
+    wake-up. A woken task that waits for something else, as in a finalizer, does not block the
+    others.
     """
 
     __slots__ = ("_hops", "_ready", "_timer", "hub")
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub
-        self._ready: deque[Turn] = deque()
+        self._ready: deque[EventWait] = deque()
         self._timer: Any = None
         self._hops = 0
 
-    def put(self, turn: Turn) -> None:
-        """Have a task run soon; called in the hub's thread."""
-        self._ready.append(turn)
+    def put(self, entry: EventWait) -> None:
+        """Schedule a task to run soon; called in the hub's thread."""
+        self._ready.append(entry)
         if self._timer is None or self._timer.called:
             self._schedule()
 
     def switch(self) -> None:
-        """Leave this task, for the first that was woken or else for the hub."""
+        """Switch to the task that was woken first, or else to the hub."""
         ready = self._ready
         me = getcurrent()
         while ready and (ready[0][1] is None or (ready[0][2] and ready[0][1] is me)):
@@ -63,9 +65,9 @@ class Relay:
         try:
             for _ in range(len(ready)):
                 if ready:
-                    turn = ready[0]
-                    resume(turn)
-                    if ready and ready[0] is turn:
+                    entry = ready[0]
+                    resume(entry)
+                    if ready and ready[0] is entry:
                         ready.popleft()
                 while ready and ready[0][1] is None:
                     ready.popleft()
@@ -74,16 +76,16 @@ class Relay:
                 self._schedule()
 
 
-def resume(turn: Turn) -> None:
-    """Switch to a task if it still waits."""
-    task = turn[1]
+def resume(entry: EventWait) -> None:
+    """Switch to a wait's task, if it still waits."""
+    task = entry[1]
     if task is not None:
-        turn[2] = True
+        entry[2] = True
         task.switch()
 
 
 def relay() -> Relay:
-    """Return the relay of this thread's hub, of which other threads can make use too."""
+    """Return the relay of this thread's hub; other threads can wake its tasks."""
     hub = get_hub()
     found: Relay | None = getattr(_mine, "relay", None)
     if found is None or found.hub is not hub:

@@ -1,4 +1,4 @@
-"""Calls from other OS threads into a hub, for which eventlet has no public way."""
+"""Calls from other OS threads into a hub, for which eventlet has no public function."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _wakers: Final[WeakKeyDictionary[Any, Waker]] = WeakKeyDictionary()
 
 
 class Waker:
-    """One pipe of a hub; what other threads queue runs when the hub sees it readable."""
+    """A hub's pipe: when it is readable, the hub runs the calls that other threads have queued."""
 
     __slots__ = ("_calls", "_pipe", "_thread")
 
@@ -32,14 +32,14 @@ class Waker:
         os.set_blocking(self._pipe[1], False)
         self._thread = _ident()
         listener = hub.add("read", self._pipe[0], self._run, _ignore, None)
-        listener.greenlet = hub.greenlet  # else it keeps a finished task alive
+        listener.greenlet = hub.greenlet  # FdListener would keep a finished task alive
 
-    def is_heard(self) -> bool:
-        """Tell whether the hub's thread lives."""
+    def has_thread(self) -> bool:
+        """Return True if the hub's thread is alive."""
         return self._thread in sys._current_frames()
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
-        """Run `fn` soon in the hub; a full pipe has woken it already."""
+        """Run `fn` soon in the hub; if the pipe is full, the hub is already woken."""
         self._calls.append((fn, args))
         with suppress(BlockingIOError):
             write(self._pipe[1], b"!")
@@ -52,7 +52,7 @@ class Waker:
             fn(*args)
 
     def abandon(self, dead_end: int) -> None:
-        """Put a descriptor that never wakes anybody in the place of both ends."""
+        """Replace both ends by a descriptor that never wakes the hub."""
         for fd in self._pipe:
             os.dup2(dead_end, fd, inheritable=False)
 
@@ -62,11 +62,11 @@ class Waker:
 
 
 def _ignore(*error: Any) -> None:
-    """Serve as the listener's throwback: the waker has no task to tell."""
+    """Serve as the listener's throwback: the waker has no task to throw into."""
 
 
 def waker(hub: Any) -> Waker:
-    """Return the hub's waker; made on first need, in the hub's own thread."""
+    """Return the hub's waker; make it on first use, in the hub's own thread."""
     found = _wakers.get(hub)
     if found is None:
         found = _wakers[hub] = Waker(hub)
@@ -90,10 +90,10 @@ def _keep_running_loop() -> None:
 
 
 def call_in_hub(hub: Any, fn: Callable[..., object], *args: Any) -> None:
-    """Run `fn` now if this is the hub's thread or that has ended, else soon in the hub."""
-    mine = getattr(_threadlocal, "hub", None)  # get_hub() would make one
+    """Run `fn` now if this is the hub's thread or that thread has ended, else soon in the hub."""
+    mine = getattr(_threadlocal, "hub", None)  # get_hub() would make a hub
     other = None if mine is hub else _wakers.get(hub)
-    if other is None or not other.is_heard():
+    if other is None or not other.has_thread():
         fn(*args)
     else:
         other.call(fn, *args)

@@ -1,4 +1,4 @@
-"""greenpg for gevent."""
+"""greenpg for gevent: the backend, the patch and a pool bound to gevent."""
 
 from greenpg import ConnectionLock
 from greenpg.patch import patcher
@@ -12,6 +12,6 @@ patch_psycopg, unpatch_psycopg = patcher(backend)
 
 
 class ConnectionPool(_ConnectionPool):
-    """greenpg's pool, on gevent whatever the default backend is."""
+    """greenpg's pool with gevent as its backend, whatever the default backend is."""
 
     default_backend = backend

@@ -1,4 +1,4 @@
-"""gevent behind greenpg's seam, on libev and libuv."""
+"""greenpg's backend for gevent, on libev and libuv."""
 
 from __future__ import annotations
 
@@ -17,33 +17,35 @@ if TYPE_CHECKING:
     from greenpg.backend import Address
 
 
-_Turn: TypeAlias = list[Any]  # one wait for an event: the hub, the task until it ends, its end
+# one wait for an event: its hub, its task (None once it has ended), whether it was woken
+EventWait: TypeAlias = list[Any]
 
 
 def _timer(hub: Any, seconds: float, callback: Callable[..., None], *args: object) -> Any:
     timer = hub.loop.timer(max(seconds, 0))
-    timer.start(callback, *args, update=True)  # the loop's time stood still while we computed
+    # update: the loop's own time is that of its last iteration (libev manual, ev_now_update)
+    timer.start(callback, *args, update=True)
     return timer
 
 
 class Event:
-    """A flag; other threads wake a waiter's loop."""
+    """A flag that tasks wait for; `set` from another thread wakes the waiting task's loop."""
 
-    __slots__ = ("_flag", "_turns")
+    __slots__ = ("_flag", "_waits")
 
     def __init__(self) -> None:
         self._flag = False
-        self._turns: list[_Turn] = []
+        self._waits: list[EventWait] = []
 
     def set(self) -> None:
         self._flag = True
-        while self._turns:
-            turn = self._turns.pop(0)
-            hub = turn[0]
+        while self._waits:
+            entry = self._waits.pop(0)
+            hub = entry[0]
             if hub is get_hub_if_exists():
-                hub.loop.run_callback(_resume, turn)
+                hub.loop.run_callback(_resume, entry)
             else:
-                hub.loop.run_callback_threadsafe(_resume, turn)
+                hub.loop.run_callback_threadsafe(_resume, entry)
 
     def is_set(self) -> bool:
         return self._flag
@@ -52,40 +54,40 @@ class Event:
         if self._flag:
             return True
         hub = get_hub()
-        turn = [hub, getcurrent(), False]
+        entry = [hub, getcurrent(), False]
         watcher = None
         try:
             if timeout is None:
-                watcher = hub.loop.async_()  # a loop that waits for another thread must run on
-                watcher.start(_resume, turn)
+                watcher = hub.loop.async_()  # a ref'd watcher: the loop must run on
+                watcher.start(_resume, entry)
             else:
-                watcher = _timer(hub, timeout, _resume, turn)
-            self._turns.append(turn)
-            # another thread may have set it before it could see our turn
-            while not (turn[2] or self._flag):
+                watcher = _timer(hub, timeout, _resume, entry)
+            self._waits.append(entry)
+            # another thread may have set the flag before the append
+            while not (entry[2] or self._flag):
                 hub.switch()
         finally:
-            turn[1] = None
+            entry[1] = None
             if watcher is not None:
                 watcher.close()
             if not self._flag:
-                self._leave(turn)
+                self._leave(entry)
         return self._flag
 
-    def _leave(self, turn: _Turn) -> None:
-        with suppress(ValueError):  # another thread has set it this moment
-            self._turns.remove(turn)
+    def _leave(self, entry: EventWait) -> None:
+        with suppress(ValueError):  # another thread has just set the flag
+            self._waits.remove(entry)
 
 
-def _resume(turn: _Turn) -> None:
-    task = turn[1]
+def _resume(entry: EventWait) -> None:
+    task = entry[1]
     if task is not None:
-        turn[2] = True
+        entry[2] = True
         task.switch()
 
 
 class Task:
-    """A greenlet behind the seam."""
+    """A spawned greenlet."""
 
     __slots__ = ("_greenlet",)
 
@@ -118,7 +120,7 @@ class Gevent:
         return getcurrent() is not get_hub()
 
     def pause(self) -> None:
-        gevent.sleep(1e-6)  # sleep(0) would not let timers and sockets run
+        gevent.sleep(1e-6)  # sleep(0) may run before timers and sockets (gevent.sleep)
 
     def spawn(self, fn: Callable[..., object], *args: object) -> Task:
         return Task(spawn(fn, *args))

@@ -1,4 +1,4 @@
-"""gevent as the conformance suite must know it."""
+"""gevent's description for the conformance suite."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _in_hub(fn: Callable[[], object]) -> None:
 
 
 def _registered() -> Mapping[Hashable, str]:
-    """Return the active watchers: libuv tells which, libev only how many."""
+    """Return the active watchers: libuv lists them, libev only counts them."""
     loop: Any = get_hub().loop
     if loop.activecnt:
         return dict.fromkeys(range(loop.activecnt), "an active watcher")
@@ -35,7 +35,7 @@ def _registered() -> Mapping[Hashable, str]:
     return {
         str(state.handle): f"{state.type.decode()} of {state.watcher!r}"
         for state in states
-        if state.active and state.ref and not state.closing  # gevent's own have no ref
+        if state.active and state.ref and not state.closing  # gevent's own handles have no ref
     }
 
 
@@ -44,7 +44,7 @@ def _hub_of_thread_ends() -> None:
 
 
 def _fork() -> int:
-    """Fork below any patch where gevent survives that: libuv needs gevent's own way."""
+    """Fork by posix.fork, below any patch; by gevent.fork on libuv, which requires it."""
     pid: int = gevent.fork() if "libuv" in type(get_hub().loop).__module__ else fork()
     return pid
 

@@ -15,15 +15,15 @@ __all__ = ["CommandError", "main"]
 
 COMMANDS: Final = {
     "demo": "watch 200 tasks share 10 connections",
-    "doctor": "tell whether this environment, or a program, is green",
-    "bench": "measure greenpg beside its peers",
-    "conformance": "check that a backend keeps the rules",
+    "doctor": "check whether this environment, or a program, is green",
+    "bench": "compare greenpg's speed with its peers'",
+    "conformance": "check that a backend follows the driver's rules",
 }
-INTERRUPTED: Final = 130  # the shell's code for a command that Ctrl-C ended
+INTERRUPTED: Final = 130  # the exit code of shells for a command that Ctrl-C ended
 
 
 class CommandError(Exception):
-    """A command cannot do what was asked; the text says why."""
+    """A command cannot be carried out; the text is the reason."""
 
 
 class _Command(Protocol):
@@ -35,7 +35,7 @@ class _Command(Protocol):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that the arguments name and return the exit code."""
+    """Run the command that the arguments name and return its exit code."""
     words = sys.argv[1:] if argv is None else argv
     asked = next((word for word in words if word in COMMANDS), "")
     try:
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _load(name: str) -> _Command:
-    """Import the one command that is wanted: the others may need what is not installed."""
+    """Import this command only: the others may need packages that are not installed."""
     try:
         module: _Command = import_module(f"{__name__}.{name}")
     except ModuleNotFoundError as err:

@@ -43,7 +43,7 @@ DISTRIBUTIONS = (
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `bench` command."""
-    parser = subparsers.add_parser("bench", help="measure greenpg beside its peers")
+    parser = subparsers.add_parser("bench", help="compare greenpg's speed with its peers'")
     parser.add_argument(
         "dsn", nargs="?", metavar="DSN", help="default: GREENPG_DSN, or an embedded server"
     )
@@ -51,19 +51,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-w", "--workload", action="append", choices=NAMES, help="only this one; may be repeated"
     )
     parser.add_argument(
-        "--only", default="*", metavar="PATTERN", help="contenders, such as '*/gevent*'"
+        "--only", default="*", metavar="PATTERN", help="only these contenders, such as '*/gevent*'"
     )
-    parser.add_argument("--rounds", type=int, help="default: each workload its own")
-    parser.add_argument("--quick", action="store_true", help="a short look; the figures waver more")
+    parser.add_argument("--rounds", type=int, help="default: the workload's own number")
+    parser.add_argument("--quick", action="store_true", help="run briefly; results vary more")
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write all samples and verdicts there"
+        "--json", type=Path, metavar="FILE", help="write all samples and verdicts to FILE"
     )
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure what the arguments ask for, show it, and tell the exit code."""
+    """Run the workloads that the arguments select, print the results, return the exit code."""
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 def _warn_if_busy(console: Console) -> None:
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load > cores / 2:
-        console.print(f"busy machine (load {load:.1f} on {cores} cores): the figures waver")
+        console.print(f"busy machine (load {load:.1f} on {cores} cores): results will vary")
 
 
 def _show(console: Console, name: str, plan: Plan) -> Result:

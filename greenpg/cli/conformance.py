@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from greenpg_conformance.harness.describe import Mode
 
-JOBS: Final = (os.cpu_count() or 1) + 1  # the tests sleep a good part of their time
+JOBS: Final = (os.cpu_count() or 1) + 1  # the tests sleep for much of their time
 WIDTH: Final = 140
 SIGNS: Final = {
     "pass": "[green]pass[/]",
@@ -48,29 +48,31 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the `conformance` command."""
     parser = subparsers.add_parser(
         "conformance",
-        help="test backends against the rules of the driver",
-        epilog="A backend is a registered name, or module:attribute; /MODE picks one of its modes.",
+        help="check that a backend follows the driver's rules",
+        epilog="A backend is a registered name or module:attribute; /MODE selects one mode of it.",
     )
     parser.add_argument(
-        "backends", nargs="*", metavar="BACKEND", help="default: all that are registered"
+        "backends", nargs="*", metavar="BACKEND", help="default: all registered backends"
     )
-    parser.add_argument("--strict", action="store_true", help="a skip fails too")
+    parser.add_argument("--strict", action="store_true", help="count skips as failures")
     parser.add_argument("--dsn", help="default: GREENPG_DSN, or an embedded server")
-    parser.add_argument("-k", "--only", default="*", metavar="PATTERN", help="such as 'seam.*'")
+    parser.add_argument(
+        "-k", "--only", default="*", metavar="PATTERN", help="only these tests, such as 'seam.*'"
+    )
     parser.add_argument(
         "-j", "--jobs", type=int, default=JOBS, help=f"processes at a time, default {JOBS}"
     )
     parser.add_argument(
-        "--limit", type=float, default=inf, metavar="SECONDS", help="for tests with a longer one"
+        "--limit", type=float, default=inf, metavar="SECONDS", help="at most this for each test"
     )
-    parser.add_argument("--seed", type=int, help="repeat a run's random choices")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results there")
-    parser.add_argument("--list", action="store_true", help="list tests and modes, run nothing")
+    parser.add_argument("--seed", type=int, help="repeat the random choices of a run")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to FILE")
+    parser.add_argument("--list", action="store_true", help="list the tests and modes, run none")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run what the arguments ask for, show it, and tell the exit code."""
+    """Run the tests that the arguments select, print the results, return the exit code."""
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH
@@ -90,7 +92,7 @@ def _is_wanted(test: Test, pattern: str) -> bool:
 
 
 def _columns(which: str, args: argparse.Namespace) -> list[tuple[Column, Mode]]:
-    """Return the columns of a backend; one that nobody asked for may lack its library."""
+    """Return a backend's columns; none if it was not named and its library is missing."""
     try:
         return columns_of(which)
     except (BackendError, LookupError) as err:
@@ -123,7 +125,7 @@ def _run(
 
 
 def _announce(console: Console, result: Result) -> None:
-    """Show at once what went wrong, and in a terminal what is being done."""
+    """Print a failed result at once."""
     if result.outcome in BAD:
         console.print()
         _print_headline(console, result)
@@ -131,8 +133,8 @@ def _announce(console: Console, result: Result) -> None:
 
 
 def _print_headline(console: Console, result: Result) -> None:
-    told = f"{SIGNS[result.outcome]} {escape(result.headline)}"
-    console.print(told, highlight=False, soft_wrap=True)  # a line, however long: logs are cut
+    line = f"{SIGNS[result.outcome]} {escape(result.headline)}"
+    console.print(line, highlight=False, soft_wrap=True)  # one line: logs are cut by lines
 
 
 def _table(console: Console, results: Sequence[Result], columns: Sequence[Column]) -> Table:
@@ -150,7 +152,7 @@ def _table(console: Console, results: Sequence[Result], columns: Sequence[Column
 
 
 def _headings(console: Console, columns: Sequence[Column]) -> list[str]:
-    """Return the columns' names in lines of a word each; numbers, explained, if too narrow."""
+    """Return the columns' names, one word a line; if too narrow, print them with numbers."""
     if 44 + 10 * len(columns) <= console.width:
         return ["\n".join((column.backend, *column.mode.split("-"))) for column in columns]
     for number, column in enumerate(columns, 1):

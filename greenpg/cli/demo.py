@@ -1,4 +1,4 @@
-"""`greenpg demo`: the main job on a real PostgreSQL, drawn while it runs."""
+"""`greenpg demo`: many tasks on few connections of a real PostgreSQL, drawn while they run."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "demo",
         help="watch 200 tasks share 10 connections",
-        description="Many tasks run a slow query each over a few shared connections while a "
-        "ticker keeps ticking; then the same under plain psycopg2.",
+        description="Many tasks run one slow query each over a few shared connections while a "
+        "ticker keeps ticking; then the same runs on stock psycopg2.",
     )
     parser.add_argument(
         "--backend",
         default=ALL,
         metavar="|".join((*_known(), ALL)),
-        help="default all: every one of these that is installed",
+        help="default all: every installed one of these",
     )
     parser.add_argument("--dsn", help="default: GREENPG_DSN, or an embedded server")
     parser.add_argument("--tasks", type=_positive, default=200, help="default 200")
     parser.add_argument("--connections", type=_positive, default=10, help="default 10")
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="save the pictures there too")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="also save the pictures to FILE")
 
 
 def _positive(text: str) -> int:
@@ -66,7 +66,7 @@ def _known() -> list[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo and return 0 if all went well."""
+    """Run the demo; return 0, or 1 if a run failed."""
     console = Console()
     with _terminable(), _server(console, args.dsn) as dsn:
         records = list(_runs(console, args, dsn))
@@ -91,12 +91,12 @@ def _runs(console: Console, args: argparse.Namespace, dsn: str) -> Iterator[Reco
 
 def _watch(console: Console, record: Record) -> None:
     show = _draw if console.is_terminal and not console.is_dumb_terminal else _report
-    with events(record.job) as told:
-        show(console, record, told)
+    with events(record.job) as found:
+        show(console, record, found)
     record.error = _without_password(record.error, record.job.dsn)
 
 
-def _draw(console: Console, record: Record, told: Iterator[Event]) -> None:
+def _draw(console: Console, record: Record, found: Iterator[Event]) -> None:
     glyphs = BLOCKS if console.encoding.startswith("utf") else ASCII
 
     def frame() -> RenderableType:
@@ -104,14 +104,14 @@ def _draw(console: Console, record: Record, told: Iterator[Event]) -> None:
         return Picture(record, console.width, console.height, glyphs).draw(since)
 
     with Live(console=console, get_renderable=frame, refresh_per_second=FRAMES_PER_SECOND):
-        for event in told:
+        for event in found:
             record.note(event)
 
 
-def _report(console: Console, record: Record, told: Iterator[Event]) -> None:
+def _report(console: Console, record: Record, found: Iterator[Event]) -> None:
     console.print(title(record))
     last = 0.0
-    for event in told:
+    for event in found:
         record.note(event)
         now = event["at"] - (record.start or event["at"])
         if now >= last + SECONDS_PER_LINE:
@@ -139,7 +139,7 @@ def _server(console: Console, given: str | None) -> Iterator[str]:
 def _check(dsn: str) -> None:
     try:
         parse_dsn(dsn)
-    except psycopg2.ProgrammingError:  # libpq's text would quote a part, maybe the password
+    except psycopg2.ProgrammingError:  # libpq's text may quote the password
         raise CommandError(
             "the DSN is neither 'key=value ...' nor 'postgresql://...' as libpq reads them"
         ) from None
@@ -151,7 +151,7 @@ def _without_password(text: str, dsn: str) -> str:
 
 
 def _save(records: list[Record], file: Path) -> None:
-    """Write the last frames and the facts as SVG, which loads nothing from elsewhere."""
+    """Write the last frames and the facts as an SVG that loads no other files."""
     with open(os.devnull, "w") as nowhere:
         console = Console(record=True, width=SVG_WIDTH, file=nowhere, force_terminal=True)
         for record in records:
@@ -164,7 +164,7 @@ def _save(records: list[Record], file: Path) -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the block, so that the terminal gets its cursor back."""
+    """Make SIGTERM and SIGHUP raise SystemExit in the block, so that the cursor is restored."""
     numbers = (signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, _leave) for number in numbers]
     try:

@@ -1,4 +1,4 @@
-"""`greenpg doctor`: arguments, and the table of what the doctor finds."""
+"""`greenpg doctor`: arguments, and the table of the doctor's findings."""
 
 from __future__ import annotations
 
@@ -35,41 +35,41 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the `doctor` command."""
     parser = subparsers.add_parser(
         "doctor",
-        help="tell whether this environment, or a program, is green",
-        epilog="Exit code: 0 if all is green, 1 if a row is bad, 2 for wrong arguments.",
+        help="check whether this environment, or a program, is green",
+        epilog="Exit code: 0 if no row is bad, 1 if one is, 2 for wrong arguments.",
     )
     parser.add_argument(
         "dsn",
         nargs="?",
         type=_dsn,
         metavar="DSN",
-        help="default: GREENPG_DSN, or libpq's variables, or an embedded server if there is one",
+        help="default: GREENPG_DSN, or libpq's variables, or an embedded server if installed",
     )
     parser.add_argument(
         "--app",
         metavar="MODULE[:NAME]",
-        help="import this program and look at what it has set up; with --backend "
-        "in a process that is monkey-patched first, as 'gunicorn -k gevent' does",
+        help="import this program and check what it has set up; with --backend, "
+        "monkey-patch the process first, as 'gunicorn -k gevent' does",
     )
     parser.add_argument(
         "--backend",
         type=_backend,
         metavar="|".join(installed()),
-        help="default: GREENPG_BACKEND, or every green one that is installed",
+        help="default: GREENPG_BACKEND, or every installed green backend",
     )
     parser.add_argument(
         "--limit",
         type=float,
         default=LIMIT,
         metavar="SECONDS",
-        help=f"of a part, default {LIMIT:g}",
+        help=f"time limit for each part, default {LIMIT:g}",
     )
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.set_defaults(run=run)
 
 
 def _dsn(text: str) -> str:
-    if not is_dsn(text):  # libpq's text would quote a part, maybe the password
+    if not is_dsn(text):  # libpq's text may quote the password
         raise argparse.ArgumentTypeError(NOT_A_DSN)
     return text
 
@@ -82,7 +82,7 @@ def _backend(text: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look at what the arguments ask for, show it, and tell the exit code."""
+    """Examine what the arguments select, print the rows, return the exit code."""
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH
@@ -105,7 +105,7 @@ def _backends(args: argparse.Namespace) -> list[str]:
 
 @contextmanager
 def _server(asked: str | None) -> Iterator[str | None]:
-    """Give the connection string, or None where there is no server to ask."""
+    """Yield the connection string, or None if there is no server."""
     given = asked or os.environ.get("GREENPG_DSN")
     if given is not None or any(os.environ.get(name) for name in PLACES):
         yield given or ""
@@ -119,8 +119,8 @@ def _server(asked: str | None) -> Iterator[str | None]:
 
 
 def _watched(rows: Iterator[Row], *, quiet: bool) -> Iterator[Row]:
-    """Pass rows on, and show in a terminal what is being looked at."""
-    with Console(stderr=True, quiet=quiet).status("looking") as status:
+    """Yield the rows; in a terminal, show the progress meanwhile."""
+    with Console(stderr=True, quiet=quiet).status("checking") as status:
         for row in rows:
             status.update(f"after {escape(row.section)}")
             yield row

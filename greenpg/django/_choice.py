@@ -1,4 +1,7 @@
-"""Which of psycopg2 and psycopg 3 Django works with; it decides once in a process."""
+"""The choice between psycopg2 and psycopg 3, which Django makes once per process.
+
+Django prefers psycopg 3 if it can be imported (django/db/backends/postgresql/psycopg_any.py).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ DECIDERS: Final = (
     "django.db.backends.postgresql.base",
 )
 REMEDY: Final = (
-    "greenpg works on psycopg2, but Django has chosen psycopg 3, because that is installed too. "
+    "greenpg works on psycopg2, but Django has chosen psycopg 3, because it is installed too. "
     "Uninstall the package psycopg, or put these lines at the top of the settings module:\n"
     "    from greenpg.django import use_psycopg2\n"
     "    use_psycopg2()"
@@ -23,9 +26,10 @@ REMEDY: Final = (
 
 
 def use_psycopg2() -> None:
-    """Have Django work with psycopg2 in this process, though psycopg 3 is installed too.
+    """Make Django use psycopg2 in this process even if psycopg 3 is installed.
 
-    For the top of a settings module. ImproperlyConfigured if Django has chosen already.
+    To be called at the top of a settings module. Raises ImproperlyConfigured if Django has already
+    chosen psycopg 3.
     """
     require_psycopg2()
     with _hidden("psycopg"):
@@ -34,7 +38,7 @@ def use_psycopg2() -> None:
 
 
 def require_psycopg2() -> None:
-    """Raise ImproperlyConfigured, which says what to do, if Django has chosen psycopg 3."""
+    """Raise ImproperlyConfigured, with a remedy in its text, if Django has chosen psycopg 3."""
     from django.core.exceptions import ImproperlyConfigured  # settings may load before Django
 
     chosen = [sys.modules[name] for name in DECIDERS if name in sys.modules]
@@ -44,8 +48,8 @@ def require_psycopg2() -> None:
 
 @contextmanager
 def _hidden(name: str) -> Iterator[None]:
-    """Let imports of a package fail as if it were not installed."""
-    modules: dict[str, object] = sys.modules  # type: ignore[assignment]  # None bars an import
+    """Make imports of a package fail as if it were not installed."""
+    modules: dict[str, object] = sys.modules  # type: ignore[assignment]  # None stops an import
     absent = object()
     found = modules.get(name, absent)
     modules[name] = None

@@ -1,4 +1,4 @@
-"""Connections in the hands of tasks, given back at the latest when the task has ended."""
+"""Connections lent to tasks, returned at the latest when the task has ended."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ log: Final = logging.getLogger("greenpg.django")
 
 
 class _Ties(threading.local):
-    """What ends with a task: of this one, a tie for each wrapper that has a connection.
+    """The running task's ties, one for each wrapper that has a connection; they end with the task.
 
-    Tasks share local storage where nobody has monkey-patched.
+    Without monkey-patching, all tasks of a thread share this storage.
     """
 
     def __init__(self) -> None:
         self.of: weakref.WeakKeyDictionary[Any, _Tie] = weakref.WeakKeyDictionary()
-        self.announced: set[int] = set()  # hashes of tasks, so that these can be freed
+        self.announced: set[int] = set()  # hashes, not tasks, so that tasks can be freed
 
     def announce_end(self, task: object) -> None:
-        """Have the task's library cut the task's ties, where it tells of a task's end.
+        """Make the task's library cut the task's ties at its end, if it calls back at that point.
 
-        Local storage alone would do so later: with the task, which others may keep.
+        Local storage alone would cut them later: when the task is freed, to which others may refer.
+        The callbacks are gevent's `Greenlet.rawlink` and eventlet's `GreenThread.link`.
         """
         link = getattr(task, "rawlink", None) or getattr(task, "link", None)
         number = hash(task)
@@ -49,17 +50,19 @@ _ties: Final = _Ties()
 
 
 def end_forgotten() -> None:
-    """End the loan of the last task, if it has ended.
+    """End the loans of the task that used local storage last, if that task has ended.
 
-    eventlet keeps the local storage of whoever used it last until another task uses it.
+    eventlet keeps that task's local storage until another task uses the same object
+    (eventlet/corolocal.py).
     """
-    _ties.of  # noqa: B018  the use that is meant
+    _ties.of  # noqa: B018  reading it is the use
 
 
 class Loan:
-    """A connection that a wrapper has, and the way to give it back.
+    """A connection that a wrapper has, and the function that gives it back.
 
-    A killed task sends no signal `request_finished`, and its wrapper is garbage in a cycle.
+    Django's signal `request_finished` does not do: a killed task does not send it, and the task's
+    wrapper is part of a reference cycle.
     """
 
     __slots__ = ("__weakref__", "_give_back", "_process", "connection")
@@ -74,18 +77,18 @@ class Loan:
         _ties.of[wrapper] = _Tie(wrapper, self, hash(task))
 
     def end(self) -> None:
-        """Give the connection back; a second time nothing is done."""
+        """Give the connection back; further calls do nothing."""
         connection, self.connection = self.connection, None
         if connection is None:
             return
         if self._process == os.getpid():
             self._give_back(connection)
         else:
-            connection.close()  # the parent process has lent it, and keeps its session
+            connection.close()  # the loan, and so the session, is the parent process's
 
 
 class _Tie:
-    """Ends a loan together with the task or the wrapper that has it."""
+    """Ends a loan when the task or the wrapper that has it is gone."""
 
     __slots__ = ("_loan", "_wrapper", "task")
 
@@ -100,9 +103,9 @@ class _Tie:
             return
         if wrapper is not None:
             if wrapper.allow_thread_sharing:
-                return  # another thread's by now, who closes it
+                return  # another thread uses the wrapper by now and will close it
             wrapper.connection = None
-            if wrapper.in_atomic_block:  # a generator's, say: the rest may not be committed alone
+            if wrapper.in_atomic_block:  # a generator's: its rest must not commit alone
                 wrapper.closed_in_transaction = wrapper.needs_rollback = True
         try:
             loan.end()

@@ -1,4 +1,4 @@
-"""The pools of this process, one for each alias and its settings."""
+"""The pools of this process, one per alias and settings."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _pools: Final[dict[tuple[str, Hashable], ConnectionPool]] = {}
 
 
 def pool_of(wrapper: Any) -> ConnectionPool:
-    """Return the pool for a wrapper's alias and settings, made on first use.
+    """Return the pool for a wrapper's alias and settings; make it on first use.
 
-    Pools of the alias's former settings end, lest they connect for ever with an old password.
+    Pools with the alias's former settings are closed, or they would go on connecting forever,
+    perhaps with an old password.
     """
     decisive = [wrapper.settings_dict.get(name) for name in DECISIVE]
     key = (wrapper.alias, repr((decisive, wrapper.timezone_name)))
@@ -32,10 +33,10 @@ def pool_of(wrapper: Any) -> ConnectionPool:
 
 
 def close_all(alias: str, *, patient: bool, spared: object = None) -> None:
-    """Close an alias's pools but that of the key `spared`; the next use makes new ones.
+    """Close an alias's pools, except that of the key `spared`; the next use makes new ones.
 
-    A patient close waits up to 5 seconds for what is lent and then closes that too; else it
-    is closed when it comes back.
+    If `patient`, wait up to 5 seconds for lent connections and then close them too; otherwise
+    lent connections are closed when they are returned.
     """
     for key in [key for key in list(_pools) if key[0] == alias and key != spared]:
         pool = _pools.pop(key, None)
@@ -55,7 +56,7 @@ def without_pool(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Source:
-    """How a pool's connections are made: by a wrapper's settings of when the pool was made."""
+    """Makes a pool's connections from the settings that a wrapper had when the pool was made."""
 
     def __init__(self, wrapper: Any) -> None:
         self._kind = type(wrapper)
@@ -64,13 +65,13 @@ class _Source:
         self._timezone_name = wrapper.timezone_name
 
     def parameters(self) -> dict[str, Any]:
-        """Return what to connect with; asked for each connection, as passwords may change."""
+        """Return the connection parameters; called for each connection: passwords may change."""
         parameters: dict[str, Any] = self._wrapper().get_connection_params()
         parameters.pop("backend", None)
         return parameters
 
     def configure(self, connection: Any) -> None:
-        """Do to a new connection what Django does to one of its own."""
+        """Configure a new connection as Django configures its own."""
         wrapper = self._wrapper()
         connection.autocommit = True
         wrapper.connection = connection
@@ -86,7 +87,7 @@ class _Source:
 
 
 def _as_it_is(text: str) -> str:
-    return text  # JSONField decodes it
+    return text  # Django's JSONField decodes it
 
 
 def _made(wrapper: Any) -> ConnectionPool:
@@ -112,7 +113,7 @@ def _options(wrapper: Any) -> dict[str, Any]:
         raise ImproperlyConfigured(f"{_place(wrapper)} is {given!r}; give True or a dict")
     chosen = {} if given is True else dict(given)
     if reserved := sorted(chosen.keys() & {*OURS}):
-        raise ImproperlyConfigured(f"{_place(wrapper)}: Django decides on {', '.join(reserved)}")
+        raise ImproperlyConfigured(f"{_place(wrapper)}: Django sets {', '.join(reserved)}")
     checks = wrapper.settings_dict["CONN_HEALTH_CHECKS"]
     check = ConnectionPool.check_connection if checks else None
     return {"name": wrapper.alias, "check": check, **chosen}

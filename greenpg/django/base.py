@@ -1,4 +1,4 @@
-"""Where Django looks for the backend `greenpg.django`."""
+"""The module in which Django looks for the backend `greenpg.django`."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ require_psycopg2()
 
 
 class DatabaseCreation(creation.DatabaseCreation):  # type: ignore[misc]  # Django has no types
-    """Makes and drops test databases, whatever pools there are."""
+    """Makes and drops test databases; closes the pools that would be in the way."""
 
     def _create_test_db(self, *args: Any, **kwargs: Any) -> Any:
         self.connection.close()
-        self.connection.close_pool()  # the database may be made as a copy of the one in use
+        self.connection.close_pool()  # it may be the template, which must have no sessions
         return super()._create_test_db(*args, **kwargs)
 
 
@@ -46,7 +46,7 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
     Database = greenpg
     creation_class = DatabaseCreation
     _loan: Loan | None = None
-    _task: tuple[Backend, int] | None = None  # who connected; its hash, so that it can be freed
+    _task: tuple[Backend, int] | None = None  # who connected; a hash, so that it can be freed
     _connecting = False
 
     @property
@@ -55,19 +55,19 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
 
     @property
     def pool(self) -> ConnectionPool | None:
-        """The pool that this process has for the alias and its settings; None without one."""
+        """This process's pool for the alias and its settings; None if there is no pool."""
         end_forgotten()
         return pool_of(self) if self._pooled else None
 
     def close_pool(self) -> None:
-        """Close the alias's pools; what this wrapper has of them is closed when it comes back."""
+        """Close the alias's pools; this wrapper's own connection is closed when it is returned."""
         end_forgotten()
         close_all(self.alias, patient=self.connection is None)
 
     # Connecting
 
     def get_connection_params(self) -> dict[str, Any]:
-        """Return the arguments of `greenpg.connect`."""
+        """Return the arguments for `greenpg.connect`."""
         plain = copy.copy(self)
         plain.settings_dict = without_pool(self.settings_dict)
         found: dict[str, Any] = super(DatabaseWrapper, plain).get_connection_params()
@@ -75,7 +75,7 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
 
     @async_unsafe  # type: ignore[untyped-decorator]  # Django has no types
     def connect(self) -> None:
-        """Connect, wholly or not at all: an interrupt leaves no half-configured connection."""
+        """Connect completely or not at all: an interrupt leaves no half-configured connection."""
         backend = self._backend()
         shared = self.allow_thread_sharing
         self._task = None if shared else (backend, hash(backend.current()))
@@ -92,7 +92,7 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
 
     @async_unsafe  # type: ignore[untyped-decorator]  # Django has no types
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """Borrow a connection, or make one where there is no pool."""
+        """Borrow a connection from the pool, or make one if there is none."""
         pool = self.pool
         if pool is None:
             connection = super().get_new_connection(conn_params)
@@ -111,7 +111,7 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
         return current() if chosen is None else as_backend(chosen)
 
     def chosen_isolation_level(self) -> Any:
-        """Return what OPTIONS["isolation_level"] says; None if it says nothing."""
+        """Return OPTIONS["isolation_level"] as an IsolationLevel, or None if it is not set."""
         level = self.settings_dict["OPTIONS"].get("isolation_level")
         if level is None:
             return None
@@ -124,7 +124,7 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
             ) from None
 
     def close_if_health_check_failed(self) -> None:
-        """Check a connection that was kept; a pool checks its own."""
+        """Check a kept connection; a pool checks its connections itself."""
         if not self._pooled:
             super().close_if_health_check_failed()
 
@@ -144,9 +144,9 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
 
     @async_unsafe  # type: ignore[untyped-decorator]  # Django has no types
     def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
-        """Connect for no more than what connecting sets anyway.
+        """Set autocommit, but do not connect just to set what connecting sets anyway.
 
-        A block that an interrupt ends, and whose connection is lost, ends so without waiting.
+        A block whose connection an interrupt has closed can therefore end without waiting.
         """
         usual = autocommit == self.settings_dict["AUTOCOMMIT"]
         if self.connection is None and not self.in_atomic_block and usual:
@@ -154,12 +154,12 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
         super().set_autocommit(autocommit, *args, **kwargs)
 
     def _set_autocommit(self, autocommit: bool) -> None:
-        self.rollback_exc = None  # its traceback keeps the task, and eventlet then its locals
+        self.rollback_exc = None  # its traceback refers to the task, and so keeps eventlet's locals
         super()._set_autocommit(autocommit)
 
     @async_unsafe  # type: ignore[untyped-decorator]  # Django has no types
     def ensure_connection(self) -> None:
-        """Connect if need be; a connection that another task of this thread uses is refused."""
+        """Connect if necessary; raise DatabaseError if another task of this thread uses this."""
         self._refuse_other_tasks()
         super().ensure_connection()
 
@@ -169,16 +169,16 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
         except BaseException as error:
             if not isinstance(error, Exception) and self.connection is not None:
                 with suppress(greenpg.Error):
-                    self.connection.rollback()  # Django does so only after an error
+                    self.connection.rollback()  # Django rolls back only after a database error
             raise
 
     def validate_thread_sharing(self) -> None:
-        """Refuse other threads, and other tasks of the same thread."""
+        """Raise DatabaseError in other threads, and in other tasks of the same thread."""
         super().validate_thread_sharing()
         self._refuse_other_tasks()
 
     def _refuse_other_tasks(self) -> None:
-        """Keep a transaction one task's own; in a monkey-patched process each has a wrapper."""
+        """Protect a transaction from other tasks; with monkey-patching each task has a wrapper."""
         used = self.connection is not None or self._connecting
         if self._task is None or not used or self.allow_thread_sharing:
             return

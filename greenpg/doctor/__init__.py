@@ -1,4 +1,4 @@
-"""Whether an environment, or a program, is green; each bad row says what to do."""
+"""Checks whether an environment, or a program, is green; each bad row has a remedy."""
 
 from ._examine import examine
 from ._process import here

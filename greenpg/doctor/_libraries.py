@@ -1,4 +1,4 @@
-"""Rows about what is installed."""
+"""Rows about the installed libraries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["libraries"]
 
 SECTION: Final = "environment"
 BUILT_IN: Final = "threads"
-TWINS: Final = ("psycopg2", "psycopg2-binary")  # they install the same package
+TWINS: Final = ("psycopg2", "psycopg2-binary")  # both install the package psycopg2
 NEWER: Final = {
     "pipelines (libpq 14)": "PQpipelineSync",
     "green cancel (libpq 17)": "PQcancelStart",
@@ -28,7 +28,7 @@ NEWER: Final = {
 
 
 def libraries() -> Iterator[Row]:
-    """Yield a row for each library that matters, and for libpq and its features."""
+    """Yield a row for each relevant library, and for libpq and its features."""
     python = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     yield Row(SECTION, "Python", "fact", python)
     yield Row(SECTION, "greenpg", "fact", greenpg.version)
@@ -64,7 +64,7 @@ def _libpq() -> Row:
     fact = f"{version}, with {' and '.join(there) or 'no newer features'}"
     if not lacking:
         return Row(SECTION, "libpq", "good", fact)
-    remedy = "psycopg2-binary brings a newer libpq"
+    remedy = "psycopg2-binary contains a newer libpq"
     return Row(SECTION, "libpq", "note", f"{fact}; without {' and '.join(lacking)}", remedy)
 
 
@@ -87,8 +87,8 @@ def _psycopg3() -> Row:
 
 
 def _psycogreen() -> Row:
-    fact = f"{_version('psycogreen')} is installed; its patch_psycopg would undo greenpg's"
-    remedy = "pip uninstall psycogreen, once no import is left"
+    fact = f"{_version('psycogreen')} is installed; its patch_psycopg would replace greenpg's"
+    remedy = "pip uninstall psycogreen once nothing imports it"
     return Row(SECTION, "psycogreen", "note", fact, remedy)
 
 

@@ -1,4 +1,4 @@
-"""Rows about what a backend's tasks can do while others wait for names and for the server."""
+"""Rows about whether a backend's tasks run while others wait for names and for the server."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ __all__ = ["Live"]
 
 SHORTEST: Final = 0.4  # seconds of a slow query
 QUERIES: Final = 2
-BUSY: Final = 1.0  # a limit above this many seconds tells nothing
-PATIENCE: Final = 10.0
-TRIES: Final = 3
-BUSY_REMEDY: Final = "run it again when the machine has less to do"
+BUSY: Final = 1.0  # seconds; a higher limit would be meaningless
+PATIENCE: Final = 10.0  # seconds for the slow queries
+TRIES: Final = 3  # of a check whose stall exceeds the limit
+BUSY_REMEDY: Final = "run it again when the machine is less busy"
 
 
 class Live:
-    """Checks with a ticker beside them, whose longest stall is the verdict.
+    """Checks during which a ticker runs; the ticker's longest stall is the verdict.
 
-    What stalled it is tried again: only what does so each time is bad, not a moment's noise.
+    A check that stalls the ticker is repeated: only one that does so every time is bad, so that
+    noise from other programs is not.
     """
 
     def __init__(self, section: str, backend: Backend, remedy: str) -> None:
@@ -40,10 +41,10 @@ class Live:
         self._backend = backend
         self._remedy = remedy
         self._limit = calibrated(backend)
-        backend.in_thread(int)  # a library may start all its threads for the first one
+        backend.in_thread(int)  # a library may start all its threads at the first call
 
     def names(self, dsn: str) -> Iterator[Row]:
-        """Yield a row for each host name that has to be looked up."""
+        """Yield a row for each host name that must be resolved."""
         for host in plan(dsn).hosts:
             if host.needs_resolving:
                 yield self._name(host.name, int(host.port or 5432))
@@ -53,23 +54,23 @@ class Live:
         try:
             measured = self._measured(lambda: self._backend.resolve(name, port))
         except OSError as err:
-            remedy = "check the name and /etc/resolv.conf; hostaddr=... spares the look-up"
+            remedy = "check the name and /etc/resolv.conf; hostaddr=... avoids the look-up"
             return Row(self._section, title, "bad", f"{name}: {err.strerror or err}", remedy)
-        told = f"{name}: {_count(len(measured.value), 'address')} in {_ms(measured.seconds)}"
-        return self._judged(title, told, measured)
+        fact = f"{name}: {_count(len(measured.value), 'address')} in {_ms(measured.seconds)}"
+        return self._judged(title, fact, measured)
 
     def server(self, connect: Callable[[], Any]) -> Iterator[Row]:
-        """Connect twice and run two slow queries at once, a row each."""
+        """Yield a row for two connects, and a row for two slow queries at once."""
         conns: list[Any] = []
 
-        def connect_anew() -> None:
+        def reconnect() -> None:
             _close(conns)
             conns.extend(connect() for _ in range(QUERIES))
 
         try:
-            measured = self._measured(connect_anew)
-            told = f"{_count(QUERIES, 'connection')} in {_ms(measured.seconds)}"
-            yield self._judged("connecting", told, measured)
+            measured = self._measured(reconnect)
+            fact = f"{_count(QUERIES, 'connection')} in {_ms(measured.seconds)}"
+            yield self._judged("connecting", fact, measured)
             yield self._queries(conns)
         except (Error, AssertionError) as err:
             yield Row(self._section, "live check", "bad", str(err).strip(), self._remedy)
@@ -85,8 +86,8 @@ class Live:
                 job.result(PATIENCE)
 
         measured = self._measured(at_once)
-        told = f"{QUERIES} of {_ms(seconds)} at once took {_ms(measured.seconds)}"
-        return self._judged("slow queries", told, measured)
+        fact = f"{QUERIES} of {_ms(seconds)} at once took {_ms(measured.seconds)}"
+        return self._judged("slow queries", fact, measured)
 
     def _measured(self, act: Callable[[], Any]) -> _Measured:
         for _ in range(TRIES):
@@ -99,9 +100,9 @@ class Live:
                 break
         return measured
 
-    def _judged(self, title: str, told: str, measured: _Measured) -> Row:
+    def _judged(self, title: str, done: str, measured: _Measured) -> Row:
         stall, limit = _ms(measured.stall), _ms(self._limit)
-        fact = f"{told}; longest stall of a ticker {stall} (limit {limit})"
+        fact = f"{done}; longest stall of a ticker {stall} (limit {limit})"
         if self._limit > BUSY:
             return Row(self._section, title, "note", fact, BUSY_REMEDY)
         if measured.stall > self._limit:
@@ -111,7 +112,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """What an act gave, how long it took, and how long it held the ticker up at the longest."""
+    """An action's result and duration, and the ticker's longest stall; both in seconds."""
 
     value: Any
     seconds: float

@@ -1,4 +1,4 @@
-"""What the doctor finds."""
+"""The doctor's findings, and passwords kept out of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ State: TypeAlias = Literal["good", "fact", "note", "bad"]
 SECRET: Final = ("password", "sslpassword", "scram_client_key", "oauth_client_secret")
 HIDDEN: Final = "***"
 NOT_A_DSN: Final = "DSN is neither 'key=value ...' nor 'postgresql://...' as libpq reads them"
-QUOTES_A_DSN: Final = re.compile(  # fe-connect.c, and psycopg2's prefix
+QUOTES_A_DSN: Final = re.compile(  # libpq's fe-connect.c, and psycopg2's prefix
     "invalid dsn|connection info(rmation)? string|connection (option|string)|percent-encoded"
     "|forbidden value %00|in URI|URI query parameter|invalid URI"
 )
@@ -26,7 +26,7 @@ QUOTES_A_DSN: Final = re.compile(  # fe-connect.c, and psycopg2's prefix
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One finding: a "note" is worth a thought, a "bad" one is why the environment is not green."""
+    """One finding: a "note" deserves attention, a "bad" row makes the environment not green."""
 
     section: str
     name: str
@@ -35,17 +35,17 @@ class Row:
     remedy: str = ""
 
     def as_json(self) -> dict[str, str]:
-        """Return it as an object for `json`."""
+        """Return the row as an object for `json`."""
         return asdict(self)
 
 
 def is_green(rows: list[Row]) -> bool:
-    """Tell whether no row is bad."""
+    """Return True if no row is bad."""
     return all(row.state != "bad" for row in rows)
 
 
 def is_dsn(text: str) -> bool:
-    """Tell whether libpq can read a connection string."""
+    """Return True if libpq can parse the connection string."""
     try:
         parse_dsn(text)
     except ProgrammingError:
@@ -54,22 +54,22 @@ def is_dsn(text: str) -> bool:
 
 
 def unquoted(error: str) -> str:
-    """Return "type: text" of an error; its type only, if the text may quote a malformed DSN.
+    """Return "type: text" of an error, or only its type if the text may quote a malformed DSN.
 
-    Nobody can tell where the password is in such a string.
+    In such a string the password cannot be located.
     """
     return error.partition(":")[0] if QUOTES_A_DSN.search(error) else error
 
 
 class Secrets:
-    """Takes the passwords of a connection string, and of the environment, out of rows."""
+    """Removes the passwords of a connection string, and of the environment, from rows."""
 
     def __init__(self, dsn: str | None) -> None:
         found = {text for secret in _secrets(dsn) for text in (secret, quote(secret, safe=""))}
         self._texts = sorted(found, key=len, reverse=True)
 
     def hide(self, row: Row) -> Row:
-        """Return the row without them."""
+        """Return the row without passwords."""
         return replace(row, fact=self._hidden(row.fact), remedy=self._hidden(row.remedy))
 
     def _hidden(self, text: str) -> str:
@@ -82,6 +82,6 @@ def _secrets(dsn: str | None) -> Iterator[str]:
     yield from filter(None, [os.environ.get("PGPASSWORD")])
     try:
         given = parse_dsn(dsn or "")
-    except ProgrammingError:  # then it goes nowhere
+    except ProgrammingError:  # a malformed DSN is not used anywhere
         return
     yield from (given[name] for name in SECRET if given.get(name))

@@ -1,4 +1,4 @@
-"""Rows about the server and the way to it."""
+"""Rows about the server and the network in between."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LIMITS: Final = """
 
 
 def server(connect: Callable[[], Any]) -> Iterator[Row]:
-    """Yield the rows of the server that `connect` leads to; its errors are the caller's."""
+    """Yield the rows about the server that `connect` connects to; errors propagate."""
     with closing(connect()) as conn:
         conn.autocommit = True
         yield _identity(conn)
@@ -71,7 +71,7 @@ def _encryption(conn: Any) -> Row:
     if _is_local(conn):
         return Row(SECTION, "SSL", "fact", "off; the server is on this machine")
     remedy = "sslmode=verify-full with sslrootcert=..., or at least sslmode=require"
-    return Row(SECTION, "SSL", "note", "off: passwords and data can be read on the way", remedy)
+    return Row(SECTION, "SSL", "note", "off: passwords and data can be read on the network", remedy)
 
 
 def _is_local(conn: Any) -> bool:
@@ -81,19 +81,19 @@ def _is_local(conn: Any) -> bool:
 
 
 def _pooler(conn: Any, connect: Callable[[], Any]) -> Row:
-    """Tell a pooler by the process id: the one it gave when we connected is its own invention."""
+    """Detect a pooler: the process id it sends at connect is not that of a server process."""
     title = "pooler in between"
     if conn.info.backend_pid == _one(conn, "select pg_backend_pid()"):
         return Row(SECTION, title, "good", "none")
     if _shares_sessions(conn, connect):
         remedy = "reset='rollback' for pools; LISTEN and session state on a direct connection"
-        fact = "yes, in transaction mode: SET, LISTEN, advisory locks and temporary tables get lost"
+        fact = "yes, in transaction mode: SET, LISTEN, advisory locks, temporary tables are lost"
         return Row(SECTION, title, "note", fact, remedy)
-    return Row(SECTION, title, "fact", "yes, such as PgBouncer; in session mode as far as seen")
+    return Row(SECTION, title, "fact", "yes, such as PgBouncer; probably in session mode")
 
 
 def _shares_sessions(conn: Any, connect: Callable[[], Any]) -> bool:
-    """Tell whether another client gets our server session while we are connected."""
+    """Return True if another client gets this server session while `conn` is connected."""
     with closing(connect()) as other:
         other.autocommit = True
         for _ in range(ATTEMPTS):
@@ -133,26 +133,27 @@ def _timeouts(settings: dict[str, str | None]) -> Row:
 
 
 def _silence(conn: Any, settings: dict[str, str | None]) -> Row:
-    """How long a network that has gone silent goes unnoticed."""
+    """Return the row about how soon a silent network is detected."""
     title = "silent network"
     if _is_local(conn):
         return Row(SECTION, title, "fact", "does not apply: the server is on this machine")
     params = conn.info.dsn_parameters
     wanted = ("keepalives_idle", "tcp_user_timeout")
-    told = [f"{name} {params.get(name) or 'of the system'}" for name in wanted]
-    told.append(f"the server's tcp_keepalives_idle {settings['tcp_keepalives_idle']}")
-    fact = ", ".join(told)
+    facts = [f"{name} {params.get(name) or 'of the system'}" for name in wanted]
+    facts.append(f"the server's tcp_keepalives_idle {settings['tcp_keepalives_idle']}")
+    fact = ", ".join(facts)
     if params.get("keepalives_idle"):
         return Row(SECTION, title, "good", fact)
+    # tcp_keepalive_time is two hours by default: tcp(7)
     remedy = "keepalives_idle=30 keepalives_interval=10 tcp_user_timeout=30000 in the DSN"
-    return Row(SECTION, title, "note", f"{fact}: found out after two hours", remedy)
+    return Row(SECTION, title, "note", f"{fact}: detected after two hours", remedy)
 
 
 def _replication(settings: dict[str, str | None]) -> Row:
     level, senders = settings["wal_level"], settings["max_wal_senders"]
     fact = f"wal_level {level}, max_wal_senders {senders}"
     if level != "logical":
-        fact += "; logical replication wants wal_level=logical"
+        fact += "; logical replication requires wal_level=logical"
     return Row(SECTION, "replication", "fact", fact)
 
 

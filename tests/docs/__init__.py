@@ -1,1 +1,1 @@
-"""The documentation does what it says: its programs run, its commands and names exist."""
+"""Checks of the documentation: its programs run, its commands and names exist."""

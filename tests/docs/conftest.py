@@ -11,19 +11,19 @@ DATABASE = "app"
 
 
 class Server:
-    """A server that belongs to the documentation's tests: each program has `app` to itself."""
+    """A server for the documentation's tests only: each program has a new database `app`."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables by which `dbname=app` finds the server."""
+        """The environment variables with which `dbname=app` connects to the server."""
         given = parse_dsn(self.dsn)
         return {f"PG{name.upper()}": given[name] for name in ("host", "port", "user")}
 
     def make_database(self) -> None:
-        """Make the database anew, whoever is still connected to the last one."""
+        """Make a new database; terminate the sessions of the old one."""
         conn = psycopg2.connect(make_dsn(self.dsn, connect_timeout=5))
         conn.autocommit = True
         with conn.cursor() as cur:
@@ -32,7 +32,7 @@ class Server:
         conn.close()
 
     def sessions(self) -> int:
-        """How many sessions there are in the database."""
+        """Return the number of sessions in the database."""
         conn = psycopg2.connect(self.dsn)
         with conn, conn.cursor() as cur:
             cur.execute("select count(*) from pg_stat_activity where datname = %s", (DATABASE,))
@@ -43,14 +43,14 @@ class Server:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """An embedded server, even beside a GREENPG_DSN: there, `app` may be somebody's."""
+    """An embedded server, even if GREENPG_DSN is set: that server's `app` may be in use."""
     with running() as made:
         yield Server(made.dsn)
 
 
 @pytest.fixture
 def fresh(server: Server) -> Callable[[], Server]:
-    """Give the server with an empty database `app`."""
+    """A function that returns the server with an empty database `app`."""
 
     def make() -> Server:
         server.make_database()

@@ -1,8 +1,8 @@
 """Reads the code of the documentation's pages.
 
-`python` blocks run in order, as one program a page. Comments steer that: `<!-- program: NAME -->`
-begins another program, with environment variables after the name if need be, and
-`<!-- file: NAME -->` has the next block saved under that name beside the program.
+`python` blocks run in order, as one program per page. Comments change that:
+`<!-- program: NAME -->` begins another program, with environment variables after the name if
+needed, and `<!-- file: NAME -->` saves the next block under that name beside the program.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FIRST: Final = "page"
 
 @dataclass
 class Program:
-    """One program of a page; its lines stand where they stand in the page."""
+    """One program of a page; its lines have the line numbers of the page."""
 
     page: Path
     name: str
@@ -47,26 +47,26 @@ class Program:
 
     @property
     def printed(self) -> list[str]:
-        """Lines that the program promises to print, in their order."""
+        """The lines that the program promises to print, in order."""
         return _PRINTS.findall(self.code)
 
     def add(self, code: str, line: int) -> None:
-        """Put a block at its line, counted from 0."""
+        """Add a block at its line, counted from 0."""
         self.lines += [""] * (line - len(self.lines)) + code.splitlines()
 
 
 def pages() -> list[Path]:
-    """All pages whose code is to run."""
+    """Return all pages whose code must run."""
     return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def tokens(page: Path) -> list[Token]:
-    """The page's markup, its front matter apart."""
+    """Return the page's markup, without its front matter."""
     return MarkdownIt().parse(page.read_text())
 
 
 def programs(page: Path) -> list[Program]:
-    """The programs of a page, in order; those without a line are left out."""
+    """Return the programs of a page, in order, without empty ones."""
     found = [Program(page, _FIRST)]
     file = ""
     for token in tokens(page):
@@ -88,7 +88,7 @@ def programs(page: Path) -> list[Program]:
 
 
 def commands(page: Path) -> Iterator[tuple[int, str]]:
-    """The commands in the page's shell blocks, and the lines where they stand."""
+    """Yield the commands in the page's shell blocks with their line numbers."""
     for token in tokens(page):
         if token.type == "fence" and token.info.strip() in CONSOLE:
             assert token.map is not None

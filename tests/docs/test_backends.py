@@ -1,4 +1,4 @@
-"""The example of docs/backends.md is a sound backend, and as short as it is said to be."""
+"""The example of docs/backends.md conforms, and is as short as the page says."""
 
 from __future__ import annotations
 

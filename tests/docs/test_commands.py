@@ -26,7 +26,7 @@ def extras() -> set[str]:
 
 
 def words_of(line: str) -> list[str]:
-    """The command and its arguments, without variables before it and comments after it."""
+    """Return the command and its arguments, without leading variables and comments."""
     words = shlex.split(line, comments=True)
     while words and _ASSIGNMENT.match(words[0]):
         words.pop(0)
@@ -41,7 +41,7 @@ def test_commands_exist(page):
 
 
 def complaint(line: str) -> str:
-    """Return what is wrong with a command line, if anything."""
+    """Return the error of a command line, or "" if there is none."""
     words = words_of(line)
     here = str(Path(sys.executable).parent)
     if words and not (shutil.which(words[0], path=here) or shutil.which(words[0])):
@@ -49,14 +49,14 @@ def complaint(line: str) -> str:
     if words[:1] == ["make"] and words[1] not in TARGETS and not words[1].startswith("."):
         return f"there is no target {words[1]!r}"
     if words[:1] == ["greenpg"] and not parses(words[1:]):
-        return f"greenpg does not take {line!r}"
+        return f"greenpg does not accept {line!r}"
     named = {name for word in words for name in re.findall(r"greenpg\[([\w,]+)\]", word)}
     unknown = {extra for name in named for extra in name.split(",")} - extras()
     return f"there is no extra {', '.join(sorted(unknown))}" if unknown else ""
 
 
 def parses(arguments: list[str]) -> bool:
-    """Tell whether the command line takes the arguments, without running anything."""
+    """Return True if the command line accepts the arguments; run nothing."""
     name = arguments[0]
     if name.startswith("-") or name not in cli.COMMANDS:
         return name.startswith("-")

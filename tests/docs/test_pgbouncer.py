@@ -1,4 +1,4 @@
-"""What docs/pgbouncer.md says of transaction mode, by a real PgBouncer."""
+"""The statements of docs/pgbouncer.md on transaction mode, tested with a real PgBouncer."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ask(conn, query, *args):
 
 
 def occupy(connect, count=3):
-    """Keep as many server sessions busy in transactions, so that others must use another one."""
+    """Keep `count` server sessions in transactions, so that others must use another session."""
     for _ in range(count):
         ask(connect(autocommit=False), "select 1")
 

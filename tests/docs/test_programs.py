@@ -1,4 +1,4 @@
-"""Each program of the documentation runs as it stands, in a process and a database of its own."""
+"""Each program of the documentation runs unchanged, in its own process and database."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(program: Program, server: Server, folder: Path) -> subprocess.CompletedP
 
 
 def missing(promised: list[str], output: str) -> list[str]:
-    """What was promised and is not printed, in order."""
+    """Return the promised lines that the output lacks, in order."""
     lines = iter([line.rstrip() for line in output.splitlines()])
     return [line for line in promised if line not in lines]
 

@@ -1,4 +1,4 @@
-"""What is public is documented: it has a docstring and a place in the API reference."""
+"""Every public name has a docstring and an entry in the API reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a part of Django's own test suite.
+"""Runs part of Django's own test suite.
 
 `python django_suite.py LIBRARY ENGINE DIRECTORY LABEL ...`, where LIBRARY is gevent or eventlet,
 monkey-patched, or "none" for a plain process.
@@ -19,7 +19,7 @@ MONKEY: Final = {
 
 
 def main(library: str, engine: str, directory: str, *labels: str) -> None:
-    """Leave the process as Django's runtests.py does."""
+    """Run the labels; exit with the code of Django's runtests.py."""
     exec(MONKEY[library])
     if library != "none":
         import_module(f"greenpg_{library}").patch_psycopg()

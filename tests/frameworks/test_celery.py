@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(90)
 
 
 class Calling(Task):  # type: ignore[misc]  # Celery is not typed
-    """Celery pushes a second request for a task whose class has a `__call__`."""
+    """A class with a `__call__`: Celery pushes a second request for its tasks."""
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         return super().__call__(*args, **options)
@@ -46,7 +46,7 @@ def shared(backend: str, dsn: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def worker(shared: Worker) -> Iterator[Worker]:
-    """The backend's worker; a test may not leave a query or a loan behind in it."""
+    """The backend's worker; no test may leave a query or a lent connection behind in it."""
     yield shared
     until(lambda: shared.watch.busy() == 0, "no query runs")
     until(lambda: shared.lent() == 0, "all connections are back")
@@ -70,7 +70,7 @@ def test_failed_task_gives_its_connection_back(worker):
 
 
 def test_connection_that_a_task_forgot_is_found(worker):
-    """Not before the garbage collector: tasks that failed keep what they had in circles."""
+    """Not before the garbage collector runs: failed tasks are part of reference cycles."""
     results = [worker.send("forget") for _ in range(SIZE)]
 
     assert answers(results) == [42] * SIZE

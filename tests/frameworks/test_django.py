@@ -1,4 +1,4 @@
-"""greenpg.django inside real projects: Django 5.2 and the newest, one process each."""
+"""greenpg.django in real projects on Django 5.2 and the newest, each in its own process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WAYS: Final = {
 
 @pytest.fixture(scope="session")
 def python(request: pytest.FixtureRequest) -> str:
-    """An interpreter that has such a Django: this one, or that of an environment made once."""
+    """An interpreter with such a Django: this one, or one in an environment made once."""
     requirement, oldest = DJANGOS[request.param]
     series = version("django").split(".")[:2]
     if (series == ["5", "2"]) == (request.param == "5.2"):
@@ -67,7 +67,7 @@ def test_project_works_in_os_threads(dsn: str) -> None:
 
 
 def run(dsn: str, code: str, settings: str = "") -> str:
-    """What a program prints in a process of its own, its last error line included."""
+    """Run a program in a process of its own; return its output and last lines of errors."""
     variables = {"GREENPG_DSN": dsn, **POOL}
     if settings:
         variables["DJANGO_SETTINGS_MODULE"] = settings
@@ -248,20 +248,20 @@ def test_psycopg3_where_django_has_chosen_it_is_a_clear_error(dsn):
 
 
 @pytest.mark.parametrize(
-    ("before", "said"),
+    ("before", "text"),
     [
         ("", "psycopg2"),
         ("import django.contrib.postgres.apps", "Uninstall the package psycopg"),
     ],
 )
-def test_choice_of_psycopg2_comes_first_or_fails(dsn, before, said):
+def test_choice_of_psycopg2_comes_first_or_fails(dsn, before, text):
     pytest.importorskip("psycopg")
     chosen = f"{before}\nfrom greenpg.django import use_psycopg2\nuse_psycopg2()\n"
     stock = CONNECT.replace("greenpg.django", "django.db.backends.postgresql")
 
     printed = run(dsn, f"{chosen}{stock}import psycopg; print(connection.Database.__name__)")
 
-    assert said in printed
+    assert text in printed
 
 
 POSTGIS: Final = """
@@ -306,14 +306,14 @@ connection.close_pool()
 
 
 def missing_for_postgis() -> str:
-    """What of GDAL and a PostgreSQL with PostGIS is not here; empty if all is."""
+    """Return what is missing: GDAL, a PostgreSQL with PostGIS; empty if nothing is."""
     lacking = [] if find_library("gdal") else ["the GDAL library (Debian's libgdal)"]
     if not list(SHARES.glob("*/extension/postgis.control")):
         lacking.append("a PostgreSQL with PostGIS (Debian's postgresql-postgis)")
     return " and ".join(lacking)
 
 
-@pytest.mark.skipif(missing_for_postgis() != "", reason=f"wants {missing_for_postgis()}")
+@pytest.mark.skipif(missing_for_postgis() != "", reason=f"requires {missing_for_postgis()}")
 def test_postgis_works_through_the_pool():
     with running(binaries=newest_binaries()) as server:
         done = programs.run(POSTGIS, server.dsn, cwd=ROOT)
@@ -321,7 +321,7 @@ def test_postgis_works_through_the_pool():
     assert done.stdout == "[(13.4, 52.5)] ConnectionPool\n", done.stderr
 
 
-@pytest.mark.skipif(find_library("gdal") is not None, reason="GDAL is here")
+@pytest.mark.skipif(find_library("gdal") is not None, reason="GDAL is installed")
 def test_postgis_without_gdal_is_djangos_own_error(dsn):
     printed = run(dsn, CONNECT.replace('"greenpg.django"', '"greenpg.django.postgis"'))
 

@@ -1,4 +1,4 @@
-"""A part of Django's own test suite under greenpg.django, beside Django's own backend."""
+"""Part of Django's own test suite under greenpg.django, compared with Django's own backend."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LABELS: Final = ("backends", "transactions", "transaction_hooks", "postgres_test
 SECONDS: Final = 240
 RUNNER: Final = ROOT / "tests" / "frameworks" / "django_suite.py"
 STOCK: Final = "django.db.backends.postgresql"
-# The first says that Django's pool wants psycopg 3, the second wants CONN_MAX_AGE beside a pool.
+# The first expects that Django's pool requires psycopg 3, the second CONN_MAX_AGE beside a pool.
 OTHERWISE: Final = {"test_connect_pool_setting_ignored_for_psycopg2"}
 WITH_POOL: Final = {"test_health_checks_enabled_errors_occurred"}
 POOL: Final = {"pool": {"min_size": 1, "max_size": 10}}
@@ -43,7 +43,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def source(request: pytest.FixtureRequest) -> Path:
-    """Django's own tests, of the installed version."""
+    """The directory of the installed Django version's own tests."""
     home = request.config.cache.mkdir("django-source")
     release = version("django")
     whole = home / f"django-{release}"
@@ -53,13 +53,13 @@ def source(request: pytest.FixtureRequest) -> Path:
         subprocess.run(order, check=True, timeout=SECONDS)
         with tarfile.open(home / f"django-{release}.tar.gz") as archive:
             archive.extractall(home / "aside", filter="data")
-        os.replace(home / "aside" / whole.name, whole)  # a run may be cut off while it extracts
+        os.replace(home / "aside" / whole.name, whole)  # a run may be interrupted while it extracts
     return whole / "tests"
 
 
 @pytest.fixture(scope="module")
 def complete_server() -> Iterator[str]:
-    """A server with its contrib modules, which postgres_tests want."""
+    """A server with contrib modules, which postgres_tests requires."""
     try:
         binaries = newest_binaries()
     except ServerError as error:
@@ -70,7 +70,7 @@ def complete_server() -> Iterator[str]:
 
 
 def run(source: Path, dsn: str, library: str, engine: str, **options: object) -> Run:
-    """Run the labels in a process of their own; what could not run at all raises."""
+    """Run the labels in a process of their own; fail if no tests ran."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(RUNNER), library, engine, str(source), *LABELS],
         env={
@@ -93,7 +93,7 @@ def run(source: Path, dsn: str, library: str, engine: str, **options: object) ->
 
 @pytest.fixture(scope="module")
 def stock(source: Path, complete_server: str) -> Run:
-    """Django's own backend, plainly blocking."""
+    """The results of Django's own backend, blocking."""
     return run(source, complete_server, "none", STOCK)
 
 

@@ -1,4 +1,4 @@
-"""greenpg in applications under gunicorn, two gevent workers and --preload."""
+"""greenpg in applications under gunicorn with two gevent workers and --preload."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .watch import until
 if TYPE_CHECKING:
     from pathlib import Path
 
-QUICK_SECONDS: Final = 0.020
+QUICK_SECONDS: Final = 0.020  # for the median quick page of a worker that is not slowed down
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -47,7 +47,7 @@ def serve(dsn: str, tmp_path: Path) -> Iterator[Callable[..., Gunicorn]]:
 
 @pytest.fixture
 def say(capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
-    """Print figures, whatever becomes of the test."""
+    """Print figures, whether the test passes or fails."""
 
     def said(*lines: str) -> None:
         with capsys.disabled():
@@ -62,7 +62,7 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
     ids=["flask", "flask_patched_late", "django"],
 )
 def test_150_requests_per_worker_share_20_connections_fairly(serve, say, application, variables):
-    """Fair: fewer later requests are served before one than the pool has connections."""
+    """Fair: fewer later requests overtake any request than the pool has connections."""
     gunicorn = serve(application, **variables)
     load = Load(gunicorn.port)
 
@@ -82,7 +82,7 @@ def test_150_requests_per_worker_share_20_connections_fairly(serve, say, applica
 
 
 async def reload_under_load(gunicorn: Gunicorn) -> list[Reply]:
-    """Restart the workers twice while requests come in; return all replies."""
+    """Restart the workers twice while requests arrive; return all replies."""
     async with Restarting(gunicorn.port, "/sleep/0.05", 2 * CROWD // 3) as load:
         for _ in range(2):
             await restart(gunicorn, load)
@@ -98,7 +98,7 @@ async def restart(gunicorn: Gunicorn, load: Restarting) -> None:
 
 
 async def later(true: Callable[[], Any], why: str) -> None:
-    """Wait for `true()` while the clients go on."""
+    """Wait until `true()` while the clients go on."""
     await asyncio.to_thread(until, true, why)
 
 
@@ -118,9 +118,10 @@ def test_reload_loses_no_request_and_leaves_no_session(serve, application):
 async def ask_then(
     gunicorn: Gunicorn, path: str, count: int, act: Callable[[], None], running: int = 0
 ) -> list[Any]:
-    """Call `act` once so many requests have reached the application; return what they end in.
+    """Call `act` once `count` requests have reached the application; return their outcomes.
 
-    Before that, `running` queries must run at once: only those that never end are sure to.
+    If `running` is given, wait before that until so many queries run at once; only queries that
+    never end are certain to.
     """
     jobs = [asyncio.create_task(fetch(gunicorn.port, path)) for _ in range(count)]
     await later(lambda: gunicorn.begun() == count, f"{count} requests in flight")

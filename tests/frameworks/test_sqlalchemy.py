@@ -1,4 +1,4 @@
-"""SQLAlchemy over greenpg: our tests in green processes, and its own suite for dialects."""
+"""SQLAlchemy on greenpg: tests in green processes, and SQLAlchemy's suite for dialects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.green.__main__ import MODES, MONKEY
 if TYPE_CHECKING:
     from pathlib import Path
 
-SECONDS: Final = 1500.0  # the whole suite three times, on a machine that may be busy
+SECONDS: Final = 1500.0  # for the whole suite three times, on a busy machine
 COLUMNS: Final = {"psycopg2": "psycopg2", **dict.fromkeys(MONKEY, "greenpg")}
 SCHEMAS: Final = ("test_schema", "test_schema_2")
 SUITE: Final = "tests.frameworks.sqlalchemy_compliance"
@@ -51,7 +51,7 @@ def test_sqlalchemys_own_suite_ends_as_over_blocking_psycopg2(dsn: str, tmp_path
 
 @contextmanager
 def databases(dsn: str) -> Iterator[dict[str, str]]:
-    """Give each column a database with the schemas that the suite wants; returns URLs."""
+    """Make a database for each column, with the schemas the suite requires; yield the URLs."""
     made = {name: f"sqlalchemy_{name}_{os.getpid()}" for name in COLUMNS}
     try:
         for database in made.values():

@@ -36,7 +36,7 @@ def provider():
 
 @pytest.fixture
 def spans(provider):
-    """What has been traced so far, as a function."""
+    """A function that returns the spans so far."""
     exporter = InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     yield exporter.get_finished_spans
@@ -45,7 +45,7 @@ def spans(provider):
 
 @pytest.fixture
 def unpatched(request):
-    """Nothing is patched for the test, which gets the function that patches."""
+    """Undo the patch for the test; the function that patches again."""
     backend = current()
     patch, unpatch = patcher(backend)
     unpatch()
@@ -67,7 +67,7 @@ def instrumentor():
 
 @pytest.fixture(params=ORDERS)
 def connect(request, dsn, unpatched, instrumentor, provider):
-    """Connect with tracing that came before the patch, after it, or without any patch."""
+    """A function that connects, traced before the patch, after it, or without any patch."""
     if request.param == "after":
         unpatched()
     instrumentor.instrument(tracer_provider=provider)

@@ -1,4 +1,4 @@
-"""What a program's server sessions are doing, as the server tells it."""
+"""The state of a program's sessions, from the server's pg_stat_activity."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from greenpg_conformance.toolkit.observer import Observer
 
 __all__ = ["Watch", "until"]
 
-PATIENCE: Final = 15.0
+PATIENCE: Final = 15.0  # seconds
 
 
 def until(true: Callable[[], Any], why: str, seconds: float = PATIENCE) -> Any:
-    """Return the first true value of `true()`."""
+    """Return the first true value of `true()`; fail after `seconds`."""
     end = time.monotonic() + seconds
     while not (value := true()):
         assert time.monotonic() < end, f"{why}: not in {seconds:g} s"
@@ -30,15 +30,15 @@ class Watch:
         self._name = name
 
     def sessions(self) -> dict[str, int]:
-        """Return how many sessions there are by application name."""
+        """Return the number of sessions by application name."""
         return dict(self._count("true"))
 
     def busy(self) -> int:
-        """Return how many sessions run a query."""
+        """Return the number of sessions that run a query."""
         return sum(count for _, count in self._count("state = 'active'"))
 
     def close(self) -> None:
-        """Close the connection on which it looks."""
+        """Close the observer's connection."""
         self._observer.close()
 
     def _count(self, condition: str) -> list[tuple[Any, ...]]:

@@ -138,7 +138,7 @@ def _spawn_runs_at_once() -> None:
 @fault
 def _set_wakes_no_other_thread() -> None:
     def set_it(usual: Any, event: Any) -> None:
-        event._turns = [turn for turn in event._turns if turn[0] is get_hub_if_exists()]
+        event._waits = [entry for entry in event._waits if entry[0] is get_hub_if_exists()]
         usual(event)
 
     around(_backend.Event, "set", set_it)

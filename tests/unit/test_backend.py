@@ -140,7 +140,7 @@ def test_entry_point_with_missing_members_is_refused(distribution):
 def test_class_in_place_of_an_instance_is_refused():
     given: Any = threads.Threads
 
-    with pytest.raises(BackendError, match="Threads is a class; give an instance"):
+    with pytest.raises(BackendError, match="Threads is a class; pass an instance"):
         greenpg.use(given)
 
 

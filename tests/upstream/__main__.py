@@ -18,10 +18,10 @@ def parsed_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.upstream",
         description="Run psycopg2's own test suite with greenpg patched in, and compare the "
-        "results with the checked-in list of those that are not plain passes.",
+        "results with the checked-in list of the tests that do not simply pass.",
     )
     parser.add_argument(
-        "--backend", action="append", choices=BACKENDS, help="repeatable; both green ones if absent"
+        "--backend", action="append", choices=BACKENDS, help="repeatable; default: both green ones"
     )
     parser.add_argument("--source", type=Path, metavar="DIR", help="psycopg2's unpacked source")
     parser.add_argument("--limit", type=float, default=60, metavar="SECONDS", help="for each test")
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def run(backend: str, suite: Path, options: argparse.Namespace) -> tuple[str, int]:
-    """Run one backend and print what is wrong; its closing line, and 1 if anything is."""
+    """Run one backend and print the differences; return its last line, and 1 if there are any."""
     print(f"{backend}: psycopg2 {installed_version()}'s own tests ...", flush=True)
     with lent_server() as dsn:
         plan = Run(backend, suite, dsn, CACHE / f"{backend}.log", options.patterns, options.limit)

@@ -1,4 +1,4 @@
-"""The checked-in list of the suite's results that are not plain passes, and the comparison."""
+"""The checked-in list of the suite's tests that do not simply pass, and the comparison."""
 
 from collections.abc import Mapping
 from configparser import ConfigParser
@@ -15,7 +15,7 @@ class _List(ConfigParser):
 
 
 class Expected:
-    """What every test should give: blocking psycopg2's results, and each backend's differences."""
+    """The expected outcomes: those of blocking psycopg2, and each backend's differences."""
 
     def __init__(self, path: Path = LIST) -> None:
         self._list = _List(delimiters=("=",), interpolation=None)
@@ -26,7 +26,7 @@ class Expected:
             raise ValueError(f"{path.name} has unknown sections: {', '.join(sorted(unknown))}")
 
     def outcomes(self, backend: str) -> dict[str, str]:
-        """The outcome of each test that the list names for the backend; the others pass."""
+        """Return the outcome of each test listed for the backend; the others pass."""
         whose = ("blocking",) if backend == "blocking" else ("blocking", "green", backend)
         outcomes: dict[str, str] = {}
         for owner in whose:
@@ -37,7 +37,7 @@ class Expected:
         return outcomes
 
     def differences(self, backend: str, got: Mapping[str, str]) -> dict[str, str]:
-        """What is wrong with each test that ended otherwise than the list says."""
+        """Return the tests whose outcome differs from the list, with the difference."""
         listed = self.outcomes(backend)
         return {
             test: f"{outcome}, but {LIST.name} says {listed.get(test, 'passed')}"
@@ -46,7 +46,7 @@ class Expected:
         }
 
     def absences(self, backend: str, got: Mapping[str, str], version: str) -> dict[str, str]:
-        """What is missing from a whole run: listed tests, or a part of the known number."""
+        """Return what a whole run lacks: listed tests, or some of the recorded number."""
         absent = {
             test: f"listed in {LIST.name}, but not in the suite"
             for test in self.outcomes(backend)

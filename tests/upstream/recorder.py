@@ -1,4 +1,4 @@
-"""Runs tests and tells of each one's start and end, a line of JSON each, on standard output."""
+"""Runs tests and writes the start and end of each as a line of JSON to standard output."""
 
 import faulthandler
 import json
@@ -13,12 +13,12 @@ from typing import Any
 
 
 def run(tests: unittest.TestSuite, plan: dict[str, Any]) -> None:
-    """Run the tests that the plan asks for and has not `done`.
+    """Run the tests that the plan selects and that are not `done`.
 
-    A test that outlives the plan's limit ends the process, and so does a process that cannot end.
+    The process ends if a test exceeds the plan's limit, or if its own end takes longer than that.
     """
     report = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what the tests print is for the log
+    os.dup2(2, 1)  # the output of tests goes to the log
     done, patterns = frozenset(plan["done"]), plan["patterns"] or [""]
     chosen = unittest.TestSuite(
         test
@@ -30,7 +30,7 @@ def run(tests: unittest.TestSuite, plan: dict[str, Any]) -> None:
 
 
 def _with_keys(tests: unittest.TestSuite) -> Iterator[Any]:
-    """Every single test, with a key of its own: the suite holds some of them twice."""
+    """Yield every test with a unique key; the suite contains some tests twice."""
     seen: Counter[str] = Counter()
     for test in _flat(tests):
         name = test.id().removeprefix("tests.")
@@ -57,8 +57,8 @@ class _Recorder(unittest.TestResult):
         super().startTest(test)
         self.outcome, self.note, self.began = "passed", "", perf_counter()
         self._tell(test=test.key)
-        sys.stderr.write(f"{test.key}\n")  # the log's only sign of what prints what
-        # A thread in C: it also ends a process that is frozen with the GIL held.
+        sys.stderr.write(f"{test.key}\n")  # shows in the log which test printed what
+        # faulthandler uses a C thread, which ends the process even if the GIL is held forever.
         faulthandler.dump_traceback_later(self.limit, exit=True)
 
     def stopTest(self, test: Any) -> None:
@@ -67,7 +67,7 @@ class _Recorder(unittest.TestResult):
         super().stopTest(test)
 
     def addError(self, test: Any, err: Any) -> None:
-        if not hasattr(test, "key"):  # the set-up of a class or module, in place of its tests
+        if not hasattr(test, "key"):  # the set-up of a class or module failed
             raise err[1]
         self.addFailure(test, err)
 

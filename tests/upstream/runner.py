@@ -1,4 +1,4 @@
-"""Runs psycopg2's suite under one backend, in child processes that a test may hang or crash."""
+"""Runs psycopg2's suite under one backend, in child processes, as tests may hang or crash."""
 
 import json
 import os
@@ -24,12 +24,12 @@ _SERVER_VARIABLES = {
 
 
 class SuiteBroken(Exception):
-    """The suite's process ended outside any test; the text names its log."""
+    """The suite's process ended outside any test; the text names the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How one test went: `passed`, `skipped` or `failed`, which hung and crashed ones did too."""
+    """One test's outcome: `passed`, `skipped` or `failed`; a hang or crash counts as `failed`."""
 
     test: str
     outcome: str
@@ -39,7 +39,7 @@ class Result:
 
 @dataclass(slots=True)
 class Run:
-    """One backend's run: where psycopg2's tests, the server and the log are, and what to run."""
+    """One backend's run: the places of tests, server and log, and the tests to run."""
 
     backend: str
     suite: Path
@@ -50,14 +50,14 @@ class Run:
     done: list[str] = field(default_factory=list, init=False)
 
     def results(self) -> Iterator[Result]:
-        """Each test's result as it comes; after a hang or a crash another process goes on."""
+        """Yield each result at once; after a hang or a crash a new process continues."""
         self.log.write_bytes(b"")
         while lost := (yield from self._results_of_process()):
             self.done.append(lost.test)
             yield lost
 
     def _results_of_process(self) -> Generator[Result, None, Result | None]:
-        """The results of one process, and at its end that of the test it died in, if it did."""
+        """Yield the results of one process; return that of the test during which it ended."""
         running, since = "", 0.0
         with self._process() as process:
             for line in process.stdout or ():
@@ -115,7 +115,7 @@ class Run:
 
 
 def _environment(dsn: str) -> dict[str, str]:
-    """This process's environment with the server in the suite's own variables, and no others."""
+    """Return this environment, with only the server in the suite's own variables."""
     foreign = ("PSYCOPG2_", "PG", "GREENPG_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     server = parse_dsn(dsn)

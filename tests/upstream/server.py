@@ -1,4 +1,4 @@
-"""Lends a PostgreSQL server that psycopg2's suite can run on."""
+"""Provides a PostgreSQL server on which psycopg2's suite can run."""
 
 import os
 from collections.abc import Iterator
@@ -16,14 +16,15 @@ DATABASE = "psycopg2_test"
 
 
 class ServerError(Exception):
-    """No server to run on; the text says what to install or set."""
+    """There is no suitable server; the text says what to install or set."""
 
 
 @contextmanager
 def lent_server() -> Iterator[str]:
-    """The DSN of a private server, gone when the block ends, or of the one the user names.
+    """Yield the DSN of a private server, removed after the block, or GREENPG_UPSTREAM_DSN.
 
-    The suite's prepared transactions have server-wide names: one run at a time on the user's.
+    The suite's prepared transactions have server-wide names, so that only one run at a time may
+    use the user's server.
     """
     dsn = os.environ.get(DSN_VARIABLE)
     with _alone_on(dsn) if dsn else _private_server() as lent:
@@ -31,7 +32,7 @@ def lent_server() -> Iterator[str]:
 
 
 def newest_binaries() -> Path:
-    """The programs of the newest installed PostgreSQL that has its contrib modules."""
+    """Return the bin directory of the newest installed PostgreSQL with contrib modules."""
     homes = [path.parents[1] for path in DEBIAN.glob("*/lib/test_decoding.so")]
     complete = [home / "bin" for home in homes if (home / "bin" / "initdb").exists()]
     if not complete:

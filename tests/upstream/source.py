@@ -10,17 +10,17 @@ import psycopg2
 
 
 class SourceError(Exception):
-    """psycopg2's source distribution is not to be had; the text says what to do."""
+    """psycopg2's source distribution is not available; the text says what to do."""
 
 
 def installed_version() -> str:
-    """The version of the psycopg2 that `import psycopg2` finds, from the wheel or built here."""
-    version: str = vars(psycopg2)["__version__"]  # types-psycopg2 does not know it
+    """Return the version of the importable psycopg2, from a wheel or built from source."""
+    version: str = vars(psycopg2)["__version__"]  # missing in types-psycopg2
     return version.split()[0]
 
 
 def suite_directory(cache: Path) -> Path:
-    """The directory that holds `tests/` of the installed psycopg2, downloaded once into `cache`."""
+    """Return the directory with psycopg2's `tests/`, downloaded once into `cache`."""
     name = f"psycopg2-{installed_version()}"
     home = cache / name
     if not (home / "tests").is_dir():
@@ -32,7 +32,7 @@ def suite_directory(cache: Path) -> Path:
 def _download(name: str, cache: Path) -> Path:
     if found := _archives(name, cache):
         return found[0]
-    # pip builds the metadata of what it downloads, and psycopg2's build asks pg_config.
+    # pip builds metadata of the download, and psycopg2's setup.py requires pg_config for that.
     if shutil.which("pg_config") is None:
         raise SourceError("no pg_config: install Debian's package libpq-dev, or give --source DIR")
     requirement = name.replace("-", "==", 1)
@@ -49,7 +49,7 @@ def _archives(name: str, cache: Path) -> list[Path]:
 
 
 def _unpack_tests(archive: Path, home: Path) -> None:
-    """Copy the modules of `tests/` out of the archive, and nothing else of it."""
+    """Extract the modules of `tests/` from the archive, and nothing else."""
     partial = home.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "tests").mkdir(parents=True)

@@ -1,6 +1,6 @@
-"""Makes this process green as a plan on standard input says, then runs psycopg2's tests in it.
+"""Makes this process green as the plan on standard input says, then runs psycopg2's tests in it.
 
-A script, and its neighbour a plain module: the suite's own package is called `tests` too.
+It is a script, and recorder a top-level module, because the suite's own package is `tests` too.
 """
 
 import json
@@ -9,7 +9,7 @@ from importlib import import_module
 
 
 def make_green(backend: str) -> None:
-    """Monkey-patch for the green library; nothing else may have been imported before."""
+    """Monkey-patch for the green library, before anything else is imported."""
     if backend == "gevent":
         import_module("gevent.monkey").patch_all()
     elif backend == "eventlet":

@@ -1,1 +1,1 @@
-"""The demo: many tasks, few connections, and a ticker that must not stand still."""
+"""The demo: many tasks, few connections, and a ticker that must not stall."""

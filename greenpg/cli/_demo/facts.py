@@ -1,4 +1,4 @@
-"""The facts at the end, run beside run."""
+"""The table of all runs at the end of the demo."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLUMNS: Final = ("wall", "queries", "at once", "longest stall", "ticks")
 
 
 def facts(records: Sequence[Record]) -> RenderableType:
-    """Set the runs beside each other; runs without figures say why below the table."""
+    """Return a table of the runs; the reasons of failed runs are below it."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("run", no_wrap=True)
     for name in COLUMNS:
@@ -29,16 +29,16 @@ def facts(records: Sequence[Record]) -> RenderableType:
         if not (record.missing or record.error):
             table.add_row(f"{record.job.driver} on {record.job.backend}", *_cells(record))
     explained = (
-        "wall: how long the job took; queries: their lengths added up; at once: how many ran "
-        f"together at most; longest stall: how late a ticker, a task of its own that is due every "
-        f"{seconds(TICK)}, got its turn."
+        "wall: duration of the job; queries: sum of their durations; at once: the largest number "
+        "that ran together; longest stall: the largest delay of a ticker, a separate task that is "
+        f"due every {seconds(TICK)}."
     )
     trouble = [Text(line) for record in records if (line := _trouble(record))]
     return Group(table, Text(explained, "dim"), *trouble)
 
 
 def _trouble(record: Record) -> str:
-    """Say why a run has no figures, if it has none."""
+    """Return why a run has no figures, or "" if it has some."""
     text = record.missing or record.error
     return text and f"{record.job.driver} on {record.job.backend}: {text}"
 

@@ -1,4 +1,4 @@
-"""What one run of the demo does."""
+"""The job of one run of the demo."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from functools import cached_property
 from typing import Final
 
 DRIVERS: Final = ("greenpg", "psycopg2")
-TICK: Final = 0.01
-SHORTEST, MEAN, LONGEST = 0.025, 0.05, 0.25
+TICK: Final = 0.01  # seconds
+SHORTEST, MEAN, LONGEST = 0.025, 0.05, 0.25  # seconds of a query
 
 
 @dataclass(frozen=True)
 class Job:
-    """One backend, one driver, and how many tasks share how many connections.
+    """A backend, a driver, and the numbers of tasks and of the connections that they share.
 
-    Every task runs one query of its own length; the lengths are the same in every run.
+    Every task runs one query; the queries' lengths differ, but are the same in every run.
     """
 
     backend: str
@@ -27,7 +27,7 @@ class Job:
 
     @cached_property
     def lengths(self) -> list[float]:
-        """Seconds that each task's query takes in the server."""
+        """The seconds that each task's query takes in the server."""
         chance = random.Random(1)
         return [
             round(min(LONGEST, SHORTEST + chance.expovariate(1 / (MEAN - SHORTEST))), 3)
@@ -40,10 +40,10 @@ class Job:
 
     @property
     def in_a_row(self) -> float:
-        """Seconds that all queries take one after the other."""
+        """The seconds that all queries take one after another."""
         return sum(self.lengths)
 
     @property
     def at_best(self) -> float:
-        """Seconds that the busiest connection needs."""
+        """The seconds that the busiest connection needs."""
         return max(sum(self.lengths[lane :: self.connections]) for lane in range(self.connections))

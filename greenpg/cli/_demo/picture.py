@@ -1,4 +1,4 @@
-"""The live picture: a lane for each connection, the ticker below, all on one time line."""
+"""The live picture: one lane per connection and the ticker below, on the same time line."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 LABEL: Final = 7
 COUNT: Final = 8
 NARROWEST: Final = 20
-AROUND: Final = 6  # the lines beside the lanes
-ALARMING: Final = 0.02
+AROUND: Final = 6  # lines besides the lanes
+ALARMING: Final = 0.02  # seconds of a stall
 
 Cell: TypeAlias = tuple[str, str]  # a character and its style
 EMPTY: Final[Cell] = (" ", "")
 
 
 class Glyphs(NamedTuple):
-    """The characters of a terminal: queries in turn, the running one, a tick."""
+    """The characters for a terminal: alternating queries, the running one, a tick."""
 
     query: tuple[Cell, Cell]
     running: Cell
@@ -38,14 +38,14 @@ ASCII: Final = Glyphs((("#", "cyan"), ("=", "blue")), ("-", "yellow"), (".", "gr
 
 
 class View(NamedTuple):
-    """The part of the time line that is seen."""
+    """The visible part of the time line, in seconds, and its width in columns."""
 
     start: float
     span: float
     width: int
 
     def column(self, at: float) -> int:
-        """The column that a moment lies in, within the view or just beyond it."""
+        """Return the column of a moment, or the nearest edge if it is outside the view."""
         column = int((at - self.start) / self.span * self.width)
         return min(max(column, 0), self.width)
 
@@ -60,7 +60,7 @@ class Picture:
         self._glyphs = glyphs
 
     def draw(self, now: float) -> RenderableType:
-        """Draw the run as it stands `now`, in seconds since its start."""
+        """Return the picture of the run at `now`, in seconds since its start."""
         record = self._record
         now = now if record.wall is None else record.wall
         span = record.job.at_best * 1.1
@@ -129,7 +129,7 @@ class Picture:
 
 
 def title(record: Record) -> Text:
-    """Say what the run is."""
+    """Return the run's title: driver, backend and numbers."""
     job = record.job
     return Text.assemble(
         (f"{job.driver} on {job.backend}", "bold"),
@@ -140,7 +140,7 @@ def title(record: Record) -> Text:
 
 
 def seconds(value: float) -> str:
-    """Show a duration: milliseconds below a second."""
+    """Return a duration as text, in milliseconds if it is below a second."""
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
 
 

@@ -15,11 +15,11 @@ from typing import IO, TYPE_CHECKING, Final, TypedDict
 if TYPE_CHECKING:
     from .job import Job
 
-GRACE_SECONDS: Final = 5.0
+GRACE_SECONDS: Final = 5.0  # for a worker to end before it is killed
 
 
 class Event(TypedDict):
-    """What a worker tells; `at` is a moment of the system's monotonic clock."""
+    """An event from a worker; `at` is a time of the system's monotonic clock, in seconds."""
 
     what: str
     at: float
@@ -29,38 +29,38 @@ class Event(TypedDict):
 
 @contextmanager
 def events(job: Job) -> Iterator[Iterator[Event]]:
-    """Let a worker do the job and give its events; it is gone when the block ends.
+    """Start a worker for the job and yield its events; the worker is gone when the block ends.
 
-    It has a session of its own, so that Ctrl-C reaches this process alone, and it ends when
-    its pipe does, however this process ends.
+    The worker has a session of its own, so that Ctrl-C reaches this process only. It ends when its
+    standard input does, however this process ends.
     """
-    with TemporaryFile() as said:
+    with TemporaryFile() as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}.worker"],
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=errors,
             start_new_session=True,
         )
         try:
-            yield _told(process, job, said)
+            yield _sent(process, job, errors)
         finally:
             _end(process)
 
 
-def _told(process: subprocess.Popen[bytes], job: Job, said: IO[bytes]) -> Iterator[Event]:
+def _sent(process: subprocess.Popen[bytes], job: Job, errors: IO[bytes]) -> Iterator[Event]:
     assert process.stdin is not None
     assert process.stdout is not None
-    with suppress(BrokenPipeError):  # then its standard error tells why
+    with suppress(BrokenPipeError):  # then its standard error has the reason
         process.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
     with os.fdopen(os.dup(process.stdout.fileno())) as lines:
         for line in lines:
             event: Event = json.loads(line)
             yield event
     if process.wait():
-        said.seek(0)
-        last = said.read().decode(errors="replace").strip().rpartition("\n")[2]
+        errors.seek(0)
+        last = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
         text = last or f"the worker ended with code {process.returncode}"
         yield {"what": "failed", "at": 0.0, "lane": 0, "text": text}
 
@@ -71,6 +71,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             pipe.close()
     try:
         process.wait(GRACE_SECONDS)
-    except subprocess.TimeoutExpired:  # a driver that holds the interpreter lock for good
+    except subprocess.TimeoutExpired:  # the driver holds the interpreter lock forever
         process.kill()
         process.wait()

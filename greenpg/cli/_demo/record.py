@@ -1,4 +1,4 @@
-"""What a run has shown so far; pure: the events carry the time."""
+"""The record of a run so far; it reads no clock: the events carry their times."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Bar: TypeAlias = tuple[float, float]
 
 @dataclass(slots=True)
 class Lane:
-    """One connection's queries: those that are done, and when those under way began."""
+    """One connection's queries: start and end of the finished ones, start of the others."""
 
     total: int
     bars: list[Bar] = field(default_factory=list)
     begun: list[float] = field(default_factory=list)
 
     def running_since(self) -> float | None:
-        """When the query that the connection runs now began; the others queue behind it."""
+        """Return when the running query began; None if none runs. The others wait behind it."""
         if not self.begun:
             return None
         return max(self.begun[0], self.bars[-1][1]) if self.bars else self.begun[0]
 
     def end(self, at: float) -> None:
-        """Note that the running query ended."""
+        """Record the end of the running query."""
         since = self.running_since()
         if since is not None:
             self.begun.pop(0)
@@ -36,7 +36,7 @@ class Lane:
 
 
 class Record:
-    """A run in figures; times are seconds since its start."""
+    """The figures of a run; times are in seconds since its start."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -51,7 +51,7 @@ class Record:
         self.error = ""
 
     def note(self, event: Event) -> None:
-        """Take an event into account."""
+        """Record an event."""
         what, at = event["what"], event["at"] - (self.start or 0.0)
         if what == "start":
             self.start = event["at"]
@@ -70,12 +70,12 @@ class Record:
             self.error = event["text"]
 
     def stall(self, now: float) -> float:
-        """How late the ticker's next tick is."""
+        """Return how many seconds the ticker's next tick is late."""
         return max(0.0, now - self.ticks[-1] - TICK)
 
     @property
     def done(self) -> int:
-        """How many queries have ended."""
+        """The number of finished queries."""
         return sum(len(lane.bars) for lane in self.lanes)
 
     @property

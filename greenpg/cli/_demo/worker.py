@@ -1,6 +1,6 @@
-"""The process that does the job: `python -m greenpg.cli._demo.worker`, the job on standard input.
+"""The process that runs the job: `python -m greenpg.cli._demo.worker`, the job on standard input.
 
-Each backend works in a process of its own, and plain psycopg2 in one without greenpg's callback.
+Each backend runs in a process of its own, and stock psycopg2 in one without greenpg's callback.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Crew:
         self._over = False
 
     def work(self) -> None:
-        """Do the job; raises the first task's error."""
+        """Run the job; raise the first task's error."""
         connect = _connector(self._job, self._backend)
         try:
             for _ in range(self._job.connections):
@@ -51,10 +51,10 @@ class Crew:
         ticker = self._backend.spawn(self._tick)
         while not self._ticking:
             self._backend.sleep(TICK)
-        tell("start")
+        send("start")
         for task in [self._backend.spawn(self._query, n) for n in range(self._job.tasks)]:
             task.join()
-        tell("over")
+        send("over")
         self._over = True
         ticker.join()
 
@@ -62,16 +62,16 @@ class Crew:
         while not self._over:
             self._backend.sleep(TICK)
             self._ticking = True
-            tell("tick")
+            send("tick")
 
     def _query(self, task: int) -> None:
         try:
             lane = self._job.lane(task)
-            tell("begin", lane)
+            send("begin", lane)
             with self._connections[lane].cursor() as cur:
                 cur.execute("select pg_sleep(%s)", (self._job.lengths[task],))
-            tell("end", lane)
-        except Exception as err:  # the task's end: `work` raises it
+            send("end", lane)
+        except Exception as err:  # the task ends here; `work` raises the error
             self._errors.append(err)
 
 
@@ -88,28 +88,28 @@ def _connector(job: Job, backend: Backend) -> Any:
     return connected
 
 
-def tell(what: str, lane: int = 0, text: str = "") -> None:
-    """Send the parent an event; one write, so that threads do not mix their lines."""
+def send(what: str, lane: int = 0, text: str = "") -> None:
+    """Send an event to the parent in one write, so that lines of threads do not mix."""
     event = {"what": what, "at": monotonic(), "lane": lane, "text": text}
     os.write(1, json.dumps(event).encode() + b"\n")
 
 
 def _end_with_parent() -> None:
-    """End at once when standard input does: the parent is gone or wants no more."""
+    """End at once when standard input does: the parent has ended or closed it."""
     os.read(0, 1)
     os._exit(1)
 
 
 def main() -> None:
-    """Do the job that standard input names."""
+    """Run the job that standard input describes."""
     job = Job(**json.loads(sys.stdin.readline()))
     Thread(target=_end_with_parent, daemon=True).start()
     try:
         Crew(job).work()
     except BackendError as err:
-        tell("missing", text=str(err))
+        send("missing", text=str(err))
     except psycopg2.Error as err:
-        tell("failed", text=str(err).strip())
+        send("failed", text=str(err).strip())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where Django looks for the backend `greenpg.django.postgis`; it wants the GDAL library."""
+"""The module in which Django looks for `greenpg.django.postgis`; requires the GDAL library."""
 
 from django.contrib.gis.db.backends.postgis.base import DatabaseWrapper as PostGISWrapper
 

@@ -1,1 +1,1 @@
-"""A small Django project, on the server of GREENPG_DSN, and what is checked inside it."""
+"""A small Django project on the server of GREENPG_DSN, and the checks that run inside it."""

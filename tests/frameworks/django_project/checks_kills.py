@@ -1,4 +1,4 @@
-"""Timeouts and kills that land in Django's code: nothing half done, nothing left running."""
+"""Timeouts and kills inside Django's code: nothing is left half done or running."""
 
 import random
 from contextlib import suppress
@@ -17,7 +17,7 @@ from .models import Account
 from .served import get
 from .views import move
 
-ALLOWED = 0.1  # seconds, of statements that would take far longer
+ALLOWED = 0.1  # seconds, for statements that would take far longer
 SLEEP = "select pg_sleep(20)"
 SLOW_COMMIT = """
     create function slow() returns trigger language plpgsql as
@@ -28,7 +28,7 @@ SLOW_COMMIT = """
 
 
 def timeout(seconds):
-    """The timeout of the library that runs this process."""
+    """Return a timeout of the green library that runs this process."""
     return import_module(current().name).Timeout(seconds)
 
 
@@ -37,7 +37,7 @@ def timeout_class():
 
 
 def exits():
-    """What a kill raises."""
+    """Return the exceptions that a kill raises."""
     return tuple(current().exits)
 
 
@@ -56,7 +56,7 @@ def balances():
 
 
 def all_back(observer):
-    """Whether no session is in anybody's hands; without a pool none is there then."""
+    """Return True if no connection is lent; without a pool, if there is no session."""
     if connection.pool is None:
         return observer.sessions() == 0
     stats = connection.pool.get_stats()
@@ -90,7 +90,7 @@ def test_kill_costs_a_pool_no_session(observer):
     assert execute("select pg_backend_pid()") == pid
 
 
-def test_timeout_comes_out_of_the_view_as_it_is(observer):
+def test_timeout_propagates_unchanged_from_the_view(observer):
     with pytest.raises(timeout_class()) as caught, timeout(ALLOWED) as limit:
         get("/transfer/ann/bob/10/?rest=20")
 
@@ -101,7 +101,7 @@ def test_timeout_comes_out_of_the_view_as_it_is(observer):
 
 @pytest.fixture
 def proxy(dsn, observer):
-    """What the only database is reached through."""
+    """A proxy in front of the only database."""
     settings = connections.settings["default"]
     kept = {**settings}
     with Proxy(dsn) as found:
@@ -114,7 +114,7 @@ def proxy(dsn, observer):
     settings.update(kept)
 
 
-def test_timeout_comes_out_as_it_is_where_the_server_is_unreachable(proxy, observer):
+def test_timeout_propagates_unchanged_if_the_server_is_unreachable(proxy, observer):
     with pytest.raises(timeout_class()) as caught, transaction.atomic():  # noqa: PT012
         execute("select 1")
         proxy.stall()
@@ -123,7 +123,7 @@ def test_timeout_comes_out_as_it_is_where_the_server_is_unreachable(proxy, obser
 
     assert caught.value is limit
     proxy.flow()
-    observer.end_sessions()  # no cancel request has come through
+    observer.end_sessions()  # no cancel request has reached the server
     assert execute("select 1") == [(1,)]
     connection.close()
     connection.close_pool()
@@ -185,7 +185,7 @@ def test_kill_before_the_commit_is_sent_rolls_back(observer):
     job = spawn(transfer)
     ending.wait()
     job.kill()
-    current().pause()  # the kill has come before the connection is free
+    current().pause()  # the kill arrives before the connection is free
     release.set()
     job.join()
     holders[0].join()

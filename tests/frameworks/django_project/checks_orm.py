@@ -1,4 +1,4 @@
-"""What Django's users do, in green threads; each file here runs in processes of its own."""
+"""Typical uses of Django in green threads; each checks file runs in processes of its own."""
 
 import io
 import uuid

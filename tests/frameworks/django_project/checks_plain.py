@@ -13,7 +13,7 @@ from .served import get
 
 @pytest.fixture
 def kept():
-    """Connections are kept for a minute."""
+    """Keep connections for a minute, as CONN_MAX_AGE does."""
     settings = connections.settings["default"]
     settings["CONN_MAX_AGE"] = 60
     yield settings
@@ -59,7 +59,7 @@ def test_connection_that_tasks_share_outlives_the_one_that_made_it():
     wrapper.inc_thread_sharing()
     try:
         Job(current(), wrapper.ensure_connection, ()).result()
-        current().pause()  # what ends with a task has ended
+        current().pause()  # callbacks at the end of the task have run
     finally:
         wrapper.dec_thread_sharing()
 

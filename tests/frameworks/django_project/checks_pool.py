@@ -1,4 +1,4 @@
-"""OPTIONS["pool"]: one pool of greenpg's for all tasks of the process."""
+"""OPTIONS["pool"]: one greenpg pool for all tasks of the process."""
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -15,7 +15,7 @@ from .served import get
 
 @pytest.fixture
 def database():
-    """The settings of the only database, which get their own values back."""
+    """The settings of the only database, restored after the test."""
     settings = connections.settings["default"]
     kept = {**settings, "OPTIONS": {**settings["OPTIONS"]}}
     yield settings
@@ -26,7 +26,7 @@ def database():
 
 @pytest.fixture
 def small_pool(database):
-    """At most two connections."""
+    """A pool of at most two connections."""
     database["OPTIONS"]["pool"] = {"min_size": 0, "max_size": 2, "timeout": 5}
 
 
@@ -158,7 +158,7 @@ def test_pool_of_former_settings_keeps_no_session(database):
     database["OPTIONS"]["application_name"] = "another"
     Account.objects.count()
 
-    assert former.get_stats()["pool_min"] == 0  # or it would connect again and again
+    assert former.get_stats()["pool_min"] == 0  # otherwise it would go on connecting
 
 
 def test_new_time_zone_reaches_new_connections(observer):
@@ -198,7 +198,7 @@ def test_close_pool_spares_what_this_task_holds(observer):
         ),
         ({"OPTIONS": {"pool": {"maxsize": 5}}}, r"\['pool'\]: .* keyword argument 'maxsize'"),
         ({"OPTIONS": {"pool": {"min_size": 5, "max_size": 2}}}, r"\['pool'\]: .*max_size"),
-        ({"OPTIONS": {"pool": {"kwargs": {}}}}, "Django decides on kwargs"),
+        ({"OPTIONS": {"pool": {"kwargs": {}}}}, "Django sets kwargs"),
         (
             {"OPTIONS": {"pool": True, "isolation_level": 9}},
             "Invalid transaction isolation level 9",

@@ -26,7 +26,7 @@ def project(dsn: str) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def empty_tables(project: None) -> Iterator[None]:
-    """The test's end closes the pool; what tasks left open without one is closed before."""
+    """Fill and empty the tables; close the connections before and the pool after the test."""
     from .models import Account, Note
 
     Account.objects.bulk_create(Account(name=name, balance=100) for name in ("ann", "bob"))
@@ -39,7 +39,7 @@ def empty_tables(project: None) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def connections_end(request: pytest.FixtureRequest, empty_tables: None) -> None:
-    """Close in the test's own task what Django's own wrappers would keep after its end."""
+    """Close, in the test's own task, connections that Django's own wrappers would keep."""
     from django.db import connections
 
     test = request.node.obj
@@ -57,14 +57,14 @@ def connections_end(request: pytest.FixtureRequest, empty_tables: None) -> None:
 
 @pytest.fixture
 def observer(dsn: str, nothing_left: None) -> Iterator[Observer]:
-    """What the server says of the project's sessions."""
+    """An observer of the project's sessions on the server."""
     found = Observer(dsn, APPLICATION)
     yield found
     found.close()
 
 
 def ours() -> bool:
-    """Whether the engine is greenpg's."""
+    """Return True if the engine is greenpg's."""
     from django.db import connection
 
     return bool(connection.settings_dict["ENGINE"].startswith("greenpg"))

@@ -1,4 +1,4 @@
-"""The server's view of the project's sessions, over a plain connection of its own."""
+"""The server's view of the project's sessions, on a separate connection without Django."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 import greenpg
 from greenpg.backend import current
 
-PATIENCE: Final = 10.0
+PATIENCE: Final = 10.0  # seconds
 STATES: Final = """
     select state, query, coalesce(wait_event, '') from pg_stat_activity
     where application_name = %s and datname <> current_database()
@@ -16,7 +16,7 @@ STATES: Final = """
 
 
 class Observer:
-    """Asks pg_stat_activity about the sessions of one application."""
+    """Reads the sessions of one application from pg_stat_activity."""
 
     def __init__(self, dsn: str, application: str) -> None:
         self._application = application
@@ -30,18 +30,18 @@ class Observer:
             return rows
 
     def sessions(self, *states: str, query: str = "") -> int:
-        """How many sessions are in one of the states (in any, without) at such a query."""
+        """Return the number of sessions in one of the states (default: any) with such a query."""
         rows = self.ask(STATES, self._application)
         return sum(
             1 for state, text, _ in rows if (not states or state in states) and query in text
         )
 
     def busy(self) -> int:
-        """How many sessions run something or are in a transaction."""
+        """Return the number of sessions that run a statement or are in a transaction."""
         return len([row for row in self.ask(STATES, self._application) if row[0] != "idle"])
 
     def until(self, holds: Any, what: str) -> None:
-        """Wait for something to hold; after 10 seconds fail."""
+        """Wait until `holds()`; fail after 10 seconds."""
         deadline = monotonic() + PATIENCE
         while not holds():
             if monotonic() > deadline:
@@ -50,15 +50,15 @@ class Observer:
             current().sleep(0.01)
 
     def until_running(self, count: int, query: str) -> None:
-        """Wait until so many sessions run such a query."""
+        """Wait until `count` sessions run such a query."""
         self.until(lambda: self.sessions("active", query=query) == count, f"{count} run {query}")
 
     def until_quiet(self) -> None:
-        """Wait until no session runs anything or is in a transaction."""
+        """Wait until no session runs a statement or is in a transaction."""
         self.until(lambda: self.busy() == 0, "all idle")
 
     def end_sessions(self) -> None:
-        """Have the server end all sessions of the project, and wait until they are gone."""
+        """Terminate all sessions of the project and wait until they are gone."""
         self.ask(
             "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s",
             self._application,

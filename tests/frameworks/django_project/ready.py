@@ -1,4 +1,4 @@
-"""Importing this makes the project ready; models can be imported after it."""
+"""Sets the project up at import; models can be imported afterwards."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Requests as a WSGI server makes them; Django's test client would keep the connection."""
+"""Requests as a WSGI server makes them; Django's test client keeps connections open."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _application = get_wsgi_application()
 
 
 def get(path: str, **query: Any) -> str:
-    """Return a page; what leaves the view leaves this function, as in a server's task."""
+    """Return a page; exits from the view propagate, as in a server's task."""
     statuses: list[str] = []
     environ = RequestFactory().get(path, query).environ
     response = _application(environ, lambda status, headers: statuses.append(status))

@@ -1,4 +1,4 @@
-"""The project's settings; the environment chooses the engine and adds to the database's."""
+"""The project's settings; environment variables set the engine and more OPTIONS."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Settings with which Django's own test suite runs on the server of GREENPG_DSN."""
+"""Settings for running Django's own test suite on the server of GREENPG_DSN."""
 
 from .settings import DATABASES as _DATABASES
 

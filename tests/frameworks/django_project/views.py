@@ -10,14 +10,14 @@ def balance(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def execute(request: HttpRequest) -> HttpResponse:
-    """Run the statement of the query string and answer with its first value."""
+    """Run the statement in the query string and return its first value."""
     with connection.cursor() as cur:
         cur.execute(request.GET["sql"])
         return HttpResponse(str(cur.fetchone()[0]))
 
 
 def transfer(request: HttpRequest, source: str, target: str, amount: int) -> HttpResponse:
-    """Move money in one transaction, resting in its midst if the query string says so."""
+    """Move money in one transaction; sleep in its middle for `rest` seconds, if given."""
     with transaction.atomic():
         move(source, -amount)
         with connection.cursor() as cur:

@@ -1,1 +1,1 @@
-"""Applications under gunicorn, and the client that loads them."""
+"""Applications under gunicorn, and clients that put load on them."""

@@ -13,7 +13,7 @@ __all__ = ["Client", "Reply", "fetch"]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back, and after how many seconds."""
+    """A reply, and the seconds that it took."""
 
     status: int
     data: dict[str, Any]
@@ -21,7 +21,7 @@ class Reply:
 
 
 class Client:
-    """One connection, kept alive from request to request."""
+    """One HTTP connection, kept alive between requests."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -32,7 +32,7 @@ class Client:
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     async def get(self, path: str) -> Reply:
-        """Send a request and wait for its end; asyncio.IncompleteReadError if it is cut off."""
+        """Send a request, return the reply; asyncio.IncompleteReadError if it is cut off."""
         began = monotonic()
         self._writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()

@@ -1,4 +1,4 @@
-"""A Django application over greenpg.django's pool, which the master makes too."""
+"""A Django application on greenpg.django's pool; the gunicorn master makes a pool too."""
 
 from __future__ import annotations
 

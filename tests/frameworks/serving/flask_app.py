@@ -1,4 +1,4 @@
-"""A Flask application over greenpg's pool, made at import."""
+"""A Flask application on a greenpg pool that is made at import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .marks import marked, spent
 
 
 def conninfo() -> str:
-    """Name the sessions after their process, as the test counts them."""
+    """Return a DSN that names sessions after their process; the test counts them by name."""
     return make_dsn(
         os.environ["APP_DSN"],
         application_name=f"{os.environ['APP_NAME']}-{os.getpid()}",

@@ -1,4 +1,4 @@
-"""Crowds of HTTP clients, and what they meet with."""
+"""Crowds of HTTP clients, and the replies that they get."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SLOW_SECONDS: Final = 0.2
 
 
 async def crowd(port: int, size: int) -> dict[int, list[Client]]:
-    """Connect until each worker has so many clients; close those that are too many."""
+    """Connect until each worker has `size` clients; close the surplus ones."""
     clients: dict[int, list[Client]] = defaultdict(list)
     while len(clients) < 2 or any(len(group) < size for group in clients.values()):
         client = await Client.connect(port)
@@ -40,7 +40,7 @@ async def crowd(port: int, size: int) -> dict[int, list[Client]]:
 
 
 class Load:
-    """What happens to a crowd of slow requests, and to quick ones beside them."""
+    """The replies to a crowd of slow requests, and to quick ones beside them."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -48,7 +48,7 @@ class Load:
         self.quick: dict[int, list[Reply]] = {}
 
     async def run(self) -> None:
-        """Let a crowd of each worker's own ask for slow pages, round after round."""
+        """Request slow pages in rounds, with a separate crowd of clients for each worker."""
         groups = await crowd(self._port, CROWD + 1)
         try:
             await asyncio.gather(*(self._ask(pid, group) for pid, group in groups.items()))
@@ -64,9 +64,9 @@ class Load:
         self.quick[pid] = await watch
 
     def waits(self) -> list[list[float]]:
-        """Return for each worker how long its requests waited for a connection.
+        """Return for each worker the seconds that its requests waited for a connection.
 
-        Without the first and the last round, in which the queue is not full.
+        The first and the last round are left out, as their queue is not full.
         """
         return [
             [reply.data["got"] - reply.data["began"] for reply in replies[CROWD:-CROWD]]
@@ -75,7 +75,7 @@ class Load:
 
 
 async def quick_ones(client: Client, stop: asyncio.Event) -> list[Reply]:
-    """Ask for a page without a database, again and again until the end."""
+    """Request a page that uses no database, repeatedly until `stop`."""
     replies = []
     while not stop.is_set():
         replies.append(await client.get("/quick"))
@@ -84,7 +84,7 @@ async def quick_ones(client: Client, stop: asyncio.Event) -> list[Reply]:
 
 
 def slowdown(replies: list[Reply]) -> float:
-    """Return how many times longer its work took a worker because others had its core."""
+    """Return the factor by which a worker was slowed down because others used its core."""
     first, last = replies[0].data, replies[-1].data
     ran = last["ran"] - first["ran"]
     return float((ran + last["waited"] - first["waited"]) / ran)
@@ -93,7 +93,7 @@ def slowdown(replies: list[Reply]) -> float:
 async def slow_ones(clients: list[Client]) -> list[Reply]:
     """Return the replies of all rounds, round by round.
 
-    They begin spread over a round: a burst would measure how fast Python parses requests.
+    The clients start spread over a round: a burst would measure how fast Python parses requests.
     """
     step = SLOW_SECONDS / SIZE
     rounds = await asyncio.gather(
@@ -108,26 +108,26 @@ async def repeat(client: Client, delay: float) -> list[Reply]:
 
 
 def overtakings(replies: list[Reply]) -> int:
-    """Return how many later requests were served before one that waited, at most."""
+    """Return the largest number of later requests that were served before a waiting one."""
     spans = sorted((reply.data["began"], reply.data["got"]) for reply in replies)
     served: list[float] = [got for _, got in spans]
     return max(sum(got < mine for got in served[place + 1 :]) for place, mine in enumerate(served))
 
 
 def percentile(values: list[float], percent: int) -> float:
-    """Return the value below which so many of a hundred lie."""
+    """Return the value below which `percent` of the values lie."""
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 def described(name: str, seconds: list[float]) -> str:
-    """Return the percentiles in words."""
+    """Return the percentiles as text."""
     figures = {percent: 1000 * percentile(seconds, percent) for percent in (50, 95, 99)}
     words = ", ".join(f"{value:.1f} ms p{percent}" for percent, value in figures.items())
     return f"{name}: {words}, {1000 * max(seconds):.1f} ms the longest"
 
 
 class Restarting:
-    """Clients that connect anew for each request, for the length of a block."""
+    """Clients that make a new connection for each request, while a block runs."""
 
     def __init__(self, port: int, path: str, count: int) -> None:
         self.replies: list[Reply] = []
@@ -141,7 +141,7 @@ class Restarting:
             self.replies.append(await fetch(self._port, self._path))
 
     def pids(self) -> set[int]:
-        """Return the processes that have answered so far."""
+        """Return the ids of the processes that have answered so far."""
         return {reply.data["pid"] for reply in self.replies if reply.status == 200}
 
     async def __aenter__(self) -> Restarting:

@@ -1,4 +1,4 @@
-"""Lets a test know how a worker is doing."""
+"""Reports a worker's progress and CPU time to a test."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def marked(application: Application) -> Application:
 
 
 def spent() -> dict[str, int]:
-    """Return the nanoseconds that this process has run, and those that it waited for a core."""
-    if not SCHEDULER.exists():  # Linux alone tells of the waiting
+    """Return the nanoseconds that this process has run and has waited for a core."""
+    if not SCHEDULER.exists():  # only Linux reports the wait: proc(5)
         return {"ran": process_time_ns(), "waited": 0}
     ran, waited, _ = SCHEDULER.read_text().split()
     return {"ran": int(ran), "waited": int(waited)}

@@ -1,4 +1,4 @@
-"""A gunicorn of a test's own."""
+"""A gunicorn process for one test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _numbers = itertools.count(1)
 
 
 class Gunicorn:
-    """A master with two workers; its sessions bear the name `name`."""
+    """A gunicorn master with two workers; its sessions' names start with `name`."""
 
     def __init__(
         self, application: str, dsn: str, folder: Path, *options: str, **variables: str
@@ -70,14 +70,14 @@ class Gunicorn:
         return {child.pid for child in self.master.children()}
 
     def begun(self) -> int:
-        """Return how many requests have reached the application."""
+        """Return the number of requests that have reached the application."""
         return self._marks.stat().st_size
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
     def close(self) -> None:
-        """Kill what is left of it; a test that stops it in order finds nothing to kill here."""
+        """Kill the processes that are left; none are after an orderly stop."""
         children = (
             psutil.Process(self.process.pid).children() if self.process.poll() is None else []
         )

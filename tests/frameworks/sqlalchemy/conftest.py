@@ -23,7 +23,7 @@ from tests.green.plugin import PATCHED
 
 @pytest.fixture(params=["greenpg", "psycopg2"])
 def driver(request: pytest.FixtureRequest) -> Any:
-    """The dialect's driver; plain psycopg2 is green only where the process is patched."""
+    """The dialect's driver; stock psycopg2 is green only in a monkey-patched process."""
     green = "hub" in current().capabilities
     if request.param == "psycopg2" and green and not request.config.stash.get(PATCHED, False):
         pytest.skip("psycopg2 and QueuePool are green in a monkey-patched process only")
@@ -32,7 +32,7 @@ def driver(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def make(dsn: str) -> Iterator[Callable[..., Engine]]:
-    """Make engines on the test server, to be disposed of after the test."""
+    """A function that makes engines on the test server; they are disposed after the test."""
     made: list[Engine] = []
 
     def engine(driver: str = "greenpg", **options: Any) -> Engine:

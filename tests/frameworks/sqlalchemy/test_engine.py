@@ -1,4 +1,4 @@
-"""What an engine does over greenpg, and over psycopg2 once it is patched."""
+"""Engines on greenpg, and on psycopg2 after the patch."""
 
 from __future__ import annotations
 

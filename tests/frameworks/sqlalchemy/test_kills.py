@@ -1,4 +1,4 @@
-"""What timeouts and kills leave of an engine: nothing that runs, and nothing that is lost."""
+"""Engines after timeouts and kills: no query runs on, and no connection or slot is lost."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def timeout(seconds):
 
 
 def killed():
-    """The exceptions of this library's timeouts and kills."""
+    """Return the exceptions of this library's timeouts and kills."""
     return (import_module(current().name).Timeout, *current().exits)
 
 
 def running(dsn):
-    """Count the sessions of ours that are in a query or a transaction."""
+    """Return the number of the tests' sessions that are in a query or a transaction."""
     with closing(psycopg2.connect(dsn)) as conn, conn.cursor() as cur:
         cur.execute(RUNNING, (conn.info.dsn_parameters["application_name"],))
         return cur.fetchall()[0][0]
 
 
 def interrupted(fn):
-    """Run something that a timeout ends."""
+    """Run `fn` until a timeout ends it."""
     with pytest.raises(import_module(current().name).Timeout), timeout(0.05):
         fn()
 
@@ -155,7 +155,7 @@ def test_a_kill_in_the_rollback_of_close_costs_no_slot(make, spawn, proxy):
     job.join()
     proxy.flow()
 
-    assert isinstance(job.error, killed())  # whose traceback refers to the connection
+    assert isinstance(job.error, killed())  # its traceback refers to the connection
     assert engine.pool.checkedout() == 0
     with engine.connect() as conn:
         assert ask(conn) == 1
@@ -240,7 +240,7 @@ def test_a_connection_collected_in_the_hub_costs_no_slot(engine):
 
 
 class Storm:
-    """Workers that use an engine in many ways, and are killed at any moment."""
+    """Workers that use an engine in many ways and are killed at any moment."""
 
     def __init__(self, engine, table, seed):
         self.engine = engine
@@ -264,7 +264,7 @@ class Storm:
             assert sum(1 for _ in rows) == 200
 
     def write(self, executor):
-        """Insert a pair: half of one must never be seen."""
+        """Insert a pair of rows; half a pair must never be visible."""
         key = self.random.getrandbits(62)
         for half in (1, -1):
             statement = f"insert into {self.table} values (:key, :half)"

@@ -1,4 +1,4 @@
-"""GreenQueuePool: QueuePool's promises, and its own."""
+"""GreenQueuePool: the promises of QueuePool, and its own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def terminate(dsn, *pids):
 
 
 def recorded(pool):
-    """Return the list to which the names of the pool's events are added."""
+    """Return a list to which the names of the pool's events are appended."""
     seen = []
     for name in EVENTS:
         event.listen(pool, name, lambda *_, name=name: seen.append(name))
@@ -54,7 +54,7 @@ def open_connections(engine, count):
 
 
 def life(engine):
-    """Take an engine's pool through everything, noting its measures."""
+    """Use an engine's pool in every way; return its measures after each step."""
     pool = engine.pool
     notes = [measures(pool)]
     with engine.connect():
@@ -72,7 +72,7 @@ def life(engine):
         conn.connection.invalidate(soft=True)
     with engine.connect() as conn:
         ask(conn)
-        conn.detach()  # QueuePool counts the empty places that this and invalidate() leave
+        conn.detach()  # QueuePool counts the empty slots left by this and by invalidate()
     pool.dispose()
     return [*notes, measures(pool)]
 
@@ -94,10 +94,10 @@ def test_too_long_a_wait_ends_in_sqlalchemys_timeout(make):
     with engine.connect(), engine.connect(), pytest.raises(exc.TimeoutError) as caught:
         engine.connect()
 
-    said = str(caught.value)
-    assert "limit of size 1 overflow 1 reached" in said
-    assert "timeout 0.05 (2 lent, 0 waiting" in said
-    assert "test_pool.py" in said
+    text = str(caught.value)
+    assert "limit of size 1 overflow 1 reached" in text
+    assert "timeout 0.05 (2 lent, 0 waiting" in text
+    assert "test_pool.py" in text
     assert caught.value.code == "3o7r"
 
 
@@ -210,7 +210,7 @@ def test_a_connect_event_that_fails_costs_no_slot(make):
 
 
 def test_an_engine_dropped_undisposed_says_nothing(make, sessions):
-    gc.collect()  # what other tests dropped
+    gc.collect()  # other tests' engines
     before = set(sessions())
     engine = make()
     open_connections(engine, 2)
@@ -237,7 +237,7 @@ def test_simultaneous_first_connects(make, spawn):
     assert engine.pool.checkedin() == 4
 
 
-@pytest.mark.green  # the system decides which thread asks next
+@pytest.mark.green  # with threads, the system decides which asks next
 def test_waiters_are_served_in_turn(make, spawn):
     engine = make(pool_size=8, max_overflow=0)
     open_connections(engine, 8)

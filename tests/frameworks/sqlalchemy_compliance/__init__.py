@@ -1,1 +1,1 @@
-"""SQLAlchemy's own suite for dialects, run over psycopg2 as it is and over greenpg."""
+"""SQLAlchemy's own suite for dialects, run on stock psycopg2 and on greenpg."""

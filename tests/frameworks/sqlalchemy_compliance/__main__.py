@@ -18,13 +18,13 @@ DRIVER: Final = re.compile(r"postgresql\+\w+")
 
 
 class Outcomes:
-    """Collects how each test ended, whatever driver its name bears."""
+    """Collects the outcome of each test under its name without the driver."""
 
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
 
     def pytest_configure(self) -> None:
-        """Go without the extension citext: the embedded server lacks it, and no test wants it."""
+        """Do not create the extension citext: the embedded server lacks it, no test uses it."""
         from sqlalchemy.dialects.postgresql import provision
 
         provision._extensions[:] = []
@@ -36,7 +36,7 @@ class Outcomes:
 
 
 def main(name: str, url: str, report: str, *arguments: str) -> int:
-    """Patch first, as a program does; write the outcomes as JSON to `report`."""
+    """Patch first, as a program does; run the suite; write the outcomes as JSON to `report`."""
     plugins: list[Any] = []
     if name in MONKEY:
         exec(MONKEY[name])
@@ -48,7 +48,7 @@ def main(name: str, url: str, report: str, *arguments: str) -> int:
         plugins.append(GreenThreads(name, patched=True))
     outcomes = Outcomes()
     order = ["-p", "sqlalchemy.testing.plugin.pytestplugin"]
-    order += ["--disable-asyncio"]  # else the suite runs in greenlets of SQLAlchemy's own
+    order += ["--disable-asyncio"]  # or the suite runs in greenlets of SQLAlchemy's own
     order += [f"--dburi={url}", f"--config-file={HERE / 'setup.cfg'}", "-p", "no:cacheprovider"]
     code = pytest.main([*order, str(HERE / "suite.py"), *arguments], [*plugins, outcomes])
     Path(report).write_text(json.dumps(outcomes.found))

@@ -1,4 +1,4 @@
-"""What PostgreSQL can do beyond what SQLAlchemy's suite asks of every database."""
+"""PostgreSQL's features beyond those that SQLAlchemy's suite requires of every database."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ CAN: Final = """
     time_timezone timestamp_microseconds tuple_in two_phase_transactions unicode_ddl
     unique_constraints_reflect_as_index update_from uuid_data_type views window_functions
     window_range window_range_non_numeric window_range_numeric
-""".split()  # noqa: SIM905  a line a name is too long
+""".split()  # noqa: SIM905  one name per line is too long
 
 
 class Requirements(SuiteRequirements):
-    """Opens what PostgreSQL has."""
+    """Enables the tests of features that PostgreSQL has."""
 
     def get_isolation_levels(self, config: Any) -> dict[str, Any]:
-        """Return the levels that the dialect takes."""
+        """Return the isolation levels that the dialect accepts."""
         levels = config.db.dialect.get_isolation_level_values(None)
         return {"default": "READ COMMITTED", "supported": list(levels)}
 

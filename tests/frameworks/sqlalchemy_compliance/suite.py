@@ -1,9 +1,9 @@
-"""The tests: collected here, written there."""
+"""SQLAlchemy's tests, imported so that pytest collects them here."""
 
 from sqlalchemy.testing.suite import *  # noqa: F403
 from sqlalchemy.testing.suite import ServerSideCursorsTest
 
-# the original tells by the driver's name which cursors to look at in this way
-ServerSideCursorsTest._is_server_side = (  # type: ignore[method-assign]  # as said
+# the original does not know greenpg's driver name (sqlalchemy/testing/suite/test_results.py)
+ServerSideCursorsTest._is_server_side = (  # type: ignore[method-assign]  # see above
     lambda self, cursor: bool(cursor.name)
 )

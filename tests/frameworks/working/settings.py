@@ -1,4 +1,4 @@
-"""What the worker and those who send it tasks agree on: messages and results are files."""
+"""The settings shared by the worker and its clients: messages and results are files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Results", "application"]
 
 
 class Results(FilesystemBackend):  # type: ignore[misc]  # Celery is not typed
-    """Results that are there as a whole or not at all."""
+    """Results that are written atomically: complete or not at all."""
 
     def set(self, key: bytes, value: bytes) -> None:
         super().set(key + b".new", value)

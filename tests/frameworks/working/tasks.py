@@ -1,4 +1,4 @@
-"""Tasks that use one pool, as a program would write them."""
+"""Tasks that share one pool, written as in a program."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def bounded(seconds: float) -> None:
 
 @app.task
 def forget() -> int:
-    """Keep the connection, as far as a task can."""
+    """Borrow a connection and do not return it."""
     cur = pool.getconn().cursor()
     cur.execute("select 42")
     return int(cur.fetchone()[0])

@@ -1,4 +1,4 @@
-"""A Celery worker of a test's own."""
+"""A Celery worker process for tests."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["Worker", "answer"]
 
 ROOT: Final = Path(__file__).parents[3]
 MODULE: Final = "tests.frameworks.working.tasks"
-ANSWER_SECONDS: Final = 30
+ANSWER_SECONDS: Final = 30  # for a task to end
 
 
 def answer(result: AsyncResult, propagate: bool = True) -> Any:
-    """Return what a task returns, or raise what it raised; without `propagate`, return that too."""
+    """Return a task's result, or raise its error; without `propagate`, return the error."""
     return result.get(timeout=ANSWER_SECONDS, interval=0.05, propagate=propagate)
 
 
@@ -66,7 +66,7 @@ class Worker:
         return result
 
     def ask(self, task: str, *args: object, **options: Any) -> Any:
-        """Run a task and return what it returns, or raise what it raised."""
+        """Run a task; return its result, or raise its error."""
         return answer(self.send(task, *args, **options))
 
     def terminate(self, result: AsyncResult) -> None:
@@ -75,12 +75,12 @@ class Worker:
         self._post()
 
     def _post(self) -> None:
-        """Put the messages where the worker looks for them, now that they are written."""
+        """Move the messages into the worker's folder, now that they are written completely."""
         for message in (self._folder / "outbox").iterdir():
             message.rename(self._folder / "queue" / message.name)
 
     def lent(self) -> int:
-        """Return how many connections the pool has lent or is cleaning."""
+        """Return the number of connections that the pool has lent or is cleaning."""
         stats = self.ask("state")
         return int(stats["pool_size"] - stats["pool_available"])
 
@@ -88,7 +88,7 @@ class Worker:
         self.process.send_signal(number)
 
     def close(self) -> None:
-        """Kill what is left of it."""
+        """Kill the worker, if it still runs."""
         self.process.kill()
         self.process.wait()
         self._app.close()
