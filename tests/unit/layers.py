@@ -61,7 +61,7 @@ class Module:
     def pristine(self) -> frozenset[str]:
         """The C modules of which it makes a copy of its own, below any monkey-patch."""
         return frozenset(
-            node.args[0].value
+            str(node.args[0].value)
             for node in ast.walk(self._tree)
             if isinstance(node, ast.Call)
             and isinstance(node.func, ast.Name)
