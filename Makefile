@@ -5,13 +5,24 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint types format conformance bench upstream frameworks docs soak clean
+PYTEST = $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=10
+
+# The tests start hundreds of Pythons, which would compile greenpg again each time.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test modes faults lint types format conformance bench upstream frameworks docs soak clean
 
 demo: $(READY)
 	$(BIN)/greenpg demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal tests/unit tests/db tests/green tests/docs $(ARGS)
+	$(PYTEST) -m "not modes and not faults" tests/unit tests/db tests/green tests/docs $(ARGS)
+
+modes: $(READY)
+	$(PYTEST) -m modes tests/green $(ARGS)
+
+faults: $(READY)
+	$(PYTEST) -m faults tests/green $(ARGS)
 
 lint: types
 	$(BIN)/ruff format --check .

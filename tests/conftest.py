@@ -1,4 +1,5 @@
 import faulthandler
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -29,6 +30,12 @@ with suppress(ImportError):  # where other releases of a framework are tested, n
 def pytest_configure() -> None:
     """Hear Ctrl-C: a shell's background job ignores it, and so would the children of tests."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is there now out of the leak checks' walks over all objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

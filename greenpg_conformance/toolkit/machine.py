@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import os
 import threading
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from greenpg._helper_process import Child
 
-__all__ = ["CoreWaits", "Stopwatch", "clock", "stood_still", "witness"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["CoreWaits", "Stopwatch", "clock", "clock_of_this_thread", "stood_still", "witness"]
 
 _SCHEDULER: Final = "/proc/self/task/{}/schedstat"
+_TEXT: Final = 80  # bytes, more than it has
 
 # Letting the interpreter go for each call would cost a turn of every other thread that is busy.
 _libc: Final = ctypes.PyDLL(None)
@@ -40,6 +45,21 @@ class CoreWaits:
 def clock() -> float:
     """Return the seconds that this thread has waited or run; waiting for a core does not count."""
     return time.monotonic() - _waited(threading.get_native_id())
+
+
+def clock_of_this_thread() -> Callable[[], float]:
+    """Return `clock` for one thread, faster; it keeps a descriptor open for good."""
+    path = _SCHEDULER.format(threading.get_native_id())
+    if not os.path.exists(path):
+        return time.monotonic
+    descriptor, text = os.open(path, os.O_RDONLY), ctypes.create_string_buffer(_TEXT)
+
+    def clock() -> float:
+        moment = time.monotonic()
+        _libc.pread(descriptor, text, _TEXT - 1, ctypes.c_long(0))
+        return moment - _seconds(text.value)
+
+    return clock
 
 
 def witness() -> Child:
@@ -83,8 +103,13 @@ def _waited(thread: int) -> float:
     descriptor = _libc.open(_SCHEDULER.format(thread).encode(), 0)
     if descriptor < 0:
         return 0.0
-    text = ctypes.create_string_buffer(80)
+    text = ctypes.create_string_buffer(_TEXT)
     _libc.read(descriptor, text, len(text) - 1)
     _libc.close(descriptor)
-    figures = text.value.split()
+    return _seconds(text.value)
+
+
+def _seconds(text: bytes) -> float:
+    """Return the second figure of a schedstat, in seconds."""
+    figures = text.split()
     return int(figures[1]) / 1e9 if figures else 0.0

@@ -14,7 +14,7 @@ from typing import Final
 
 from greenpg._helper_process import Reply, send, serve
 
-from .machine import clock
+from .machine import clock_of_this_thread
 
 INTERVAL: Final = 0.005
 REMEMBERED: Final = 10_000
@@ -42,6 +42,7 @@ class Ticker:
     def _tick(self) -> None:
         if self._cores:
             os.sched_setaffinity(0, self._cores)  # of this thread
+        clock = clock_of_this_thread()
         before = clock()
         while True:
             time.sleep(INTERVAL)

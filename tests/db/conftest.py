@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import itertools
 import os
 import time
@@ -31,12 +30,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         out = [item for item in items if item.get_closest_marker("green")]
         items[:] = [item for item in items if item not in out]
         config.hook.pytest_deselected(items=out)
-
-
-def pytest_collection_finish() -> None:
-    """Keep what is there now out of the leak checks' walks over all objects."""
-    gc.collect()
-    gc.freeze()
 
 
 def until(true: Callable[[], Any], why: str) -> Any:

@@ -1,6 +1,7 @@
 """The conformance suite under pytest: it passes on sound backends and finds what is broken.
 
-These are the rows that take little time; `make conformance` runs all of them.
+These are the rows that take little time, in one mode of each backend; `make modes` runs them in
+the others, `make faults` runs the broken backends, `make conformance` all rows everywhere.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from greenpg_conformance.harness.tests import Test, discover
 from greenpg_gevent._conformance import MODES
 
 QUICK = ("seam", "tasks", "hub", "os_threads")
-COLUMNS = [column for name in installed() for column in columns_of(name)]
+COLUMNS = [
+    pytest.param(column, mode, id=str(column), marks=[] if n == 0 else pytest.mark.modes)
+    for name in installed()
+    for n, (column, mode) in enumerate(columns_of(name))
+]
 FAULTS = {
     "timeout_raises": "seam.timeout_is_a_return_value[read]",
     "wait_blocks": "seam.others_run_during_a_wait",
@@ -48,7 +53,7 @@ def ran(dsn: str, fault: str, *ids: str) -> list[Result]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("column", "mode"), COLUMNS, ids=[str(column) for column, _ in COLUMNS])
+@pytest.mark.parametrize(("column", "mode"), COLUMNS)
 def test_backend_conforms(dsn, column, mode):
     quick = [test for test in discover() if test.module in QUICK]
 
@@ -59,6 +64,7 @@ def test_backend_conforms(dsn, column, mode):
     assert len(results) == len(quick)
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(120)
 def test_what_is_sound_passes(dsn):
     results = ran(dsn, "sound", *FAULTS.values())
@@ -68,6 +74,7 @@ def test_what_is_sound_passes(dsn):
     )
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(("fault", "test"), FAULTS.items(), ids=list(FAULTS))
 def test_fault_is_found(dsn, fault, test):

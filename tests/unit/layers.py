@@ -77,7 +77,7 @@ class Module:
             text for text in texts if isinstance(text, str) and MODULE_NAME.fullmatch(text)
         )
 
-    @cached_property
+    @property  # kept, the trees would be a million objects in every leak check's walk
     def _tree(self) -> ast.Module:
         return ast.parse(self.path.read_text())
 
