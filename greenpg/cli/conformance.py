@@ -58,12 +58,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--all",
         action="store_true",
-        help="run the part driver too: what the driver keeps on any backend",
+        help="run the part driver too: what the driver guarantees on any backend",
     )
     parser.add_argument("--strict", action="store_true", help="a skip fails too")
     parser.add_argument("--dsn", help="default: GREENPG_DSN, or an embedded server")
     parser.add_argument(
-        "-k", "--only", default="*", metavar="PATTERN", help="of these parts, such as 'seam.*'"
+        "-k", "--only", default="*", metavar="PATTERN", help="of these parts, such as 'waits.*'"
     )
     parser.add_argument(
         "-j", "--jobs", type=int, default=JOBS, help=f"processes at a time, default {JOBS}"
