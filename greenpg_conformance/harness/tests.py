@@ -7,17 +7,29 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeVar
 
-__all__ = ["MODULES", "Skip", "Test", "discover", "each", "limit", "needs", "raises"]
+__all__ = [
+    "FOR_BACKENDS",
+    "MODULES",
+    "Skip",
+    "Test",
+    "cases_of",
+    "discover",
+    "each",
+    "limit",
+    "needs",
+    "raises",
+]
 
 MODULES: Final = {
-    "rules": ("seam", "tasks", "watcher", "hub", "os_threads"),
+    "rules": ("waits", "tasks", "watcher", "hub", "os_threads"),
     "storm": ("storm",),
     "driver": (
-        "sharing", "locking", "inside", "forks", "interrupts", "doomed", "deadlines", "cancelling",
+        "sharing", "inside", "forks", "interrupts", "doomed", "deadlines", "cancelling",
         "closing", "connecting", "authenticating", "startup", "copy", "copy_stopped", "lobject",
         "pipeline", "streaming", "notify", "replication", "pool", "pool_outages",
     ),
 }  # fmt: skip
+FOR_BACKENDS: Final = ("rules", "storm")  # the parts that a backend's author must satisfy
 SECONDS: Final = 15.0
 _F = TypeVar("_F", bound=Callable[..., None])
 
@@ -88,10 +100,11 @@ def _of_module(part: str, name: str) -> list[Test]:
         for title, function in vars(module).items()
         if title.startswith("test_") and function.__module__ == module.__name__
     ]
-    return [test for function in functions for test in _cases(name, function)]
+    return [test for function in functions for test in cases_of(name, function)]
 
 
-def _cases(module: str, function: Any) -> list[Test]:
+def cases_of(module: str, function: Any) -> list[Test]:
+    """Return the tests that a function stands for, one for each of its cases."""
     return [
         Test(
             module,
@@ -114,7 +127,7 @@ class raises:
         self._words = words
 
     def __enter__(self) -> raises:
-        """Return the block's witness."""
+        """Return itself, for `error`."""
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> bool:

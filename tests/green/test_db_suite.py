@@ -1,6 +1,6 @@
 """The whole of tests/db once more under every green backend, one child process each.
 
-`make test` runs each backend in one mode, `make modes` in the other.
+`make test` runs each backend in one mode, `make modes` in the other and on libuv and asyncio.
 """
 
 from typing import Final
@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from tests.green import suite
-from tests.green.__main__ import MODES, MONKEY
+from tests.green.__main__ import MODES, MONKEY, OTHER_LOOPS
 
 SECONDS: Final = 900.0  # each test has a limit of its own
 DAILY: Final = {("gevent", "patched"), ("eventlet", "explicit")}
@@ -22,4 +22,11 @@ COLUMNS: Final = [
 @pytest.mark.timeout(SECONDS + 10)
 @pytest.mark.parametrize(("name", "mode"), COLUMNS)
 def test_db_tests_pass_in_green_threads(dsn: str, name: str, mode: str) -> None:
+    suite.run(name, mode, "tests/db", dsn=dsn, seconds=SECONDS)
+
+
+@pytest.mark.modes
+@pytest.mark.timeout(SECONDS + 10)
+@pytest.mark.parametrize(("name", "mode"), OTHER_LOOPS)
+def test_db_tests_pass_on_the_other_loops(dsn: str, name: str, mode: str) -> None:
     suite.run(name, mode, "tests/db", dsn=dsn, seconds=SECONDS)

@@ -1,3 +1,5 @@
+"""The command line: its words, errors and exit codes, and the parts of the demo's picture."""
+
 import importlib
 import sys
 
@@ -172,6 +174,22 @@ def test_wrong_words_are_refused(words, capsys):
 
     assert end.value.code == 2
     assert "usage: greenpg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "driver"), [([], False), (["--all"], True)])
+def test_conformance_runs_the_driver_part_only_on_demand(words, driver, capsys):
+    assert main(["conformance", "threads", "--list", *words]) == 0
+
+    said = capsys.readouterr().out
+    assert "waits.data_ends_a_wait" in said
+    assert "storm.random_interrupts" in said
+    assert ("forks.fork_under_load" in said) == driver
+
+
+def test_pattern_for_the_driver_part_names_the_option(capsys):
+    assert main(["conformance", "threads", "-k", "forks.*"]) == 1
+
+    assert "--all adds those of the driver" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["demo", "doctor", "bench", "conformance"])

@@ -1,3 +1,5 @@
+"""The harness of the conformance suite: outcomes, cases, descriptions of backends."""
+
 import traceback
 
 import pytest
@@ -5,7 +7,7 @@ import pytest
 from greenpg.errors import BackendError
 from greenpg_conformance.harness.describe import find
 from greenpg_conformance.harness.results import Column, Result, failed, summary, verdict
-from greenpg_conformance.harness.tests import _cases, discover, each, raises
+from greenpg_conformance.harness.tests import cases_of, discover, each, raises
 from greenpg_conformance.toolkit.watchdog import stacks
 
 COLUMN = Column("threads", "plain")
@@ -102,10 +104,10 @@ def test_raises_fails_where_nothing_or_something_else_is_raised():
 def test_raises_keeps_what_was_raised():
     error = ValueError("seven")
 
-    with raises(ValueError, KeyError, words="seven") as witness:
+    with raises(ValueError, KeyError, words="seven") as caught:
         raise error
 
-    assert witness.error is error
+    assert caught.error is error
 
 
 def test_cases_become_arguments():
@@ -115,7 +117,7 @@ def test_cases_become_arguments():
     def test(ctx, case):
         heard.append((ctx, case))
 
-    for made in _cases("module", test):
+    for made in cases_of("module", test):
         made.run("context")
 
     assert heard == [("context", "one"), ("context", "two")]
