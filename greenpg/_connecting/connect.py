@@ -19,8 +19,9 @@ from psycopg2._psycopg import connection as c_connection
 from greenpg import backend as backends
 from greenpg._psycopg2.attach import begin
 from greenpg._psycopg2.attempt import UNTIMED, Attempt, attempts, given, sqlstate, using
+from greenpg._psycopg2.conninfo import CONNINFO
 from greenpg._psycopg2.wait_callback import install, wait_callback
-from greenpg._session.connect_plan import Plan, plan, public_dsn
+from greenpg._session.connect_plan import Plan, plan
 from greenpg._session.lock import IN_HUB
 from greenpg.backend import Backend, as_backend, choose, chosen, current
 from greenpg.connection import Connection, green_connection_class
@@ -133,7 +134,7 @@ def _open(
 ) -> Any:
     if ext.get_wait_callback() is not wait_callback:
         install()
-    targets = plan(dsn)
+    targets = plan(dsn, CONNINFO)
     if not (modes and any(modes.values())) and not backend.can_wait():
         raise ProgrammingError(IN_HUB)
     if connection_factory is not None or modes or not targets.simple:
@@ -166,7 +167,7 @@ def _open_specially(
     if not isinstance(conn, Connection):
         _warn_half_green(factory)
     elif not targets.simple:
-        conn._state.dsn = public_dsn(targets.dsn)
+        conn._state.dsn = targets.public_dsn()
     return conn
 
 

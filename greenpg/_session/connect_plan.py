@@ -1,4 +1,8 @@
-"""Which servers a connection string names, in the order in which libpq would try them."""
+"""The plan of a connect: the hosts of a connection string, in libpq's order, and their timeout.
+
+The rules are those of libpq's manual, "Database Connection Control Functions". A driver brings
+the parser of its connection strings and its error class (`Conninfo`).
+"""
 
 from __future__ import annotations
 
@@ -8,30 +12,46 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
-from psycopg2 import OperationalError
-from psycopg2 import extensions as ext
+__all__ = ["Conninfo", "Host", "Plan", "plan"]
 
-from greenpg._protocol.libpq import libpq
-
-__all__ = ["Host", "Plan", "plan", "public_dsn"]
-
-_ENVIRONMENT: Final = (
+_ENVIRONMENT: Final = (  # what of libpq's environment a plan depends on
     "PGCONNECT_TIMEOUT", "PGHOST", "PGHOSTADDR", "PGLOADBALANCEHOSTS", "PGPORT", "PGSERVICE",
     "PGTARGETSESSIONATTRS",
 )  # fmt: skip
-_NAMES: Final = tuple(map(os.fsencode, _ENVIRONMENT))
-_environ: Final[dict[bytes, bytes]] = vars(os.environ)["_data"]  # os.environ costs 2 us a name
-_environment_lacks: Final = _environ.keys().isdisjoint
+_PORT: Final = 5432  # libpq's compiled-in default
 
 _T = TypeVar("_T")
 Resolve: TypeAlias = Callable[[str, int], list[str]]
 
 
+class Conninfo(Protocol):
+    """A driver's connection strings."""
+
+    def __hash__(self) -> int:
+        """Return a hash: plans are cached by connection string and driver."""
+
+    @property
+    def error(self) -> type[Exception]:
+        """Return the class of the error that no host can be tried."""
+
+    def parse(self, dsn: str) -> dict[str, str]:
+        """Return the parameters that a connection string names; raises the driver's error."""
+
+    def make(self, params: Mapping[str, str]) -> str:
+        """Return a connection string."""
+
+    def defaults(self, service: str | None) -> dict[str, str]:
+        """Return the defaults from the environment and from the service's entry, if one is named.
+
+        The service of PGSERVICE counts if none is named here.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One entry of the lists `host`, `hostaddr` and `port`."""
+    """One entry of the parameters `host`, `hostaddr` and `port`, which are lists."""
 
     name: str
     address: str
@@ -39,7 +59,7 @@ class Host:
 
     @property
     def needs_resolving(self) -> bool:
-        """Tell whether libpq would look the name up (it blocks while it does)."""
+        """Return True if libpq would resolve the name, and block meanwhile."""
         if not self.name or self.address or self.name[0] in "/@":
             return False
         return not _is_ip(self.name)
@@ -47,21 +67,22 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to try: the hosts, whether their order is random, and seconds for each address.
+    """The hosts to try in turn, each address for `timeout` seconds (None: without a limit).
 
-    `simple` tells that libpq has a single address to try, so that the DSN can pass unchanged.
+    If `simple`, libpq has one address to try at most, and the DSN can be passed on unchanged.
     """
 
+    conninfo: Conninfo = field(repr=False)
     dsn: str = field(repr=False)  # it may hold a password
     params: Mapping[str, str] = field(repr=False)
     hosts: tuple[Host, ...]
     simple: bool
     random_order: bool
     timeout: float | None
-    passes: tuple[str | None, ...]
+    passes: tuple[str | None, ...]  # target_session_attrs of each pass; None: as given
 
     def attempts(self, resolve: Resolve, failed: list[str]) -> Iterator[str]:
-        """Yield a DSN for each address; a name that cannot be resolved is noted in `failed`."""
+        """Yield a DSN for each address; names that cannot be resolved add a text to `failed`."""
         known: dict[Host, list[str]] = {}
         for attrs in self.passes:
             for host in self._in_order(self.hosts):
@@ -81,7 +102,7 @@ class Plan:
             return [host.address]
         if host not in known:
             try:
-                known[host] = resolve(host.name, int(host.port or 5432))
+                known[host] = resolve(host.name, int(host.port or _PORT))
             except OSError as err:
                 known[host] = []
                 failed.append(
@@ -95,10 +116,13 @@ class Plan:
         params["load_balance_hosts"] = ""
         if attrs is not None:
             params["target_session_attrs"] = attrs
-        return ext.make_dsn(**{key: value for key, value in params.items() if value})
+        return self.conninfo.make({key: value for key, value in params.items() if value})
 
     def combined(self, resolve: Resolve) -> str:
-        """Return one DSN with all addresses, for libpq to try in turn."""
+        """Return one DSN with all addresses, for libpq to try in turn.
+
+        Raises the driver's error if no name can be resolved.
+        """
         failed: list[str] = []
         rows = [
             (host, address)
@@ -106,37 +130,43 @@ class Plan:
             for address in self._addresses(host, resolve, {}, failed)
         ]
         if not rows:
-            raise OperationalError("\n".join(failed))
+            raise self.conninfo.error("\n".join(failed))
         lists = {
             "host": ",".join(host.name for host, _ in rows),
             "hostaddr": ",".join(address for _, address in rows),
             "port": ",".join(host.port for host, _ in rows),
         }
-        return ext.make_dsn(**{**self.params, **{k: v for k, v in lists.items() if v.strip(",")}})
+        named = {key: value for key, value in lists.items() if value.strip(",")}
+        return self.conninfo.make({**self.params, **named})
+
+    def public_dsn(self) -> str:
+        """Return the connection string as psycopg2 shows it (conn.dsn): the password is xxx."""
+        if "password" not in self.params:
+            return self.dsn
+        return self.conninfo.make({**self.params, "password": "xxx"})
 
 
-def plan(dsn: str) -> Plan:
-    """Read a connection string with libpq's parser and defaults, service files included.
+def plan(dsn: str, conninfo: Conninfo) -> Plan:
+    """Read a connection string, with the defaults of the environment and of service files.
 
-    Lists of different lengths, or a number that is none, are left to libpq to refuse.
+    Lists of different lengths, and ports that are not numbers, are left to libpq to refuse.
     """
-    if _environment_lacks(_NAMES):  # one call in place of seven
-        known = _remembered(dsn)
-    else:
-        known = _remembered(dsn, tuple(map(_environ.get, _NAMES)))
-    if "service" in known.params or b"PGSERVICE" in _environ:  # its file may have changed
-        return _read(dsn)
+    known = _cached(dsn, conninfo, tuple(map(os.environ.get, _ENVIRONMENT)))
+    if "service" in known.params or "PGSERVICE" in os.environ:  # its file may have changed
+        return _read(dsn, conninfo)
     return known
 
 
 @lru_cache(maxsize=32)
-def _remembered(dsn: str, _environment: tuple[bytes | None, ...] = ()) -> Plan:
-    return _read(dsn)
+def _cached(dsn: str, conninfo: Conninfo, _environment: tuple[str | None, ...]) -> Plan:
+    return _read(dsn, conninfo)
 
 
-def _read(dsn: str) -> Plan:
-    params = ext.parse_dsn(dsn)
-    defaults = _defaults(params.get("service"))
+def _read(dsn: str, conninfo: Conninfo) -> Plan:
+    params = conninfo.parse(dsn)
+    service = params.get("service")
+    depends = service is not None or any(name in os.environ for name in _ENVIRONMENT)
+    defaults = conninfo.defaults(service) if depends else {}
 
     def given(key: str) -> str:
         return params.get(key) or defaults.get(key) or ""
@@ -145,6 +175,7 @@ def _read(dsn: str) -> Plan:
     simple = len(hosts) <= 1 and not any(host.needs_resolving for host in hosts)
     attrs = given("target_session_attrs")
     return Plan(
+        conninfo=conninfo,
         dsn=dsn,
         params=params,
         hosts=hosts,
@@ -171,24 +202,8 @@ def _hosts(host: str, hostaddr: str, port: str) -> tuple[Host, ...]:
     return tuple(Host(*row) for row in zip(names, addresses, ports, strict=True))
 
 
-def _defaults(service: str | None) -> dict[str, str]:
-    if service is None and not any(name in os.environ for name in _ENVIRONMENT):
-        return {}
-    if not libpq.has("PQconndefaults", "PQconninfoFree"):
-        return {}
-    saved = os.environ.get("PGSERVICE")
-    try:
-        if service is not None:  # libpq reads a service file for its defaults by this name only
-            os.environ["PGSERVICE"] = service
-        return libpq.options(libpq.PQconndefaults())
-    finally:
-        if service is not None:
-            os.environ.pop("PGSERVICE", None)
-            if saved is not None:
-                os.environ["PGSERVICE"] = saved
-
-
 def _seconds(text: str) -> float | None:
+    """Return the value of connect_timeout: zero and less mean no limit, as in libpq."""
     try:
         seconds = int(text)
     except ValueError:
@@ -203,9 +218,3 @@ def _is_ip(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def public_dsn(dsn: str) -> str:
-    """Return a connection string as psycopg2 shows it: the password is xxx."""
-    params = ext.parse_dsn(dsn)
-    return ext.make_dsn(**{**params, "password": "xxx"}) if "password" in params else dsn

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import Error
 
+from greenpg._psycopg2.conninfo import CONNINFO
 from greenpg._session.connect_plan import plan
 from greenpg_conformance.toolkit.heartbeat import Heartbeat, calibrated
 from greenpg_conformance.toolkit.jobs import Job
@@ -45,7 +46,7 @@ class Live:
 
     def names(self, dsn: str) -> Iterator[Row]:
         """Yield a row for each host name that must be resolved."""
-        for host in plan(dsn).hosts:
+        for host in plan(dsn, CONNINFO).hosts:
             if host.needs_resolving:
                 yield self._name(host.name, int(host.port or 5432))
 

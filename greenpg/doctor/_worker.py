@@ -17,6 +17,7 @@ from psycopg2.extensions import make_dsn
 
 import greenpg
 from greenpg._connecting.connect import open_connection
+from greenpg._psycopg2.conninfo import CONNINFO
 from greenpg._session.connect_plan import plan
 from greenpg.backend import chosen
 from greenpg.errors import BackendError
@@ -59,7 +60,7 @@ def _rows(orders: Orders) -> Iterator[Row]:
 
 def _dsn(text: str) -> str:
     """Return the connection string, with a connect_timeout if the user has set none."""
-    extra = {} if plan(text).timeout else {"connect_timeout": CONNECT_SECONDS}
+    extra = {} if plan(text, CONNINFO).timeout else {"connect_timeout": CONNECT_SECONDS}
     return make_dsn(text, fallback_application_name="greenpg doctor", **extra)
 
 
