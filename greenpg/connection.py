@@ -13,7 +13,7 @@ from psycopg2._psycopg import lobject as c_lobject
 
 from ._notifications import Notifications
 from ._psycopg2 import cancel as _cancel
-from ._psycopg2.attach import Spent, StateOnFirstNeed
+from ._psycopg2.attach import Disarmed, LazyState
 from ._psycopg2.interrupts import closed
 from ._psycopg2.operation import guarded
 from ._psycopg2.state import ERRORS
@@ -62,7 +62,7 @@ class Connection(c_connection):
     usable: at once under autocommit, after a rollback inside a transaction.
     """
 
-    _state: Any = StateOnFirstNeed()
+    _state: Any = LazyState()
     _state_made: State
     _guard: Any
     default_cursor_factory: ClassVar[type[Cursor]] = Cursor
@@ -149,7 +149,7 @@ class Connection(c_connection):
         if not (state.in_driver or state.waiting_outside):
             _c_close(self)
             state.waiter.close()
-            self._guard.__class__ = Spent
+            self._guard.__class__ = Disarmed
             return
         if state.holder == state.current():
             raise ProgrammingError("the connection is inside an operation of this very task")

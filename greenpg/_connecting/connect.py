@@ -1,13 +1,12 @@
-"""Making connections: the green classes under the user's, the hook in psycopg2, the warning."""
+"""Making connections: the green class under the user's, hosts in turn, the hook in psycopg2."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from functools import partial
+from operator import index
 from typing import Any, Final
 
 import psycopg2
@@ -16,9 +15,7 @@ from psycopg2 import extensions as ext
 from psycopg2._psycopg import _connect as c_connect
 from psycopg2._psycopg import connection as c_connection
 
-from greenpg import backend as backends
-from greenpg._psycopg2.attach import begin
-from greenpg._psycopg2.attempt import UNTIMED, Attempt, attempts, given, sqlstate, using
+from greenpg._psycopg2.attempt import Attempt, Request, current_request, sqlstate, with_request
 from greenpg._psycopg2.conninfo import CONNINFO
 from greenpg._psycopg2.wait_callback import install, wait_callback
 from greenpg._session.connect_plan import Plan, plan
@@ -27,20 +24,18 @@ from greenpg.backend import Backend, as_backend, choose, chosen, current
 from greenpg.connection import Connection, green_connection_class
 from greenpg.errors import ConnectionFactoryWarning, NotGreenWarning
 
-__all__ = ["connect", "connect_untraced", "open_connection", "use"]
+__all__ = ["connect", "connect_untraced", "default_backend", "hook", "is_hooked", "use"]
 
-_plain: Final = None if hasattr(psycopg2.connect, "__wrapped__") else psycopg2.connect
-_asked: ContextVar[bool] = ContextVar("greenpg_connect", default=False)
-_new: Final[Any] = c_connection.__new__
-_init: Final[Any] = c_connection.__init__
-CANNOT_CONNECT_NOW: Final = "57P03"  # starting up, shutting down: the next host may do
+_unwrapped: Final = None if hasattr(psycopg2.connect, "__wrapped__") else psycopg2.connect
+_MODES: Final = ("async", "async_")  # psycopg2.connect's own keywords, beside libpq's
+CANNOT_CONNECT_NOW: Final = "57P03"  # the server starts or stops: libpq tries the next host
 
 
 def use(backend: str | Backend) -> Backend:
     """Make `backend` the default of connections made from now on, and return it.
 
-    A name from the entry points `greenpg.backends`, or a `Backend` object; BackendError says
-    what is wrong with it. Connections that exist keep theirs.
+    It is a name from the entry points `greenpg.backends`, or a `Backend` object; raises
+    BackendError, which says what is wrong with it. Existing connections keep theirs.
     """
     found = as_backend(backend)
     choose(found)
@@ -56,19 +51,21 @@ def connect(
     backend: str | Backend | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Connect as psycopg2.connect does, with every wait in the hands of a backend.
+    """Connect as psycopg2.connect does, with every wait made by a backend.
 
-    Without `backend` it is the default one (see `use`). An interrupt during the attempt comes
-    out as it is and leaves neither socket nor server session. A tracer that has wrapped
+    Without `backend` it is the default one (see `use`). An interrupt of the attempt propagates
+    unchanged and leaves neither socket nor server session. A tracer that has wrapped
     psycopg2.connect is called, and may return a proxy of the connection.
     """
-    plain = psycopg2.connect is _plain or not hasattr(psycopg2.connect, "__wrapped__")
-    if plain or _asked.get():
-        return _connect(dsn, connection_factory, cursor_factory, backend, kwargs)
-    given = "" if dsn is None and not kwargs else dsn
     factories = {"connection_factory": connection_factory, "cursor_factory": cursor_factory}
-    with using(None if backend is None else as_backend(backend)), _green_connections():
-        return psycopg2.connect(given, **factories, **kwargs)
+    traced = psycopg2.connect is not _unwrapped and hasattr(psycopg2.connect, "__wrapped__")
+    if not traced or current_request().green:
+        return connect_untraced(dsn, **factories, backend=backend, **kwargs)
+    if psycopg2._connect is c_connect:  # type: ignore[attr-defined]  # not in its stubs
+        _bind(_connect_as_requested)  # for good: another task may be inside psycopg2.connect
+    request = Request(None if backend is None else as_backend(backend), green=True)
+    given = "" if dsn is None and not kwargs else dsn
+    return with_request(request, psycopg2.connect, given, **factories, **kwargs)
 
 
 def connect_untraced(
@@ -79,51 +76,51 @@ def connect_untraced(
     backend: str | Backend | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Connect as `connect` does, past whatever has wrapped psycopg2.connect."""
-    return _connect(dsn, connection_factory, cursor_factory, backend, kwargs)
-
-
-def _connect(
-    dsn: str | None,
-    connection_factory: Callable[..., Any] | None,
-    cursor_factory: Callable[..., Any] | None,
-    backend: str | Backend | None,
-    kwargs: dict[str, Any],
-) -> Any:
-    modes: dict[str, Any] = {}
-    if kwargs:
-        modes = {name: kwargs.pop(name) for name in ("async", "async_") if name in kwargs}
+    """Connect as `connect` does, without whatever has wrapped psycopg2.connect."""
+    modes: dict[str, Any] = {
+        name: kwargs.pop(name) for name in ("async", "async_") if name in kwargs
+    }
     if kwargs or dsn is None:
         dsn = ext.make_dsn(dsn, **kwargs)
-    found = as_backend(backend) if backend is not None else backends._chosen or default_backend()
+    found = default_backend() if backend is None else as_backend(backend)
     conn = _open(found, dsn, connection_factory, modes)
     if cursor_factory is not None:
         conn.cursor_factory = cursor_factory
     return conn
 
 
-@contextmanager
-def _green_connections() -> Iterator[None]:
-    """Have this task's psycopg2.connect make green connections, patched or not."""
-    if psycopg2._connect is c_connect:  # type: ignore[attr-defined]  # a global of its connect()
-        psycopg2._connect = _by_task  # type: ignore[attr-defined]
-    token = _asked.set(True)
-    try:
-        yield
-    finally:
-        _asked.reset(token)
-
-
-def _by_task(dsn: str, connection_factory: Callable[..., Any] | None = None, **modes: Any) -> Any:
-    make: Any = open_connection if _asked.get() else c_connect
-    return make(dsn, connection_factory=connection_factory, **modes)
-
-
-def open_connection(
+def _open_connection(
     dsn: str, connection_factory: Callable[..., Any] | None = None, **modes: Any
 ) -> Any:
     """Stand in for psycopg2's C function `_connect`, making connections of the green class."""
-    return _open(given() or default_backend(), dsn, connection_factory, modes)
+    backend = current_request().backend or default_backend()
+    return _open(backend, dsn, connection_factory, modes)
+
+
+def _connect_as_requested(
+    dsn: str, connection_factory: Callable[..., Any] | None = None, **modes: Any
+) -> Any:
+    """Stand in for `_connect` in a process that is not patched."""
+    make: Any = _open_connection if current_request().green else c_connect
+    return make(dsn, connection_factory=connection_factory, **modes)
+
+
+def hook(active: bool) -> None:
+    """Let psycopg2.connect make green connections, or plain ones again."""
+    _bind(_open_connection if active else c_connect)
+
+
+def is_hooked() -> bool:
+    """Return True if psycopg2.connect makes green connections for the whole process."""
+    return psycopg2._connect is _open_connection  # type: ignore[attr-defined]  # not in its stubs
+
+
+def _bind(function: Callable[..., Any]) -> None:
+    """Replace the global that psycopg2.connect calls (psycopg2/__init__.py).
+
+    An earlier `from psycopg2 import connect` calls it too.
+    """
+    psycopg2._connect = function  # type: ignore[attr-defined]  # not in its stubs
 
 
 def _open(
@@ -135,33 +132,14 @@ def _open(
     if ext.get_wait_callback() is not wait_callback:
         install()
     targets = plan(dsn, CONNINFO)
-    if not (modes and any(modes.values())) and not backend.can_wait():
-        raise ProgrammingError(IN_HUB)
-    if connection_factory is not None or modes or not targets.simple:
-        return _open_specially(backend, targets, connection_factory, modes)
-    attempt = UNTIMED if targets.timeout is None else Attempt(None, targets.timeout)
-    conn: Any = _new(Connection)
-    state = begin(conn, backend, attempt)
-    try:
-        _init(conn, dsn)
-    except BaseException:  # its traceback would keep the connection, with its socket
-        c_connection.close(conn)
-        state.waiter.close()
-        raise
-    return conn
-
-
-def _open_specially(
-    backend: Backend,
-    targets: Plan,
-    connection_factory: Callable[..., Any] | None,
-    modes: Mapping[str, Any],
-) -> Any:
     factory = Connection if connection_factory is None else _green(connection_factory)
-    if any(modes.values()):
-        conn = _begin(backend, targets, partial(c_connect, connection_factory=factory, **modes))
+    asynchronous = next(filter(None, modes.values()), 0)
+    if asynchronous:
+        conn = _begin(backend, targets, factory, asynchronous)
+    elif not backend.can_wait():
+        raise ProgrammingError(IN_HUB)
     elif targets.simple:
-        conn = _attempt(factory, targets.dsn, Attempt(backend, targets.timeout))
+        conn = _make(backend, Attempt(targets.timeout), factory, targets.dsn)
     else:
         conn = _try_in_turn(backend, targets, factory)
     if not isinstance(conn, Connection):
@@ -178,40 +156,71 @@ def _green(factory: Callable[..., Any]) -> Callable[..., Any]:
     return factory
 
 
-def _begin(backend: Backend, targets: Plan, make: Callable[[str], Any]) -> Any:
+def _begin(backend: Backend, targets: Plan, factory: Callable[..., Any], asynchronous: Any) -> Any:
     """Begin to connect without waiting; libpq itself tries the addresses in turn."""
     dsn = targets.dsn if targets.simple else targets.combined(partial(_resolve, backend))
-    conn = make(dsn)
-    if isinstance(conn, Connection):
-        with using(backend):
-            _ = conn._state  # made here, where the backend is known
-    return conn
+    return _make(backend, None, factory, dsn, index(asynchronous))
 
 
-def _try_in_turn(backend: Backend, targets: Plan, factory: Callable[[str], Any]) -> Any:
+def _try_in_turn(backend: Backend, targets: Plan, factory: Callable[..., Any]) -> Any:
     """Connect to the first address that lets us in; an answer that is final ends the search."""
     failed: list[str] = []
     for dsn in targets.attempts(partial(_resolve, backend), failed):
+        attempt = Attempt(targets.timeout, verbose_errors=True)
         try:
-            return _attempt(factory, dsn, Attempt(backend, targets.timeout, telling=True))
-        except OperationalError as err:  # noqa: PERF203  one turn is a connection
+            return _make(backend, attempt, factory, dsn)
+        except OperationalError as err:
             code, text = sqlstate(str(err))
             failed.append(text.strip())
-            if code not in (None, CANNOT_CONNECT_NOW) or getattr(err, "final", False):
+            if code not in (None, CANNOT_CONNECT_NOW) or attempt.final:
                 break
     raise OperationalError("\n".join(failed) + "\n")
 
 
-def _attempt(factory: Callable[[str], Any], dsn: str, attempt: Attempt) -> Any:
-    token = attempts.set(attempt)
+def _make(
+    backend: Backend, attempt: Attempt | None, factory: Callable[..., Any], *args: Any
+) -> Any:
+    """Make one connection, calling the factory with the arguments that psycopg2 gives it.
+
+    If that fails the connection is closed at once: the exception's traceback would keep it, and
+    with it the socket, for as long as it is looked at.
+    """
+    request = Request(backend, current_request().green, attempt)
     try:
-        return factory(dsn)  # as psycopg2's C function calls it
-    except BaseException as error:
-        attempt.close(error)
+        return with_request(request, _instantiate, request, factory, args)
+    except BaseException:
+        if request.conn is not None:
+            _close(request.conn)
         raise
     finally:
-        attempts.reset(token)
-        attempt.conn = None
+        request.conn = None  # a context that was copied meanwhile may keep the request
+
+
+def _instantiate(request: Request, factory: Any, args: tuple[Any, ...]) -> Any:
+    """Call the factory; if it is a green class, do what `type.__call__` does, in two steps.
+
+    The connection is known between them, before it has a socket: Ctrl-C may land at the first
+    instruction of the wait callback. What another factory makes is known to the callback only.
+    """
+    if not (_is_green(factory) and type(factory).__call__ is type.__call__):
+        return factory(*args)
+    conn = factory.__new__(factory, *args)
+    if isinstance(conn, factory):
+        request.conn = conn
+        _ = conn._state
+        type(conn).__init__(conn, *args)
+    return conn
+
+
+def _is_green(factory: Any) -> bool:
+    return isinstance(factory, type) and issubclass(factory, Connection)
+
+
+def _close(conn: Any) -> None:
+    c_connection.close(conn)
+    state = getattr(conn, "_state_made", None)
+    if state is not None:
+        state.waiter.close()
 
 
 def _resolve(backend: Backend, host: str, port: int) -> list[str]:
@@ -269,8 +278,3 @@ def _patched_by() -> str | None:
         if owner not in ("time", "socket", "_socket", "select", "_thread", "threading"):
             return owner
     return None
-
-
-def hook(active: bool) -> None:
-    """Let psycopg2.connect make green connections, or plain ones again."""
-    psycopg2._connect = open_connection if active else c_connect  # type: ignore[attr-defined]  # a global of its connect()

@@ -1,30 +1,33 @@
-"""A connection's state, made before it connects or on first need."""
+"""A connection's state: attached before it connects, or on first need."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from greenpg._session.forks import Watched, watched
+from greenpg.backend import current
 
-from .attempt import attempts, backend_of_next
+from .attempt import current_request
 from .state import State
 
 if TYPE_CHECKING:
-    from greenpg.backend import Backend, Waiter
+    from greenpg.backend import Waiter
 
-    from .attempt import Attempt
-
-__all__ = ["Guard", "Spent", "StateOnFirstNeed", "begin"]
+__all__ = ["Disarmed", "LazyState", "WaiterCloser"]
 
 
-class Spent(list["Waiter"]):
-    """What remains of a guard that has no more to do: to delete it is no call in Python."""
+class Disarmed(list["Waiter"]):
+    """A `WaiterCloser` with nothing left to do: freeing it calls no Python code."""
 
     __slots__ = ()
 
 
-class Guard(list["Waiter"]):
-    """Freed before psycopg2's deallocator closes the socket, unlike a weakref's callback."""
+class WaiterCloser(list["Waiter"]):
+    """Closes the waiter before psycopg2's deallocator closes the socket.
+
+    Only the connection refers to it. A weakref's callback would run too late: connection_dealloc
+    (psycopg2, connection_type.c) clears weak references after it has closed the socket.
+    """
 
     __slots__ = ()
 
@@ -33,30 +36,26 @@ class Guard(list["Waiter"]):
             waiter.close()
 
 
-class StateOnFirstNeed:
-    """Makes a connection's state: a user's `__new__` or `__init__` may skip ours.
+class LazyState:
+    """A connection's `_state`: a user's `__new__` or `__init__` may skip ours.
 
-    `_state_made` is the same; CPython reads it faster, since no attribute of the class is
-    behind it.
+    `_state_made` is the same object; CPython reads it faster, since the class has no attribute
+    of that name.
     """
 
     def __get__(self, conn: Any, owner: type) -> State:
         if conn is None:
             raise AttributeError("_state")
-        before, attempt = conn.__dict__, attempts.get()
-        backend = None if attempt is None else attempt.backend
-        state = begin(conn, backend or backend_of_next(), attempt)
-        conn.__dict__.update(before)
-        if attempt is not None:
-            attempt.conn = conn
-        return state
+        return attach_state(conn)
 
 
-def begin(conn: Any, backend: Backend, attempt: Attempt | None) -> State:
-    """Give a connection its state, in a new dict of attributes."""
-    state = State(backend)
-    state.attempt = attempt
-    # in the connection's own dict keys are shared with others: CPython reads it slower
-    conn.__dict__ = {"_guard": Guard((state.waiter,)), "_state": state, "_state_made": state}
+def attach_state(conn: Any) -> State:
+    """Give a connection its state, on the backend and for the attempt of the task's request."""
+    request = current_request()
+    state = State(request.backend or current())
+    state.attempt = request.attempt_of(conn)
+    # A new dict: the connection's own shares its keys with others, and CPython reads it slower.
+    own = {"_guard": WaiterCloser((state.waiter,)), "_state": state, "_state_made": state}
+    conn.__dict__ = {**own, **conn.__dict__}
     watched.add(Watched(conn, watched.discard))
     return state

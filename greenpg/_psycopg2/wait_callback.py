@@ -20,7 +20,7 @@ from greenpg.errors import DeadlineExceeded
 from greenpg.threads import write_check
 
 from . import interrupts
-from .attempt import attempts
+from .attempt import current_request
 from .psycopg2_c import poll, transaction_status
 from .state import State
 
@@ -179,8 +179,8 @@ def _advance(conn: Any, state: State) -> None:
     """
     attempt = state.attempt
     info, fd, left = conn.info, -1, None
-    if attempt is not None and attempt.telling:
-        attempt.tell(conn, verbose=True)
+    if attempt is not None and attempt.verbose_errors:
+        attempt.set_verbosity(conn, verbose=True)
     while True:
         try:
             want = poll(conn)
@@ -203,8 +203,8 @@ def _advance(conn: Any, state: State) -> None:
             left = attempt.left()
         if not state.wait(fd, READ if want == POLL_READ else WRITE, left) and attempt is not None:
             raise attempt.failed(conn, "timeout expired\n")
-    if attempt is not None and attempt.telling:
-        attempt.tell(conn, verbose=False)
+    if attempt is not None and attempt.verbose_errors:
+        attempt.set_verbosity(conn, verbose=False)
 
 
 def _is_watched(waiter: Waiter, before: int, fd: int) -> bool:
@@ -225,9 +225,7 @@ def _wait_plain(conn: Any) -> None:
         if conn.status in CONNECTED:
             _wait_raising(conn, state)
         else:
-            state.attempt = attempts.get()
-            if state.attempt is not None:
-                state.attempt.conn = conn
+            state.attempt = current_request().attempt_of(conn)
             _connect(conn, state)
     finally:
         state.waiter.close()

@@ -6,10 +6,9 @@ import sys
 from contextlib import suppress
 from typing import Any, Final
 
-import psycopg2
 from psycopg2 import extensions as ext
 
-from greenpg._connecting.connect import open_connection
+from greenpg._connecting.connect import is_hooked
 from greenpg._psycopg2.wait_callback import wait_callback
 from greenpg.backend import Backend, chosen, load
 from greenpg.errors import BackendError
@@ -135,7 +134,7 @@ def _name(callback: Any) -> str:
 
 def _connect(backend: Backend | None) -> Row:
     title = "psycopg2.connect"
-    if psycopg2._connect is open_connection:  # type: ignore[attr-defined]  # a global of its connect()
+    if is_hooked():
         return Row(SECTION, title, "good", "makes greenpg connections")
     fact = "makes plain connections"
     if backend is None:

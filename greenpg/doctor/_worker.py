@@ -16,7 +16,7 @@ import psycopg2
 from psycopg2.extensions import make_dsn
 
 import greenpg
-from greenpg._connecting.connect import open_connection
+from greenpg._connecting.connect import is_hooked
 from greenpg._psycopg2.conninfo import CONNINFO
 from greenpg._session.connect_plan import plan
 from greenpg.backend import chosen
@@ -101,7 +101,7 @@ def _program(orders: Orders) -> Iterator[Row]:
 
 def _connect_of_program() -> Callable[..., Any]:
     """Return the function by which the program will connect, as far as can be seen."""
-    hooked = psycopg2._connect is open_connection  # type: ignore[attr-defined]  # a global of its connect()
+    hooked = is_hooked()
     return psycopg2.connect if hooked or chosen() is None else greenpg.connect
 
 

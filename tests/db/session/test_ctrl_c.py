@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import psycopg2
 import pytest
+from psycopg2.extensions import make_dsn, parse_dsn
 
 import greenpg
 from greenpg._psycopg2.wait_callback import wait_callback
@@ -292,7 +294,25 @@ def test_ctrl_c_while_connecting(run: Any, proxy: Any) -> None:
     assert program.says() == "interrupted 0"
 
 
-def test_ctrl_c_before_a_connect_waits_leaves_no_socket(dsn: str) -> None:
+class SkippingNew(psycopg2.extensions.connection):
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return psycopg2.extensions.connection.__new__(cls, *args, **kwargs)
+
+
+class SkippingInit(psycopg2.extensions.connection):
+    def __init__(self, dsn: str) -> None:
+        psycopg2.extensions.connection.__init__(self, dsn)
+
+
+class SkippingBoth(SkippingNew, SkippingInit):
+    pass
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+@pytest.mark.parametrize("factory", [None, SkippingNew, SkippingInit, SkippingBoth])
+def test_ctrl_c_before_a_connect_waits_leaves_no_socket(dsn: str, factory: Any, hosts: int) -> None:
+    target = make_dsn(dsn, host=",".join([parse_dsn(dsn)["host"]] * hosts))
+
     def strike(frame: Any, event: str, _arg: Any) -> None:
         if event == "call" and frame.f_code is wait_callback.__code__:
             sys.setprofile(None)
@@ -302,7 +322,7 @@ def test_ctrl_c_before_a_connect_waits_leaves_no_socket(dsn: str) -> None:
     sys.setprofile(strike)
 
     with pytest.raises(KeyboardInterrupt) as caught:  # its traceback keeps all that is not closed
-        greenpg.connect(dsn, backend="threads")
+        greenpg.connect(target, factory, backend="threads")
 
     assert os.listdir("/dev/fd") == before, caught
 

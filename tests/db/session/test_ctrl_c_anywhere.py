@@ -5,12 +5,15 @@ from __future__ import annotations
 import dis
 import os
 import sys
+import traceback
 from types import FrameType
 from typing import Any
 
 import pytest
+from psycopg2.extensions import make_dsn, parse_dsn
 
 import greenpg
+from greenpg._psycopg2.attempt import Request, current_request
 from greenpg._session import lock as _lock
 from greenpg.backend import current
 from greenpg.pool import ConnectionPool
@@ -225,3 +228,44 @@ def test_what_a_signal_handler_raises_is_not_swallowed(fire, monkeypatch, operat
     places = fire(operation, nth, STEP)
 
     assert places > STEP
+
+
+def open_at_the_error(operation, strike):
+    """Run the operation under fire; return what it left open, and where Ctrl-C came from.
+
+    What the traceback keeps counts, if the connection was still being made.
+    """
+    before = os.listdir("/dev/fd")
+    sys._getframe().f_trace_opcodes = True
+    sys.settrace(strike.enter)
+    try:
+        operation()
+        return 0, strike.place
+    except CtrlC as error:
+        sys.settrace(None)
+        strike.forget()
+        names = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+        if "_make" in names:
+            return len(os.listdir("/dev/fd")) - len(before), strike.place
+    finally:
+        sys.settrace(None)
+        strike.forget()
+    return len(os.listdir("/dev/fd")) - len(before), strike.place
+
+
+@pytest.mark.parametrize("nth", range(STEP))
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_a_connect_leaves_neither_socket_nor_request(dsn, hosts, nth):
+    target = make_dsn(dsn, host=",".join([parse_dsn(dsn)["host"]] * hosts))
+    greenpg.connect(target, backend="threads").close()
+
+    while True:
+        left, place = open_at_the_error(
+            lambda: greenpg.connect(target, backend="threads").close(), Strike(nth)
+        )
+        if not place:
+            break
+        assert left == 0, place
+        assert current_request() == Request(), place
+        nth += STEP
+    assert nth > STEP
