@@ -11,6 +11,7 @@ from psycopg2 import extensions as ext
 from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import lobject as c_lobject
 
+from ._green_classes import green, green_class
 from ._notifications import Notifications
 from ._psycopg2 import cancel as _cancel
 from ._psycopg2.attach import Disarmed, LazyState
@@ -19,7 +20,7 @@ from ._psycopg2.operation import guarded
 from ._psycopg2.state import ERRORS
 from ._psycopg2.wait_callback import wait_callback
 from ._session.shield import graver
-from .cursor import Cursor, derived_class, green_cursor_class
+from .cursor import Cursor
 from .errors import DeadlineExceeded
 from .lobject import Lobject
 from .pipeline import Pipeline
@@ -28,7 +29,7 @@ from .sync import ConnectionLock, Deadline
 if TYPE_CHECKING:
     from ._psycopg2.state import State
 
-__all__ = ["Connection", "green_connection_class"]
+__all__ = ["Connection"]
 
 _T = TypeVar("_T")
 _cursor = c_connection.cursor
@@ -54,6 +55,7 @@ class _Setting:
         conn._run(self._c.__set__, value)
 
 
+@green(c_connection)
 class Connection(c_connection):
     """psycopg2's connection, whose waits are green and which tasks may share.
 
@@ -65,7 +67,7 @@ class Connection(c_connection):
     _state: Any = LazyState()
     _state_made: State
     _guard: Any
-    default_cursor_factory: ClassVar[type[Cursor]] = Cursor
+    default_cursor_factory: ClassVar[type[Cursor]] = Cursor  # PatchedCursor, once patched
 
     autocommit = _Setting("autocommit")
     isolation_level = _Setting("isolation_level")
@@ -88,8 +90,8 @@ class Connection(c_connection):
     ) -> Any:
         """Return a new cursor; a factory that is a class gets the green cursor under it."""
         factory = cursor_factory or _c_factory.__get__(self) or self.default_cursor_factory
-        if factory is not Cursor and isinstance(factory, type):
-            factory = green_cursor_class(factory)
+        if factory is not Cursor:
+            factory = green_class(factory)
         return _cursor(self, name, factory, withhold, scrollable)
 
     def lobject(
@@ -108,9 +110,7 @@ class Connection(c_connection):
         file = () if new_file is None else (new_file,)
         if self.closed or self.async_ or ext.get_wait_callback() is not wait_callback:
             return _lobject(self, oid, mode, new_oid, new_file, lobject_factory or c_lobject)
-        factory = lobject_factory or Lobject
-        if isinstance(factory, type) and issubclass(factory, c_lobject):
-            factory = green_lobject_class(factory)
+        factory = green_class(lobject_factory or Lobject)
         made = factory(self, oid, mode, new_oid, *file)
         if not isinstance(made, c_lobject):
             raise TypeError("lobject factory must be subclass of psycopg2.extensions.lobject")
@@ -336,17 +336,3 @@ def _forget_xid(conn: Connection) -> None:
     except ProgrammingError:
         c_connection.tpc_begin(conn, "greenpg")
         c_connection.tpc_rollback(conn)
-
-
-def green_connection_class(base: type) -> type:
-    """Return the user's connection class with `Connection` under it, above psycopg2's C class."""
-    if issubclass(base, Connection):
-        return base
-    return Connection if base is c_connection else derived_class(base, Connection)
-
-
-def green_lobject_class(base: type) -> type:
-    """Return the user's large object class with `Lobject` under it, above psycopg2's C class."""
-    if issubclass(base, Lobject):
-        return base
-    return Lobject if base is c_lobject else derived_class(base, Lobject)

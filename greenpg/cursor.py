@@ -12,6 +12,7 @@ from psycopg2._psycopg import cursor as c_cursor
 from psycopg2.errors import InvalidCursorName
 from psycopg2.extensions import get_wait_callback
 
+from ._green_classes import derived_class, green
 from ._large_results import SLICE_ROWS, RowStream, fetch_on, stream
 from ._psycopg2.interrupts import closed
 from ._psycopg2.operation import guarded
@@ -23,7 +24,7 @@ from .sync import ConnectionLock
 if TYPE_CHECKING:
     from ._psycopg2.state import CopyJob, State
 
-__all__ = ["Cursor", "NamedCursor", "derived_class", "green_cursor_class", "green_cursors"]
+__all__ = ["Cursor", "NamedCursor"]
 
 _T = TypeVar("_T")
 _init = c_cursor.__init__
@@ -33,6 +34,7 @@ _c_rowcount: Final[Any] = c_cursor.rowcount
 _NAMED_ROWS: Final = 5000
 
 
+@green(c_cursor)
 class Cursor(c_cursor):
     """psycopg2's cursor whose waits are green and whose connection other tasks may share.
 
@@ -48,7 +50,7 @@ class Cursor(c_cursor):
             return
         super().__init__(conn, name, *args, **kwargs)
         if name is not None and not isinstance(self, NamedCursor):
-            self.__class__ = _named_class(type(self))
+            self.__class__ = derived_class(type(self), NamedCursor)
 
     def execute(self, query: Any, vars: Any = None) -> None:
         """Run a statement; psycopg2's semantics.
@@ -336,30 +338,3 @@ class NamedCursor(Cursor):
         except Error:
             if kind is None:  # else the block's own exception says more
                 raise
-
-
-green_cursors: Final[dict[type, type]] = {c_cursor: Cursor}  # psycopg2's C classes and ours
-
-
-def green_cursor_class(base: type) -> type:
-    """Return the user's cursor class with the green one for its C class put under it."""
-    if issubclass(base, Cursor):
-        return base
-    below = next(green_cursors[kind] for kind in base.__mro__ if kind in green_cursors)
-    return below if base in green_cursors else derived_class(base, below)
-
-
-def _named_class(base: type) -> type:
-    return NamedCursor if base is Cursor else derived_class(base, NamedCursor)
-
-
-def derived_class(base: type, below: type) -> type:
-    """Return `base` with `below` put under it; made once, and kept by `base` alone."""
-    slot = f"_greenpg_{below.__name__}"
-    made = base.__dict__.get(slot)
-    if made is None:
-        content = {"__module__": base.__module__, "_greenpg_twin": True}
-        made = type(base)(base.__name__, (base, below), content)
-        setattr(base, slot, made)
-    result: type = made
-    return result

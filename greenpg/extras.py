@@ -1,22 +1,15 @@
-"""psycopg2.extras, with green classes under its cursors and connections."""
+"""psycopg2.extras, with green classes under its cursors, connections and large objects."""
 
 from typing import TYPE_CHECKING
 
 from psycopg2 import extras as _extras
-from psycopg2._psycopg import connection as _c_connection
-from psycopg2._psycopg import cursor as _c_cursor
 from psycopg2.extras import *  # noqa: F403  psycopg2's names
 
-from . import replication as _replication  # noqa: F401  it names the green replication cursor
-from .connection import green_connection_class as _green_connection_class
-from .cursor import green_cursor_class as _green_cursor_class
+from . import replication as _replication
+from ._green_classes import green_class as _green_class
 
 __all__ = [name for name in dir(_extras) if not name.startswith("_")]
 
 if not TYPE_CHECKING:
     for _name in __all__:
-        _class = getattr(_extras, _name)
-        if isinstance(_class, type) and issubclass(_class, _c_cursor):
-            globals()[_name] = _green_cursor_class(_class)
-        elif isinstance(_class, type) and issubclass(_class, _c_connection):
-            globals()[_name] = _green_connection_class(_class)
+        globals()[_name] = getattr(_replication, _name, _green_class(getattr(_extras, _name)))

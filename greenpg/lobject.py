@@ -17,6 +17,7 @@ from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import cursor as c_cursor
 from psycopg2._psycopg import lobject as c_lobject
 
+from ._green_classes import green
 from ._protocol.generators import call, finish
 from ._protocol.libpq import libpq
 from ._psycopg2.interrupts import closed
@@ -39,6 +40,7 @@ _transaction_status = c_connection.get_transaction_status
 _execute: Any = c_cursor.execute
 
 
+@green(c_lobject)
 class Lobject(c_lobject):
     """psycopg2's large object; also a context manager that closes it, and a raw file for `io`.
 

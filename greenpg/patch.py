@@ -1,4 +1,4 @@
-"""What a plug-in's `patch_psycopg` is made of."""
+"""`patch_psycopg` and `unpatch_psycopg` for plug-ins: psycopg2's own names, made green."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 import psycopg2.extensions
 import psycopg2.extras
-from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import cursor as c_cursor
 from psycopg2._psycopg import lobject as c_lobject
 
 from ._connecting.connect import hook, use
+from ._green_classes import green_class, original_class
 from ._psycopg2.wait_callback import install
 from .backend import Backend, choose, chosen
-from .connection import Connection, green_connection_class
-from .cursor import Cursor, green_cursor_class
+from .connection import Connection
+from .cursor import Cursor
 from .lobject import Lobject
 
 __all__ = ["patcher"]
 
 
 class _StandIn(type):
-    """Objects of the C class that one stands for count as its own, such as plain connections'."""
+    """A class of which the objects of its C class count as instances, plain connections' too."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
         return super().__instancecheck__(instance) or isinstance(instance, cls._original())
@@ -41,7 +41,7 @@ class PatchedCursor(Cursor, metaclass=_StandIn):
 
 
 class PatchedLobject(Lobject, metaclass=_StandIn):
-    """Stands for `psycopg2.extensions.lobject`; on a plain connection it makes that."""
+    """Stands for `psycopg2.extensions.lobject`; on a plain connection it makes psycopg2's."""
 
     original = c_lobject
 
@@ -57,41 +57,30 @@ def patcher(backend: Backend) -> tuple[Callable[[], None], Callable[[], None]]:
     def patch_psycopg() -> None:
         """Make what `psycopg2.connect` returns from now on green, sharable and interruptible.
 
-        Idempotent. Connections that exist stay as they are, but wait through this backend.
+        Idempotent. Existing connections stay as they are, but wait through this backend.
         """
         use(backend)
         install()
         hook(True)
-        _replace_classes(PatchedCursor, green_cursor_class, green_connection_class)
+        _replace_classes(PatchedCursor, green_class)
 
     def unpatch_psycopg() -> None:
-        """Undo `patch_psycopg`; green connections that exist stay green."""
+        """Undo `patch_psycopg`; existing green connections stay green."""
         if chosen() is backend:
             choose(None)
         hook(False)
-        _replace_classes(Cursor, _original, _original)
+        _replace_classes(Cursor, original_class)
         psycopg2.extensions.cursor = c_cursor  # type: ignore[misc]  # the patch
         psycopg2.extensions.lobject = c_lobject  # type: ignore[misc]  # the patch
 
     return patch_psycopg, unpatch_psycopg
 
 
-def _replace_classes(
-    default: type[Cursor], of_cursor: Callable[[type], type], of_connection: Callable[[type], type]
-) -> None:
+def _replace_classes(default: type[Cursor], class_of: Callable[[Any], Any]) -> None:
     """Let psycopg2's names stand for the classes that its objects will really have."""
     Connection.default_cursor_factory = default
     psycopg2.extensions.cursor = default  # type: ignore[misc]  # the patch
     psycopg2.extensions.lobject = PatchedLobject  # type: ignore[misc]  # the patch
     for name, value in list(vars(psycopg2.extras).items()):
-        if name.startswith("_") or not isinstance(value, type):
-            continue
-        if issubclass(value, c_cursor):
-            setattr(psycopg2.extras, name, of_cursor(value))
-        elif issubclass(value, c_connection):
-            setattr(psycopg2.extras, name, of_connection(value))
-
-
-def _original(twin: type) -> type:
-    """Return the class under which a green one was put."""
-    return twin.__bases__[0] if "_greenpg_twin" in twin.__dict__ else twin
+        if not name.startswith("_"):
+            setattr(psycopg2.extras, name, class_of(value))

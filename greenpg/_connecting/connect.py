@@ -15,13 +15,14 @@ from psycopg2 import extensions as ext
 from psycopg2._psycopg import _connect as c_connect
 from psycopg2._psycopg import connection as c_connection
 
+from greenpg._green_classes import green_class
 from greenpg._psycopg2.attempt import Attempt, Request, current_request, sqlstate, with_request
 from greenpg._psycopg2.conninfo import CONNINFO
 from greenpg._psycopg2.wait_callback import install, wait_callback
 from greenpg._session.connect_plan import Plan, plan
 from greenpg._session.lock import IN_HUB
 from greenpg.backend import Backend, as_backend, choose, chosen, current
-from greenpg.connection import Connection, green_connection_class
+from greenpg.connection import Connection
 from greenpg.errors import ConnectionFactoryWarning, NotGreenWarning
 
 __all__ = ["connect", "connect_untraced", "default_backend", "hook", "is_hooked", "use"]
@@ -132,7 +133,7 @@ def _open(
     if ext.get_wait_callback() is not wait_callback:
         install()
     targets = plan(dsn, CONNINFO)
-    factory = Connection if connection_factory is None else _green(connection_factory)
+    factory = Connection if connection_factory is None else green_class(connection_factory)
     asynchronous = next(filter(None, modes.values()), 0)
     if asynchronous:
         conn = _begin(backend, targets, factory, asynchronous)
@@ -147,13 +148,6 @@ def _open(
     elif not targets.simple:
         conn._state.dsn = targets.public_dsn()
     return conn
-
-
-def _green(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the factory, with the green class under it if it is a connection class."""
-    if isinstance(factory, type) and issubclass(factory, c_connection):
-        return green_connection_class(factory)
-    return factory
 
 
 def _begin(backend: Backend, targets: Plan, factory: Callable[..., Any], asynchronous: Any) -> Any:

@@ -14,13 +14,13 @@ from psycopg2._psycopg import ReplicationMessage as c_replication_message
 from psycopg2.extras import REPLICATION_LOGICAL, REPLICATION_PHYSICAL, StopReplication
 
 from greenpg._connecting.connect import connect_untraced
+from greenpg._green_classes import green, green_class
 from greenpg._protocol.generators import finish
 from greenpg._protocol.replication_messages import DATA, data_header, moment
 from greenpg._psycopg2.operation import pgconn_of, run_operation
 from greenpg._session.time_slice import TimeSlice
 from greenpg.backend import Backend, as_backend, current
-from greenpg.connection import green_connection_class
-from greenpg.cursor import Cursor, green_cursor_class, green_cursors
+from greenpg.cursor import Cursor
 from greenpg.sync import Deadline
 
 from ._follow import Follower
@@ -65,6 +65,7 @@ def _lsn(position: int) -> str:
     return f"{position >> 32:X}/{position & 0xFFFFFFFF:08X}"
 
 
+@green(c_replication_cursor)
 class GreenReplicationCursor(Cursor, c_replication_cursor):
     """What psycopg2's replication cursor does in C, over the connection's backend.
 
@@ -238,10 +239,9 @@ def _checked(interval: Any) -> float | None:
     return float(interval)
 
 
-green_cursors[c_replication_cursor] = GreenReplicationCursor
-ReplicationCursor: Any = green_cursor_class(extras.ReplicationCursor)
-LogicalReplicationConnection: Any = green_connection_class(extras.LogicalReplicationConnection)
-PhysicalReplicationConnection: Any = green_connection_class(extras.PhysicalReplicationConnection)
+ReplicationCursor: Any = green_class(extras.ReplicationCursor)
+LogicalReplicationConnection: Any = green_class(extras.LogicalReplicationConnection)
+PhysicalReplicationConnection: Any = green_class(extras.PhysicalReplicationConnection)
 
 
 def follow(

@@ -226,6 +226,15 @@ def test_user_class_with_slots_and_a_mixin_is_accepted(db, connect):
     assert conn.hello() == "hello"
 
 
+def test_cursor_factory_must_make_cursors(conn):
+    class NoCursor:
+        def __init__(self, *args):
+            pass
+
+    with pytest.raises(TypeError, match="subclass"):
+        conn.cursor(cursor_factory=NoCursor)
+
+
 def test_function_as_a_factory_warns_and_its_queries_are_green(db, dsn, spawn, gate):
     def factory(dsn, *modes):
         return C_CONNECTION(dsn)
