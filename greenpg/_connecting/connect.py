@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -24,6 +23,8 @@ from greenpg._session.lock import IN_HUB
 from greenpg.backend import Backend, as_backend, choose, chosen, current
 from greenpg.connection import Connection
 from greenpg.errors import ConnectionFactoryWarning, NotGreenWarning
+
+from .monkey_patches import library
 
 __all__ = ["connect", "connect_untraced", "default_backend", "hook", "is_hooked", "use"]
 
@@ -240,35 +241,19 @@ def default_backend() -> Backend:
     return found
 
 
-_PATCHABLE: Final = (
-    ("time", "sleep"),
-    ("socket", "socket"),
-    ("select", "poll"),
-    ("_thread", "get_ident"),
-)
 _warned = False
 
 
 def _warn_if_patched() -> None:
-    """Warn once if another library has replaced what waits in this process."""
     global _warned
-    library = None if _warned else _patched_by()
-    if library is not None:
+    patched_by = None if _warned else library()
+    if patched_by is not None:
         _warned = True
         warnings.warn(
-            f"this process is monkey-patched by {library}, but no greenpg backend was chosen, so "
-            f"its PostgreSQL connections block every green thread; add\n"
-            f"    from greenpg_{library} import patch_psycopg; patch_psycopg()\n"
-            f"or greenpg.use({library!r}), or greenpg.use('threads') if you mean it",
+            f"this process is monkey-patched by {patched_by}, but no greenpg backend was chosen, "
+            f"so its PostgreSQL connections block every green thread; add\n"
+            f"    from greenpg_{patched_by} import patch_psycopg; patch_psycopg()\n"
+            f"or greenpg.use({patched_by!r}), or greenpg.use('threads') if you mean it",
             NotGreenWarning,
             stacklevel=5,
         )
-
-
-def _patched_by() -> str | None:
-    for module, name in _PATCHABLE:
-        function = getattr(sys.modules.get(module), name, None)
-        owner = str(getattr(function, "__module__", None) or module).partition(".")[0]
-        if owner not in ("time", "socket", "_socket", "select", "_thread", "threading"):
-            return owner
-    return None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 from typing import Any, Final
 
 from psycopg2 import extensions as ext
 
 from greenpg._connecting.connect import is_hooked
+from greenpg._connecting.monkey_patches import PATCHABLE, library, owners
 from greenpg._psycopg2.wait_callback import wait_callback
 from greenpg.backend import Backend, chosen, load
 from greenpg.errors import BackendError
@@ -18,12 +18,6 @@ from ._row import Row, State
 __all__ = ["here", "is_testable", "ticking_backend"]
 
 SECTION: Final = "program"
-WAITING: Final = {
-    "socket": ("socket", "socket"),
-    "select": ("select", "select"),
-    "time": ("time", "sleep"),
-    "thread": ("_thread", "start_new_thread"),
-}
 
 
 def here() -> list[Row]:
@@ -31,85 +25,64 @@ def here() -> list[Row]:
 
     Nothing is connected or changed, so that a running program may call it.
     """
-    owners = _owners()
+    patching = _monkey_patching(owners())
     try:
         backend = chosen()
     except BackendError as err:  # of the name in GREENPG_BACKEND
-        broken = Row(SECTION, "backend", "bad", str(err), "mend GREENPG_BACKEND")
-        return [_monkey_patching(owners), broken]
-    return [
-        _monkey_patching(owners),
-        _backend(backend, _library(owners)),
-        _callback(backend),
-        _connect(backend),
-    ]
+        return [patching, Row(SECTION, "backend", "bad", str(err), "mend GREENPG_BACKEND")]
+    return [patching, _backend(backend, library()), _callback(backend), _connect(backend)]
 
 
 def is_testable() -> bool:
-    """Tell whether there are tasks to hold up, of one library: two event loops would hang."""
-    library, backend = _library(_owners()), chosen()
-    if library is None or backend is None:
-        return library is not None or backend is not None
-    return backend.name == library or "hub" not in backend.capabilities
+    """Return True if there are tasks to block, of one library: two event loops would hang."""
+    patched_by, backend = library(), chosen()
+    if patched_by is None or backend is None:
+        return patched_by is not None or backend is not None
+    return backend.name == patched_by or "hub" not in backend.capabilities
 
 
 def ticking_backend() -> Backend:
-    """Return the backend whose tasks a connection of this program would hold up."""
-    library = _library(_owners())
-    if library is not None:
+    """Return the backend whose tasks a connection of this program would block."""
+    patched_by = library()
+    if patched_by is not None:
         with suppress(BackendError):  # a library without a plug-in
-            return load(library)
+            return load(patched_by)
     return chosen() or load("threads")
 
 
-def _owners() -> dict[str, str]:
-    """Return which library has replaced each module's waiting."""
-    found = {}
-    for title, (module, name) in WAITING.items():
-        function = getattr(sys.modules.get(module), name, None)
-        owner = str(getattr(function, "__module__", None) or module).partition(".")[0]
-        if owner not in sys.stdlib_module_names:
-            found[title] = owner
-    return found
-
-
-def _library(owners: dict[str, str]) -> str | None:
-    return next(iter(owners.values()), None)
-
-
-def _monkey_patching(owners: dict[str, str]) -> Row:
+def _monkey_patching(patched: dict[str, str]) -> Row:
     title = "monkey-patching"
-    libraries = sorted(set(owners.values()))
+    libraries = sorted(set(patched.values()))
     if not libraries:
         return Row(SECTION, title, "fact", "none")
     if len(libraries) > 1:
-        told = ", ".join(f"{name} by {owner}" for name, owner in owners.items())
+        told = ", ".join(f"{name} by {owner}" for name, owner in patched.items())
         return Row(SECTION, title, "bad", told, "let one library patch the process")
-    left = [name for name in WAITING if name not in owners]
-    fact = f"by {libraries[0]}: {', '.join(owners)}"
+    left = [name for name in PATCHABLE if name not in patched]
+    fact = f"by {libraries[0]}: {', '.join(patched)}"
     if not left:
         return Row(SECTION, title, "good", fact)
     remedy = "patch everything, before any other import"
     return Row(SECTION, title, "note", f"{fact}, but not {', '.join(left)}", remedy)
 
 
-def _backend(backend: Backend | None, library: str | None) -> Row:
+def _backend(backend: Backend | None, patched_by: str | None) -> Row:
     if backend is None:
-        return _no_backend(library)
+        return _no_backend(patched_by)
     green = "hub" in backend.capabilities
-    if library is not None and backend.name != library:
-        fact = f"{backend.name}, but {library} has patched this process: queries block its tasks"
-        return Row(SECTION, "backend", "bad", fact, f"greenpg.use({library!r})")
+    if patched_by is not None and backend.name != patched_by:
+        fact = f"{backend.name}, but {patched_by} has patched this process: queries block its tasks"
+        return Row(SECTION, "backend", "bad", fact, f"greenpg.use({patched_by!r})")
     state: State = "good" if green else "fact"
     return Row(SECTION, "backend", state, backend.name)
 
 
-def _no_backend(library: str | None) -> Row:
-    if library is None:
+def _no_backend(patched_by: str | None) -> Row:
+    if patched_by is None:
         remedy = "patch_psycopg() of the library's plug-in, or greenpg.use(...), or GREENPG_BACKEND"
         return Row(SECTION, "backend", "bad", "none was chosen: queries block their thread", remedy)
-    remedy = f"from greenpg_{library} import patch_psycopg; patch_psycopg()"
-    fact = f"none was chosen, though {library} has patched this process"
+    remedy = f"from greenpg_{patched_by} import patch_psycopg; patch_psycopg()"
+    fact = f"none was chosen, though {patched_by} has patched this process"
     return Row(SECTION, "backend", "bad", fact, remedy)
 
 
