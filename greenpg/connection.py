@@ -14,7 +14,7 @@ from psycopg2._psycopg import lobject as c_lobject
 from ._green_classes import green, green_class
 from ._notifications import Notifications
 from ._psycopg2 import cancel as _cancel
-from ._psycopg2.attach import Disarmed, LazyState
+from ._psycopg2.attach import LazyState
 from ._psycopg2.interrupts import closed
 from ._psycopg2.operation import guarded
 from ._psycopg2.state import ERRORS
@@ -33,7 +33,6 @@ __all__ = ["Connection"]
 
 _T = TypeVar("_T")
 _cursor = c_connection.cursor
-_c_close = c_connection.close
 _lobject: Any = c_connection.lobject
 _c_notifies: Final[Any] = c_connection.notifies
 AGAIN: Final = 0.02  # seconds until close() interrupts again
@@ -136,10 +135,7 @@ class Connection(c_connection):
         Its query is cancelled first, for which it has a second. In the hub this returns at
         once, and the waiting task closes.
         """
-        try:
-            state = self._state_made
-        except AttributeError:
-            state = self._state
+        state = self._state
         if state.holder_lost:
             return  # psycopg2's mutex is held for good; the dead socket ends with the process
         if state.block_paused is not None and state.resume_block(id(self)):
@@ -147,9 +143,7 @@ class Connection(c_connection):
             state.shut(self)
             return
         if not (state.in_driver or state.waiting_outside):
-            _c_close(self)
-            state.waiter.close()
-            self._guard.__class__ = Disarmed
+            state.shut(self)
             return
         if state.holder == state.current():
             raise ProgrammingError("the connection is inside an operation of this very task")

@@ -13,13 +13,7 @@ from .state import State
 if TYPE_CHECKING:
     from greenpg.backend import Waiter
 
-__all__ = ["Disarmed", "LazyState", "WaiterCloser"]
-
-
-class Disarmed(list["Waiter"]):
-    """A `WaiterCloser` with nothing left to do: freeing it calls no Python code."""
-
-    __slots__ = ()
+__all__ = ["LazyState", "WaiterCloser"]
 
 
 class WaiterCloser(list["Waiter"]):

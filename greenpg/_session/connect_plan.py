@@ -16,8 +16,8 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 
 __all__ = ["Conninfo", "Host", "Plan", "plan"]
 
-_ENVIRONMENT: Final = (  # what of libpq's environment a plan depends on
-    "PGCONNECT_TIMEOUT", "PGHOST", "PGHOSTADDR", "PGLOADBALANCEHOSTS", "PGPORT", "PGSERVICE",
+_ENVIRONMENT: Final = (  # what of libpq's environment a plan depends on; the service comes first
+    "PGSERVICE", "PGCONNECT_TIMEOUT", "PGHOST", "PGHOSTADDR", "PGLOADBALANCEHOSTS", "PGPORT",
     "PGTARGETSESSIONATTRS",
 )  # fmt: skip
 _PORT: Final = 5432  # libpq's compiled-in default
@@ -151,21 +151,17 @@ def plan(dsn: str, conninfo: Conninfo) -> Plan:
 
     Lists of different lengths, and ports that are not numbers, are left to libpq to refuse.
     """
-    known = _cached(dsn, conninfo, tuple(map(os.environ.get, _ENVIRONMENT)))
-    if "service" in known.params or "PGSERVICE" in os.environ:  # its file may have changed
-        return _read(dsn, conninfo)
+    environment = tuple(map(os.environ.get, _ENVIRONMENT))
+    known = _cached(dsn, conninfo, environment)
+    if "service" in known.params or environment[0] is not None:  # its file may have changed
+        return _read(dsn, conninfo, environment)
     return known
 
 
-@lru_cache(maxsize=32)
-def _cached(dsn: str, conninfo: Conninfo, _environment: tuple[str | None, ...]) -> Plan:
-    return _read(dsn, conninfo)
-
-
-def _read(dsn: str, conninfo: Conninfo) -> Plan:
+def _read(dsn: str, conninfo: Conninfo, environment: tuple[str | None, ...]) -> Plan:
     params = conninfo.parse(dsn)
     service = params.get("service")
-    depends = service is not None or any(name in os.environ for name in _ENVIRONMENT)
+    depends = service is not None or any(value is not None for value in environment)
     defaults = conninfo.defaults(service) if depends else {}
 
     def given(key: str) -> str:
@@ -184,6 +180,9 @@ def _read(dsn: str, conninfo: Conninfo) -> Plan:
         timeout=_seconds(given("connect_timeout")),
         passes=("standby", "any") if attrs == "prefer-standby" and not simple else (None,),
     )
+
+
+_cached: Final = lru_cache(maxsize=32)(_read)
 
 
 def _hosts(host: str, hostaddr: str, port: str) -> tuple[Host, ...]:
