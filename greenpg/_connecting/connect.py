@@ -11,12 +11,11 @@ from typing import Any, Final
 import psycopg2
 from psycopg2 import OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
-from psycopg2._psycopg import _connect as c_connect
-from psycopg2._psycopg import connection as c_connection
 
 from greenpg._green_classes import green_class
 from greenpg._psycopg2.attempt import Attempt, Request, current_request, sqlstate, with_request
 from greenpg._psycopg2.conninfo import CONNINFO
+from greenpg._psycopg2.psycopg2_c import c_connect, close
 from greenpg._psycopg2.wait_callback import install, wait_callback
 from greenpg._session.connect_plan import Plan, plan
 from greenpg._session.lock import IN_HUB
@@ -79,9 +78,7 @@ def connect_untraced(
     **kwargs: Any,
 ) -> Any:
     """Connect as `connect` does, without whatever has wrapped psycopg2.connect."""
-    modes: dict[str, Any] = {
-        name: kwargs.pop(name) for name in ("async", "async_") if name in kwargs
-    }
+    modes: dict[str, Any] = {name: kwargs.pop(name) for name in _MODES if name in kwargs}
     if kwargs or dsn is None:
         dsn = ext.make_dsn(dsn, **kwargs)
     found = default_backend() if backend is None else as_backend(backend)
@@ -185,7 +182,7 @@ def _make(
         return with_request(request, _instantiate, request, factory, args)
     except BaseException:
         if request.conn is not None:
-            _close(request.conn)
+            _shut(request.conn)
         raise
     finally:
         request.conn = None  # a context that was copied meanwhile may keep the request
@@ -211,11 +208,12 @@ def _is_green(factory: Any) -> bool:
     return isinstance(factory, type) and issubclass(factory, Connection)
 
 
-def _close(conn: Any) -> None:
-    c_connection.close(conn)
+def _shut(conn: Any) -> None:
     state = getattr(conn, "_state_made", None)
-    if state is not None:
-        state.waiter.close()
+    if state is None:
+        close(conn)
+    else:
+        state.shut(conn)
 
 
 def _resolve(backend: Backend, host: str, port: int) -> list[str]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +13,7 @@ from warnings import catch_warnings, simplefilter
 
 from greenpg.backend import load
 from greenpg.errors import BackendError
+from greenpg_conformance.harness.child import child_process, unchosen
 from greenpg_conformance.harness.describe import find, installed
 
 from ._libraries import libraries
@@ -26,7 +24,6 @@ __all__ = ["LIMIT", "examine"]
 LIMIT: Final = 30.0
 GRACE: Final = 10.0  # beyond the limit at which the child ends itself
 PROGRAM: Final = "from greenpg.doctor._worker import main; main()"
-CHOICES: Final = ("GREENPG_BACKEND", "GREENPG_PATCH")  # a program's, of which we ask by its name
 STACK: Final = re.compile(r'^Thread .*\n +File "(.*?)", line (\d+)', re.M)  # faulthandler's
 
 
@@ -53,7 +50,7 @@ def examine(
     elif dsn is None:
         yield Row("server", "PostgreSQL", "note", "not looked at", "give a connection string")
     else:
-        rows = list(map(hide, _part("server", limit, dsn=dsn, environ=_environment())))
+        rows = list(map(hide, _part("server", limit, dsn=dsn, environ=unchosen())))
         reachable = bool(rows) and rows[0].state != "bad"
         yield from rows
     about: dict[str, Any] = {"dsn": dsn, "reachable": reachable}
@@ -80,7 +77,7 @@ def _backend(which: str, limit: float, about: Mapping[str, Any]) -> Iterator[Row
     except BackendError as err:
         yield Row(which, "backend", "bad", str(err), "install it, or ask for another --backend")
         return
-    yield from _part(which, limit, prelude, backend=which, environ=_environment(), **about)
+    yield from _part(which, limit, prelude, backend=which, environ=unchosen(), **about)
 
 
 def _prelude(which: str) -> str:
@@ -97,33 +94,16 @@ def _part(
     environ: Mapping[str, str] | None = None,
     **orders: Any,
 ) -> Iterator[Row]:
-    """Yield what a child finds; if it does not come to its end, a last row says where it was."""
+    """Yield what a child finds; if it does not reach its end, a last row says where it was."""
+    order = json.dumps({"section": section, "limit": limit, **orders}).encode() + b"\n"
     with tempfile.TemporaryFile() as found, tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            [sys.executable, "-c", f"{prelude}\n{PROGRAM}", str(found.fileno())],
-            stdin=subprocess.PIPE,
-            stdout=said,
-            stderr=said,
-            pass_fds=[found.fileno()],
-            env=environ,
-            start_new_session=True,
-        )
-        try:
-            order = json.dumps({"section": section, "limit": limit, **orders}).encode() + b"\n"
-            with suppress(subprocess.TimeoutExpired):
-                process.communicate(order, timeout=limit + GRACE)
-        finally:
-            _end(process)
+        child = child_process(PROGRAM, found.fileno(), said, prelude=prelude, environ=environ)
+        with child as process, suppress(subprocess.TimeoutExpired):
+            process.communicate(order, timeout=limit + GRACE)
         found.seek(0)
         yield from (Row(**json.loads(line)) for line in found)
         if process.returncode:
             yield _broken_off(section, limit, said)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _broken_off(section: str, limit: float, said: IO[bytes]) -> Row:
@@ -137,7 +117,3 @@ def _broken_off(section: str, limit: float, said: IO[bytes]) -> Row:
     last = text.rpartition("\n")[2]
     fact = f"the process ended: {unquoted(last) or 'without a word'}"
     return Row(section, "end", "bad", fact, "see whether the library can be imported at all")
-
-
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in CHOICES}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
+from .child import child_process, kill, unchosen
 from .describe import Mode, find
 from .results import Column, Result
 
@@ -28,7 +27,6 @@ __all__ = ["Suite", "columns_of"]
 START_SECONDS: Final = 60.0
 GRACE: Final = 5.0  # beyond a test's limit, for the child to print its stacks and end
 PROGRAM: Final = "from greenpg_conformance.harness.worker import main; main()"
-CHOICES: Final = ("GREENPG_BACKEND", "GREENPG_PATCH")  # the caller's, not the suite's
 LOG_TAIL: Final = 6000
 
 
@@ -103,7 +101,7 @@ class Running:
         """Kill all children and let no new one be used."""
         self.stopped = True
         for pid in list(self._groups):
-            _kill(pid)
+            kill(pid)
 
 
 class _Child:
@@ -182,34 +180,17 @@ class _Child:
 @contextmanager
 def _started(mode: Mode, limit: float) -> Iterator[tuple[subprocess.Popen[bytes], _Child]]:
     reading, writing = os.pipe()
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", f"{mode.prelude}\n{PROGRAM}", str(writing)],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            pass_fds=[writing],
-            env={**_environment(), **mode.environ},
-            start_new_session=True,
-        )
-        os.close(writing)
-        try:
-            yield process, _Child(process, reading, log, limit)
-        finally:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE)
-            _kill(process.pid)
-            process.wait()
-            os.close(reading)
-            if process.stdin is not None:
-                process.stdin.close()
-
-
-def _kill(pid: int) -> None:
-    """Kill a child and what it forked."""
-    with suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-
-
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in CHOICES}
+    environ = {**unchosen(), **mode.environ}
+    try:
+        with (
+            tempfile.TemporaryFile() as log,
+            child_process(PROGRAM, writing, log, prelude=mode.prelude, environ=environ) as process,
+        ):
+            os.close(writing)
+            try:
+                yield process, _Child(process, reading, log, limit)
+            finally:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(GRACE)
+    finally:
+        os.close(reading)
