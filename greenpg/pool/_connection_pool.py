@@ -15,12 +15,12 @@ from greenpg.backend import Backend, as_backend
 from greenpg.errors import PoolTimeout
 
 from . import _life
-from ._driver import Hook, Reset, Sessions, ping
+from ._connections import BROKEN, CLEAN, SOILED
 from ._lease import Lease
 from ._pool import Pool
-from ._seam import BROKEN, CLEAN, SOILED
+from ._psycopg2 import Hook, Reset, Sessions, ping
+from ._report import Stats
 from ._slots import Limits
-from ._stats import Stats
 
 __all__ = ["ConnectionPool"]
 

@@ -6,7 +6,7 @@ from sys import _getframe
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._seam import BROKEN, SOILED
+from ._connections import BROKEN, SOILED
 
 if TYPE_CHECKING:
     from ._pool import Pool

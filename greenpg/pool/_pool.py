@@ -20,14 +20,14 @@ from greenpg._fork_hooks import Order, in_child
 from greenpg.errors import PoolTimeout, TooManyRequests
 from greenpg.threads import pristine
 
-from . import _jobs, _life
+from . import _life, _performer
+from ._connections import BROKEN, CLEAN, SOILED, Driver
 from ._holders import holder, load
 from ._lease import give_back_after
-from ._marks import mark, no_thread
-from ._seam import BROKEN, CLEAN, SOILED, Driver
+from ._report import Stats
 from ._slots import Limits, Slot, Waiter
 from ._state import PoolState
-from ._stats import Stats
+from ._thread_marks import mark, no_thread
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend, Event
@@ -306,12 +306,12 @@ class Pool:
                 name, thing = effects.popleft()
             except IndexError:  # another thread was quicker
                 return
-            if name == "serve" or name in _jobs.WAKING:
+            if name == "serve" or name in _performer.WAKING:
                 thing.event.set()
             elif name in TOLD:
                 self.backend.spawn(getattr(self, f"_do_{name}"), thing)
-            elif name in _jobs.JOBS:
-                self.backend.spawn(_jobs.JOBS[name], self, thing)
+            elif name in _performer.JOBS:
+                self.backend.spawn(_performer.JOBS[name], self, thing)
                 self.keep_time()
             else:
                 getattr(self, f"_do_{name}")(thing)
@@ -345,7 +345,7 @@ class Pool:
             self._keeper, self._alarm, self._keeping = no_thread, None, _thread.allocate_lock()
         if self.state.alive() and self._keeping.acquire(False):
             try:
-                self.backend.spawn(_jobs.keep, weakref.ref(self), self._keeping)
+                self.backend.spawn(_performer.keep, weakref.ref(self), self._keeping)
             except BaseException:
                 self._keeping.release()
                 raise

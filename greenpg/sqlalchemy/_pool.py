@@ -15,10 +15,10 @@ from sqlalchemy.pool import Pool
 from greenpg import Error
 from greenpg.backend import current
 from greenpg.errors import PoolTimeout
+from greenpg.pool._connections import CLEAN
 from greenpg.pool._holders import load
-from greenpg.pool._jobs import fill
+from greenpg.pool._performer import fill
 from greenpg.pool._pool import Pool as Slots
-from greenpg.pool._seam import CLEAN
 from greenpg.pool._slots import Limits, Slot
 
 from ._records import Records

@@ -15,7 +15,7 @@ from greenpg.extensions import (
     TRANSACTION_STATUS_INERROR,
     TRANSACTION_STATUS_INTRANS,
 )
-from greenpg.pool._seam import BROKEN, CLEAN
+from greenpg.pool._connections import BROKEN, CLEAN
 from greenpg.threads import pristine
 
 if TYPE_CHECKING:

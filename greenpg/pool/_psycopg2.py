@@ -18,7 +18,7 @@ from greenpg._connecting.connect import connect
 from greenpg.backend import READ
 from greenpg.threads import pristine
 
-from ._seam import BROKEN, CLEAN, SOILED
+from ._connections import BROKEN, CLEAN, SOILED
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
