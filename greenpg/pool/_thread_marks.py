@@ -1,28 +1,28 @@
-"""Marks of OS threads: a thread's number may be the next thread's too."""
+"""Tokens of OS threads: a thread's number may be given to a later thread too."""
 
 from __future__ import annotations
 
 from greenpg.threads import pristine
 
-__all__ = ["Mark", "mark", "no_thread"]
+__all__ = ["ThreadToken", "no_thread", "thread_token"]
 
-_mine = pristine("_thread")._local()
+_local = pristine("_thread")._local()
 
 
-class Mark:
-    """Lives as long as its thread; a weak reference tells whether that has ended."""
+class ThreadToken:
+    """Lives as long as its thread; a weak reference to it is dead once the thread has ended."""
 
     __slots__ = ("__weakref__",)
 
 
-def mark() -> Mark:
-    """Return this thread's mark."""
+def thread_token() -> ThreadToken:
+    """Return this thread's token."""
     try:
-        found: Mark = _mine.mark
+        found: ThreadToken = _local.token
     except AttributeError:
-        found = _mine.mark = Mark()
+        found = _local.token = ThreadToken()
     return found
 
 
 def no_thread() -> None:
-    """Stand for a reference to a mark, where there is no thread."""
+    """Return None, as a reference to the token of an ended thread does."""

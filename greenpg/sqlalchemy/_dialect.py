@@ -25,9 +25,9 @@ __all__ = ["GreenDialect"]
 class GreenDialect(PGDialect_psycopg2):
     """`create_engine("postgresql+greenpg://...")`: the psycopg2 dialect, with its options.
 
-    A timeout or kill that hits a statement costs no connection: its query is cancelled, and the
-    connection goes back to the pool after a rollback. One that hits a COMMIT or another end of a
-    transaction closes the connection, as SQLAlchemy does with all of them.
+    After a timeout or kill during a statement the query is cancelled, and the connection returns
+    to the pool after a rollback. After one during a COMMIT or another end of a transaction the
+    connection is closed, as SQLAlchemy does in every case.
     """
 
     driver = "greenpg"
@@ -45,12 +45,12 @@ class GreenDialect(PGDialect_psycopg2):
 
     @classmethod
     def engine_created(cls, engine: Engine) -> None:
-        """Have interrupted connections kept."""
+        """Listen for errors, to keep interrupted connections."""
         event.listen(engine, "handle_error", _spare)
 
     @classmethod
     def load_provisioning(cls) -> None:
-        """Load what SQLAlchemy's own test suite wants of PostgreSQL."""
+        """Load what SQLAlchemy's own test suite needs for PostgreSQL."""
         PGDialect_psycopg2.load_provisioning()  # type: ignore[no-untyped-call]  # as it is there
 
     @memoized_property
@@ -63,10 +63,10 @@ class GreenDialect(PGDialect_psycopg2):
 
 
 def _spare(context: ExceptionContext) -> None:
-    """Keep a connection that an exit such as gevent.Timeout hit in a statement.
+    """Keep a connection on which an exit such as gevent.Timeout interrupted a statement.
 
-    Outside one it hit the end of a transaction, after which the `close()` of SQLAlchemy before
-    2.1 gives the connection back only if it has been invalidated.
+    Outside a statement it has interrupted the end of a transaction; after that, `close()` of
+    SQLAlchemy before 2.1 returns the connection only if it has been invalidated.
     """
     outer = context.connection
     if outer is None or context.execution_context is None or not context.is_disconnect:
