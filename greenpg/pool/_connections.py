@@ -56,7 +56,7 @@ class Hooks:
 class PoolErrors:
     """The classes of the errors that a pool raises, each also one of its driver's."""
 
-    misuse: type[Exception]  # a call that cannot work where it is made
+    programming: type[Exception]  # a call that cannot work where it is made
     timeout: type[Exception]
     closed: type[Exception]
     too_many: type[Exception]

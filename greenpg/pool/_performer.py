@@ -72,7 +72,7 @@ class Performer:
     def reentered(self) -> Exception:
         """Return the error for a call from within another one of the same thread."""
         text = "the pool is inside another operation (called by a finalizer or a signal handler)"
-        return self.manager.errors.misuse(text)
+        return self.manager.errors.programming(text)
 
     def apply(self, event: Callable[..., Any], *args: Any) -> Any:
         """Pass an event to the state, carry out what it asks for, and return its result."""

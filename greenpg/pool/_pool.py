@@ -123,7 +123,7 @@ class Pool:
         state = performer.state
         try:
             if not performer.backend.can_wait():
-                raise self._errors.misuse(IN_HUB)
+                raise self._errors.programming(IN_HUB)
             if not state.open:
                 self._open_on_first_use(now)
             waiter = self._waiter(now + seconds)
@@ -157,7 +157,7 @@ class Pool:
         performer = self.performer
         if not performer.backend.can_wait():
             performer.apply(performer.state.give_back, slot)
-            raise self._errors.misuse(IN_HUB)
+            raise self._errors.programming(IN_HUB)
         waiter = self._waiter(deadline)
         others = [] if slot.stale else self._idle_with_input()
         performer.apply(performer.state.suspect, slot, others, waiter)
@@ -298,7 +298,7 @@ class Pool:
         """Wait until a condition is true; False after `timeout` seconds."""
         performer = self.performer
         if not performer.backend.can_wait():
-            raise self._errors.misuse("in the event loop's own greenlet nothing may wait")
+            raise self._errors.programming("in the event loop's own greenlet nothing may wait")
         waiter = Waiter(performer.backend.event())
         performer.apply(performer.state.watch, waiter, true)
         try:

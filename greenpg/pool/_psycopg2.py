@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
-from psycopg2._psycopg import connection as c_connection
 
 from greenpg._connecting.connect import connect, default_backend
+from greenpg._psycopg2.psycopg2_c import c_connection, transaction_status
 from greenpg.backend import READ
 from greenpg.errors import PoolClosed, PoolTimeout, ReadOnlySqlTransaction, TooManyRequests
 from greenpg.threads import pristine
@@ -36,14 +36,16 @@ OPEN: Final = (ext.TRANSACTION_STATUS_INTRANS, ext.TRANSACTION_STATUS_INERROR)
 TIMED_BY: Final = {"service", "servicefile", "connect_timeout"}  # each may set a timeout
 TIMED_BY_ENVIRONMENT: Final = {"PGCONNECT_TIMEOUT", "PGSERVICE"}
 _select = pristine("select")
-_transaction_status = c_connection.get_transaction_status
 
 
 class Psycopg2Connections:
     """Makes connections of one kind, and resets them to how they were made."""
 
     errors = PoolErrors(
-        misuse=ProgrammingError, timeout=PoolTimeout, closed=PoolClosed, too_many=TooManyRequests
+        programming=ProgrammingError,
+        timeout=PoolTimeout,
+        closed=PoolClosed,
+        too_many=TooManyRequests,
     )
 
     def __init__(
@@ -109,7 +111,7 @@ class Psycopg2Connections:
         return [number in ready for number in numbers]
 
     def condition(self, conn: Any) -> Condition:
-        status = _transaction_status(conn)
+        status = transaction_status(conn)
         held = conn._state_made.holder is not None  # a task uses it still, or has kept its lock
         if status == IDLE and conn.status == READY and not held:
             return CLEAN
@@ -140,7 +142,7 @@ class Psycopg2Connections:
             raise ProgrammingError("the connection is still in use, or in a transaction")
 
     def cancel(self, conn: Any) -> None:
-        if not conn.closed and _transaction_status(conn) == ext.TRANSACTION_STATUS_ACTIVE:
+        if not conn.closed and transaction_status(conn) == ext.TRANSACTION_STATUS_ACTIVE:
             conn.cancel()
 
     def close(self, conn: Any) -> None:

@@ -37,7 +37,10 @@ class Records:
     """Makes, checks and closes records; their borrowers connect them."""
 
     errors = PoolErrors(
-        misuse=ProgrammingError, timeout=PoolTimeout, closed=PoolClosed, too_many=TooManyRequests
+        programming=ProgrammingError,
+        timeout=PoolTimeout,
+        closed=PoolClosed,
+        too_many=TooManyRequests,
     )
 
     def __init__(self, pool: Pool) -> None:

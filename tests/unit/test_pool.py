@@ -42,7 +42,7 @@ class Conn:
 class Connections:
     """Makes connections while `up`, and notes what is done with them and when."""
 
-    errors = PoolErrors(misuse=Misuse, timeout=Timeout, closed=Closed, too_many=Timeout)
+    errors = PoolErrors(programming=Misuse, timeout=Timeout, closed=Closed, too_many=Timeout)
 
     def __init__(self, sim: Sim) -> None:
         self._sim = sim
