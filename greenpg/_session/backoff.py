@@ -1,20 +1,21 @@
-"""Attempts to connect again: how long to wait between them, and how to tell of them."""
+"""How long to wait between attempts to connect, and how to log why one failed."""
 
 from __future__ import annotations
 
-from random import uniform
+from collections.abc import Callable
+from random import random
 from typing import Final
 
 __all__ = ["backoff", "one_line"]
 
-FIRST: Final = 0.05
-LONGEST: Final = 1.0
+FIRST: Final = 0.05  # seconds
+LONGEST: Final = 1.0  # seconds
 
 
-def backoff(failures: int) -> float:
-    """Return seconds that double with each failure up to a limit, at random from their half on."""
-    longest = min(LONGEST, FIRST * 2.0 ** min(failures, 10))
-    return uniform(longest / 2, longest)
+def backoff(failures: int, longest: float = LONGEST, jitter: Callable[[], float] = random) -> float:
+    """Return seconds that double with each failure up to `longest`, of which half is random."""
+    seconds = min(longest, FIRST * 2.0 ** min(failures, 10))
+    return seconds * (0.5 + 0.5 * jitter())
 
 
 def one_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Connection pools for green threads: fair, exact, and unharmed by kills, restarts and silence."""
+"""Connection pools for green threads: fair, exact, unharmed by kills, restarts and silence."""
 
 from psycopg2.pool import (
     AbstractConnectionPool,

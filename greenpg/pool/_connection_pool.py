@@ -1,4 +1,4 @@
-"""The pool that users make, with psycopg_pool's vocabulary."""
+"""The users' pool, with psycopg_pool's names."""
 
 from __future__ import annotations
 
@@ -7,37 +7,30 @@ import weakref
 from collections.abc import Callable, Mapping
 from math import inf
 from sys import _getframe
-from types import TracebackType
 from typing import Any, ClassVar, Final, Literal
 
-from greenpg._connecting.connect import default_backend
 from greenpg.backend import Backend, as_backend
-from greenpg.errors import PoolTimeout
 
-from . import _life
-from ._driver import Hook, Reset, Sessions, ping
-from ._lease import Lease
-from ._pool import Pool
-from ._seam import BROKEN, CLEAN, SOILED
+from ._connections import BROKEN, CLEAN, DIRTY, Driver, Hook, Hooks, Reset
+from ._pool import Lease, Pool
+from ._psycopg2 import PSYCOPG2
+from ._report import Stats
 from ._slots import Limits
-from ._stats import Stats
 
-__all__ = ["ConnectionPool"]
+__all__ = ["DRIVERS", "ConnectionPool"]
 
+DRIVERS: Final[dict[str, Driver]] = {"psycopg2": PSYCOPG2}
+CLEAN_FROM: Final = {"none": BROKEN, "rollback": DIRTY, "discard": CLEAN}  # by `reset`
+_driver: Final = DRIVERS["psycopg2"]
 _numbers = itertools.count(1)
-VERDICTS: Final = {
-    "none": (CLEAN, CLEAN, BROKEN),
-    "rollback": (CLEAN, SOILED, BROKEN),
-}
-ALWAYS: Final = (SOILED, SOILED, BROKEN)
 
 
 class ConnectionPool:
     """Lends connections to tasks: `with pool.connection() as conn`.
 
-    Waiters are served in order. A connection is checked before it is lent if the server has
-    said something on it, or if it was idle for more than a second. Unless `open` says
-    otherwise, nothing is started before first use.
+    Waiters are served in order. A connection is checked before it is lent if unsolicited data
+    has arrived on it, or if it was idle for more than a second. Unless `open` is true, nothing
+    is started before first use.
     """
 
     default_backend: ClassVar[Backend | None] = None
@@ -71,15 +64,15 @@ class ConnectionPool:
         on_discard: Hook | None = None,
         discard_on: tuple[type[BaseException], ...] = (),
     ) -> None:
-        """Make a pool; psycopg_pool's parameters mean what they mean there.
+        """Make a pool; psycopg_pool's parameters have the same meaning as there.
 
         `reset` is "none", "rollback" (the default), "discard" or a function. The `on_` hooks
-        get the connection; `on_acquire` and `on_release` run in the borrower's task. A block
-        that ends with an error of `discard_on` costs its connection.
+        get the connection; `on_acquire` and `on_release` run in the borrower's task. After a
+        block that ends with an error of `discard_on`, its connection is closed.
         """
         found = self._backend_finder(backend)
         reset = "rollback" if reset is None else reset
-        if isinstance(reset, str) and reset not in (*VERDICTS, "discard"):
+        if isinstance(reset, str) and reset not in CLEAN_FROM:
             raise ValueError(f"reset={reset!r}: give 'none', 'rollback', 'discard' or a function")
         limits = Limits(
             min_size=min_size,
@@ -93,43 +86,41 @@ class ConnectionPool:
             warn_held=warn_held,
             always_check=check is not None,
         )
-        sessions = Sessions(
-            conninfo,
-            kwargs,
-            found,
+        hooks = Hooks(
             configure=configure,
             check=check,
             reset=reset,
             on_connect=on_connect,
             on_discard=on_discard,
         )
+        manager = _driver.manager(conninfo, kwargs, found, hooks)
         self._pool = Pool(
-            sessions,
+            manager,
             found,
             limits,
             name=name or f"pool-{next(_numbers)}",
             timeout=timeout,
             opens_itself=open is not False,
             keeps_stacks=holder == "stack",
-            verdicts=VERDICTS.get(reset, ALWAYS) if isinstance(reset, str) else ALWAYS,
+            clean_from=CLEAN_FROM[reset] if isinstance(reset, str) else CLEAN,
+            discard_on=discard_on,
+            on_acquire=on_acquire,
+            on_release=on_release,
             give_up=_giving_up(weakref.ref(self), reconnect_failed),
         )
-        self._pool.fatal = discard_on
-        self._pool.on_acquire = on_acquire
-        self._pool.on_release = on_release
         if open:
             self.open()
 
     def _backend_finder(self, backend: str | Backend | None) -> Callable[[], Backend]:
         chosen = self.default_backend if backend is None else as_backend(backend)
-        return default_backend if chosen is None else lambda: chosen
+        return _driver.default_backend if chosen is None else lambda: chosen
 
     # Borrowing
 
     def connection(self, timeout: float | None = None) -> Lease:
         """Borrow a connection for a with block, which commits on success and else rolls back.
 
-        PoolTimeout after `timeout` seconds (the pool's own by default), PoolClosed,
+        Raises PoolTimeout after `timeout` seconds (the pool's own by default), PoolClosed or
         TooManyRequests. The block's own error is never replaced by one of the pool's.
         """
         lease = Lease()
@@ -137,84 +128,72 @@ class ConnectionPool:
         return lease
 
     def getconn(self, timeout: float | None = None) -> Any:
-        """Borrow a connection, to be given back with `putconn`; errors as for `connection`."""
+        """Borrow a connection, to be returned with `putconn`; errors as for `connection`."""
         return self._pool.lend(timeout, _getframe(1))[1]
 
     def putconn(self, conn: Any, key: object = None, close: bool = False) -> None:
-        """Give a connection back; an open transaction is rolled back, for a second at most.
+        """Return a connection; this waits for the rollback of a transaction, for 1 s at most.
 
         ValueError if the pool did not lend it. `key` is psycopg2.pool's, and not needed.
         """
         pool = self._pool
-        slot = pool.state.lent.get(id(conn))
-        if slot is None or slot.ref() is not conn:
-            raise ValueError(
-                f"the connection was not lent by pool {self.name!r}, or is back already"
-            )
+        slot = pool.slot_of(conn)
+        if slot is None:
+            raise pool.not_lent()
         pool.take_back(slot, conn, BROKEN if close else pool.condition(conn))
 
     # The pool as a whole
 
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:
-        """Start connecting; with `wait`, return when `min_size` connections are there."""
-        _life.begin(self._pool)
+        """Start connecting; with `wait`, return when there are `min_size` connections."""
+        self._pool.open()
         if wait:
             self.wait(timeout)
 
     def wait(self, timeout: float = 30.0) -> None:
         """Wait for `min_size` connections; after `timeout` seconds close, and raise PoolTimeout."""
-        _life.begin(self._pool)
-        state = self._pool.state
-        if not _life.until(self._pool, state.filled, timeout):
-            error = state.last_error
-            self.close(0)
-            raise PoolTimeout(
-                f"pool {self.name!r}: not filled with {self.min_size} connections in {timeout:g} s"
-            ) from error
+        self._pool.wait(timeout)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Close for good: wait for what is lent, then cancel what it runs, then close it.
+        """Close forever: wait `timeout` seconds for what is lent, cancel its queries, close it.
 
-        Waiters get PoolClosed at once. In the event loop's own greenlet nothing is waited for.
+        Waiters get PoolClosed at once. In the event loop's own greenlet this does not wait.
         """
-        _life.end(self._pool, timeout)
+        self._pool.close(timeout)
 
     closeall = close
 
     def check(self) -> None:
         """Check all idle connections, and replace those that are broken."""
-        _life.inspect_all(self._pool)
+        self._pool.check()
 
     def drain(self) -> None:
         """Replace all connections: the idle ones now, the others when they come back."""
-        self._pool.tell(self._pool.state.drain)
-        self._pool.tell(self._pool.state.tick)
+        performer = self._pool.performer
+        performer.apply(performer.state.drain)
+        performer.apply(performer.state.tick)
 
     def resize(self, min_size: int, max_size: int | None = None) -> None:
-        """Take new sizes; ValueError if they make no sense."""
+        """Set new sizes; ValueError if they are impossible."""
         most = min_size if max_size is None else max_size
-        self._pool.tell(self._pool.state.resize, min_size, most)
+        performer = self._pool.performer
+        performer.apply(performer.state.resize, min_size, most)
 
     @staticmethod
     def check_connection(conn: Any) -> None:
-        """Ask the server for a sign of life; for `check=`, to check before each loan."""
-        ping(conn)
+        """Raise unless the server answers; for `check=`, to check before each loan."""
+        _driver.ping(conn)
 
     def __enter__(self) -> Any:
         """Open the pool, to be closed at the end of the block."""
         self.open()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close the pool."""
         self.close()
 
-    # What there is
+    # Measures
 
     @property
     def name(self) -> str:
@@ -223,35 +202,37 @@ class ConnectionPool:
 
     @property
     def timeout(self) -> float:
-        """How many seconds a borrower waits if he does not say."""
+        """How many seconds a borrower waits by default."""
         return self._pool.timeout
 
     @property
     def min_size(self) -> int:
         """How many connections are kept."""
-        return self._pool.state.limits.min_size
+        return self._pool.performer.state.limits.min_size
 
     @property
     def max_size(self) -> int:
         """How many sessions there may be."""
-        return self._pool.state.limits.max_size
+        return self._pool.performer.state.limits.max_size
 
     @property
     def closed(self) -> bool:
         """True before the pool is opened, and after it was closed."""
-        return not self._pool.state.open
+        return not self._pool.performer.state.open
 
     def get_stats(self) -> dict[str, int]:
         """Return psycopg_pool's measures of now and since the start; times in milliseconds."""
-        return self._pool.stats.report(self._pool.state)
+        performer = self._pool.performer
+        return performer.stats.report(performer.state)
 
     def pop_stats(self) -> dict[str, int]:
         """Return what `get_stats` does and count from zero again."""
-        stats, self._pool.stats = self._pool.stats, Stats()
-        return stats.report(self._pool.state)
+        performer = self._pool.performer
+        stats, performer.stats = performer.stats, Stats()
+        return stats.report(performer.state)
 
     def __repr__(self) -> str:
-        state = self._pool.state
+        state = self._pool.performer.state
         counts = f"{len(state.idle)} idle, {len(state.lent)} lent, {len(state.waiters)} waiting"
         return f"<{type(self).__name__} {self.name!r}: {counts}, at most {self.max_size}>"
 
@@ -259,7 +240,7 @@ class ConnectionPool:
 def _giving_up(
     whose: Callable[[], ConnectionPool | None], hook: Callable[[Any], object] | None
 ) -> Callable[[], object] | None:
-    """Return what to call when reconnecting has failed for too long, without keeping the pool."""
+    """Return a function that calls the hook with the pool, without keeping the pool alive."""
     if hook is None:
         return None
 

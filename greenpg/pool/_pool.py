@@ -1,57 +1,44 @@
-"""The pool's shell: it performs what the state decides, through the seam."""
+"""The pool: it lends connections and takes them back, is opened, waited for and closed."""
 
 from __future__ import annotations
 
 import logging
 import traceback
-import warnings
 import weakref
-from collections import deque
 from collections.abc import Callable
 from itertools import compress
 from math import inf
+from sys import _getframe
 from time import monotonic
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from psycopg2 import ProgrammingError
-
 from greenpg._fork_hooks import Order, in_child
-from greenpg.errors import PoolTimeout, TooManyRequests
-from greenpg.threads import pristine
 
-from . import _jobs, _life
-from ._holders import holder, load
-from ._lease import give_back_after
-from ._marks import mark, no_thread
-from ._seam import BROKEN, CLEAN, SOILED, Driver
-from ._slots import Limits, Slot, Waiter
-from ._state import PoolState
-from ._stats import Stats
+from ._connections import BROKEN, DIRTY, Condition, ConnectionManager, Hook
+from ._performer import Performer
+from ._report import describe_load
+from ._slots import Limits, Phase, Slot, Waiter
+from ._thread_marks import thread_token
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend, Event
 
-__all__ = ["Pool"]
+__all__ = ["Lease", "Pool"]
 
-CLEANING_SECONDS: Final = 1.0  # how long the giver of a connection waits for its rollback
-TOLD: Final = ("warn", "give_up")  # by tasks of their own: a log's handler may wait
-IN_HUB: Final = "no connection is at hand, and in the event loop's own greenlet nothing may wait"
-INSIDE: Final = "the pool is inside another operation (called by a finalizer or a signal handler)"
+CLEANING_SECONDS: Final = 1.0  # how long whoever returns a dirty connection waits for its rollback
+CANCEL_SECONDS: Final = 1.0  # how long `close` waits for connections whose queries it has cancelled
+IN_HUB: Final = "no connection is idle, and in the event loop's own greenlet nothing may wait"
 log = logging.getLogger("greenpg.pool")
-_thread = pristine("_thread")
 _pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
 
 
 class Pool:
-    """Slots and waiters of one pool; `driver` knows connections, `backend` how to wait.
-
-    The lock is native and held for a few microseconds, never across a wait or a switch.
-    """
+    """Lends the connections of a manager; from the condition `clean_from` on they are cleaned."""
 
     def __init__(
         self,
-        driver: Driver,
+        manager: ConnectionManager,
         backend: Callable[[], Backend],
         limits: Limits,
         *,
@@ -60,58 +47,46 @@ class Pool:
         opens_itself: bool = True,
         keeps_stacks: bool = False,
         warns_of_leaks: bool = True,
-        verdicts: tuple[int, int, int] = (CLEAN, SOILED, BROKEN),
+        clean_from: Condition = DIRTY,
+        discard_on: tuple[type[BaseException], ...] = (),
+        on_acquire: Hook | None = None,
+        on_release: Hook | None = None,
         give_up: Callable[[], object] | None = None,
     ) -> None:
-        self.driver = driver
-        self.condition = driver.condition
+        self.performer = Performer(
+            manager, backend, limits, name=name, warns_of_leaks=warns_of_leaks, give_up=give_up
+        )
         self.name = name
         self.timeout = timeout
-        self.stats = Stats()
-        self.state = PoolState(limits)
-        self.fatal: tuple[type[BaseException], ...] = ()  # what a block raises of a bad session
-        self.on_acquire: Callable[[Any], object] | None = None
-        self.on_release: Callable[[Any], object] | None = None
-        self._find_backend = backend
-        self._backend: Any = None
-        self.opens_itself = opens_itself
+        self.condition = manager.condition
+        self.commit = manager.commit
+        self._manager = manager
+        self._errors = manager.errors
+        self._opens_itself = opens_itself
         self._keeps_stacks = keeps_stacks
-        self._warns_of_leaks = warns_of_leaks
-        self._give_up = give_up
-        self._verdicts = verdicts  # what to make of each condition
-        self._inherited: frozenset[Slot] = frozenset()
-        self._begin()
+        self._clean_from = clean_from
+        self._discard_on = discard_on
+        self._on_acquire = on_acquire
+        self._on_release = on_release
+        self._inherited: frozenset[Slot] = frozenset()  # the slots of a forked child's parent
         _pools.add(self)
-
-    def _begin(self) -> None:
-        self._lock = _thread.RLock()  # which tells its owner; nothing takes it twice
-        self._mail: deque[tuple[int, Any]] = deque()  # connections lost by their holders
-        self._keeping = _thread.allocate_lock()  # held by the task that keeps time
-        self._keeper: Any = no_thread  # a reference to the mark of that task's thread
-        self._alarm: Any = None
-
-    @property
-    def backend(self) -> Backend:
-        """The backend, chosen when it is first needed."""
-        if self._backend is None:
-            self._backend = self._find_backend()
-        backend: Backend = self._backend
-        return backend
 
     # Lending
 
     def lend(self, timeout: float | None, frame: FrameType) -> tuple[Slot, Any]:
-        """Return a slot and its connection; `frame` is where they are taken."""
+        """Return a slot and its connection; `frame` is where they are borrowed."""
         now = monotonic()
-        lock = self._lock
+        performer = self.performer
+        lock = performer.lock
         if lock._is_owned():
-            raise ProgrammingError(INSIDE)
-        try:  # `with lock` would make a loan an eighth dearer
+            raise performer.reentered()
+        try:  # `with lock` would make a loan an eighth more expensive
             lock.acquire()
-            self.stats.requests_num += 1
-            slot = self.state.take(now)
+            performer.stats.requests_num += 1
+            slot = performer.state.take(now)
             if slot is not None:
-                conn, peek, slot.conn = slot.conn, slot.peek, None  # the holder keeps it alive
+                # from here on only the holder keeps the connection alive
+                conn, has_input, slot.conn = slot.conn, slot.has_input, None
             else:
                 seconds = self.timeout if timeout is None else timeout
                 waiter = self._line_up(now, seconds)
@@ -123,7 +98,7 @@ class Pool:
         if slot is None:
             slot = self._await(waiter, now, seconds)
             conn, slot.conn = slot.conn, None
-        elif slot.stale or peek(0):
+        elif slot.stale or has_input(0):
             seconds = self.timeout if timeout is None else timeout
             slot.conn = conn
             slot = self._await(self._suspect(slot, now + seconds), now, seconds)
@@ -131,58 +106,75 @@ class Pool:
         slot.holder = frame.f_code, frame.f_lasti
         if self._keeps_stacks:
             slot.stack = "".join(traceback.format_stack(frame))
-        if self.on_acquire is not None:
-            self._call(self.on_acquire, slot, conn)
+        if self._on_acquire is not None:
+            self._call(self._on_acquire, slot, conn)
         return slot, conn
 
-    def _call(self, hook: Callable[[Any], object], slot: Slot, conn: Any) -> None:
+    def _call(self, hook: Hook, slot: Slot, conn: Any) -> None:
         try:
             hook(conn)
         except BaseException as error:
-            give_back_after(error, self, slot, conn)
+            self.take_back_after(error, slot, conn)
             raise
 
     def _line_up(self, now: float, seconds: float) -> Waiter:
-        """Stand in line; called with the lock held."""
-        state = self.state
-        backend = self._backend or self.backend
+        """Add a waiter to the line; called with the lock held."""
+        performer = self.performer
+        state = performer.state
         try:
-            if not backend.can_wait():
-                raise ProgrammingError(IN_HUB)
+            if not performer.backend.can_wait():
+                raise self._errors.programming(IN_HUB)
             if not state.open:
-                _life.open_or_refuse(self, now)
-            # the keeper of time watches over those of its own thread
-            kept = self._keeper() is mark()
-            waiter = Waiter(backend.event(), now + seconds if kept else inf)
+                self._open_on_first_use(now)
+            waiter = self._waiter(now + seconds)
             if not state.queue(waiter, now):
-                text = f"pool {self.name!r}: too many wait already ({load(state, now)})"
-                raise TooManyRequests(text) from state.last_error
+                text = f"pool {self.name!r}: too many wait already ({describe_load(state, now)})"
+                raise self._errors.too_many(text) from state.last_error
         except BaseException:
-            self.stats.requests_errors += 1
+            performer.stats.requests_errors += 1
             raise
-        self.stats.requests_queued += 1
+        performer.stats.requests_queued += 1
         return waiter
+
+    def _waiter(self, deadline: float) -> Waiter:
+        """Return a waiter with its deadline if the timekeeper runs in this thread."""
+        performer = self.performer
+        event = performer.backend.event()
+        return Waiter(event, deadline if performer.keeper() is thread_token() else inf)
+
+    def _open_on_first_use(self, now: float) -> None:
+        state = self.performer.state
+        if state.ended:
+            text = f"pool {self.name!r} is closed ({describe_load(state, now)})"
+            raise self._errors.closed(text) from state.last_error
+        if not self._opens_itself:
+            text = f"pool {self.name!r} is not open yet; call open(), or use it in a with"
+            raise self._errors.closed(text)
+        state.begin(now)
 
     def _suspect(self, slot: Slot, deadline: float) -> Waiter:
-        """Have a connection that was just taken checked, and stand first in line."""
-        if not self.backend.can_wait():
-            self.tell(self.state.give_back, slot)
-            raise ProgrammingError(IN_HUB)
-        waiter = Waiter(self.backend.event(), deadline if self._keeper() is mark() else inf)
-        self.tell(self.state.suspect, slot, [] if slot.stale else self._spoken(), waiter)
+        """Have a connection that was just taken checked, and wait first in line."""
+        performer = self.performer
+        if not performer.backend.can_wait():
+            performer.apply(performer.state.give_back, slot)
+            raise self._errors.programming(IN_HUB)
+        waiter = self._waiter(deadline)
+        others = [] if slot.stale else self._idle_with_input()
+        performer.apply(performer.state.suspect, slot, others, waiter)
         return waiter
 
-    def _spoken(self) -> list[Slot]:
-        """Return the idle slots on whose connections the server has said something, or ended."""
-        slots = tuple(self.state.idle)
-        return list(compress(slots, self.driver.spoken([slot.conn for slot in slots])))
+    def _idle_with_input(self) -> list[Slot]:
+        """Return the idle slots on whose connections unsolicited data has arrived."""
+        slots = tuple(self.performer.state.idle)
+        return list(compress(slots, self._manager.have_input([slot.conn for slot in slots])))
 
     def _await(self, waiter: Waiter, began: float, seconds: float) -> Slot:
-        """Wait for a connection on which the server has not said anything since its last use."""
+        """Wait for a connection on which no unsolicited data has arrived."""
+        performer = self.performer
         try:
             while True:
-                if self.state.effects:
-                    self._perform()
+                if performer.state.effects:
+                    performer.perform()
                 if waiter.deadline < inf or seconds == inf:
                     waiter.event.wait()
                 else:
@@ -190,202 +182,218 @@ class Pool:
                 slot = waiter.slot
                 if slot is None:
                     raise waiter.error or self._timed_out(seconds)
-                if not slot.peek(0):
+                if not slot.has_input(0):
                     return slot
                 waiter = self._suspect(slot, began + seconds)
         except BaseException:
-            self.stats.requests_errors += 1
-            self.tell(self.state.abandon, waiter)
+            performer.stats.requests_errors += 1
+            performer.apply(performer.state.abandon, waiter)
             raise
         finally:
-            self.stats.requests_wait += monotonic() - began
+            performer.stats.requests_wait += monotonic() - began
 
-    def _timed_out(self, seconds: float) -> PoolTimeout:
-        fact = f"no connection in {seconds:.1f} s ({load(self.state, monotonic())})"
-        error = PoolTimeout(f"pool {self.name!r}: {fact}; raise max_size or lend for shorter")
-        error.__cause__ = self.state.last_error
+    def _timed_out(self, seconds: float) -> Exception:
+        state = self.performer.state
+        fact = f"no connection in {seconds:.1f} s ({describe_load(state, monotonic())})"
+        text = f"pool {self.name!r}: {fact}; raise max_size or hold connections for less time"
+        error = self._errors.timeout(text)
+        error.__cause__ = state.last_error
         return error
 
     # Taking back
 
-    def take_back(self, slot: Slot, conn: Any, condition: int) -> None:
-        """End a loan: a clean connection goes to the next in line, another to our own task.
+    def take_back(self, slot: Slot, conn: Any, condition: Condition) -> None:
+        """End a loan: a clean connection goes to the next in line, another one to a task.
 
         Then this waits for its cleaning, a second at most; an interrupt ends the wait alone.
         """
-        if self.on_release is not None:
-            condition = max(condition, self._released(conn))
-        condition = self._verdicts[condition]
-        state, now = self.state, monotonic()
+        if self._on_release is not None:
+            condition = max(condition, self._released(self._on_release, conn))
+        performer, now = self.performer, monotonic()
+        state = performer.state
         done: Event | None = None
-        lock = self._lock
+        lock = performer.lock
         if lock._is_owned():
-            raise ProgrammingError(INSIDE)
+            raise performer.reentered()
         try:
             lock.acquire()
             if state.lent.get(slot.key) is not slot:
-                self._refuse(slot)
-                return
-            self.stats.usage += now - slot.since
+                if slot in self._inherited:  # returned by a forked child's copy of a task
+                    return
+                raise self.not_lent()
+            performer.stats.usage += now - slot.since
             slot.conn, slot.warned = conn, False
-            if condition == CLEAN:
-                state.give_back(slot, now)
-            elif condition == SOILED:
-                done = slot.done = self.backend.event()
-                state.soil(slot, now)
-            else:
-                self.stats.returns_bad += 1
+            if condition is BROKEN:
+                performer.stats.returns_bad += 1
                 state.retire(slot, now)
+            elif condition >= self._clean_from:
+                done = slot.done = performer.backend.event()
+                state.return_dirty(slot, now)
+            else:
+                state.give_back(slot, now)
         finally:
             try:  # noqa: SIM105  Ctrl-C may land as suppress begins
                 lock.release()
             except RuntimeError:  # Ctrl-C came before the lock was ours
                 pass
-        if state.effects or self._mail:
-            self._perform()
-        if condition:
-            self._after_trouble(done)
+        if state.effects or performer.lost:
+            performer.perform()
+        if condition is BROKEN:
+            # what broke one connection may have broken others
+            performer.apply(performer.state.check_idle, self._idle_with_input())
+        elif done is not None and performer.backend.can_wait():
+            done.wait(CLEANING_SECONDS)
 
-    def _released(self, conn: Any) -> int:
+    def take_back_after(self, error: BaseException, slot: Slot, conn: Any) -> None:
+        """End a loan that an error has ended; a later timeout does not replace a kill."""
+        try:
+            fatal = isinstance(error, self._discard_on)
+            self.take_back(slot, conn, BROKEN if fatal else self.condition(conn))
+        except BaseException as later:
+            exits = (*self.performer.backend.exits, KeyboardInterrupt, SystemExit)
+            if not isinstance(error, exits) or isinstance(later, exits):
+                raise
+
+    def _released(self, hook: Hook, conn: Any) -> Condition:
         """Call the user's hook, whose failure must not hide an error of the block."""
         try:
-            if self.on_release is not None:
-                self.on_release(conn)
+            hook(conn)
         except Exception:
             log.exception("pool %r: the hook on_release failed", self.name)
         return self.condition(conn)
 
-    def _after_trouble(self, done: Event | None) -> None:
-        if done is None:
-            # what broke one connection may have broken others
-            self.tell(self.state.inspect_idle, self._spoken())
-        elif self.backend.can_wait():
-            done.wait(CLEANING_SECONDS)
+    def slot_of(self, conn: Any) -> Slot | None:
+        """Return the slot of a lent connection; None if this pool has not lent it."""
+        slot = self.performer.state.lent.get(id(conn))
+        return None if slot is None or slot.ref() is not conn else slot
 
-    def _refuse(self, slot: Slot) -> None:
-        if slot not in self._inherited:  # a fork's copy of a task knows no better
-            fact = f"the connection was not lent by pool {self.name!r}, or is back already"
-            raise ValueError(fact)
+    def not_lent(self) -> ValueError:
+        """Return the error for the return of a connection that is not lent."""
+        fact = f"the connection was not lent by pool {self.name!r}, or is back already"
+        return ValueError(fact)
 
-    # Performing
+    # Opening and closing
 
-    def tell(self, event: Callable[..., Any], *args: Any) -> Any:
-        """Let the state know of an event, and do what it asks for."""
-        if self._lock._is_owned():
-            raise ProgrammingError(INSIDE)
-        now = monotonic()
-        with self._lock:
-            self._read_mail(now)
-            answer = event(*args, now)
-        self._perform()
-        return answer
+    def open(self) -> None:
+        """Open the pool; an error if it has been closed."""
+        state = self.performer.state
+        if state.ended:
+            text = f"pool {self.name!r} has been closed and cannot be opened again"
+            raise self._errors.closed(text)
+        self._opens_itself = True
+        self.performer.apply(state.begin)
 
-    def report(self, event: str, slot: Slot, *args: Any) -> None:
-        """Let the state know how a task of ours ended; not so a copy of it in a forked child."""
-        if slot in self.state.slots:
-            self.tell(getattr(self.state, event), slot, *args)
+    def wait(self, timeout: float) -> None:
+        """Open the pool and wait until it is filled; after `timeout` seconds close it and raise."""
+        self.open()
+        state = self.performer.state
+        if not self._until(state.filled, timeout):
+            error = state.last_error
+            self.close(0)
+            size = state.limits.min_size
+            text = f"pool {self.name!r}: not filled with {size} connections in {timeout:g} s"
+            raise self._errors.timeout(text) from error
 
-    def note_lost(self, key: int, ref: Any) -> None:
-        """Note that a lent connection was garbage-collected; from anywhere."""
-        self._mail.append((key, ref))
-        if not self._lock._is_owned():
-            self.tell(_nothing)
+    def _until(self, true: Callable[[], bool], timeout: float) -> bool:
+        """Wait until a condition is true; False after `timeout` seconds."""
+        performer = self.performer
+        if not performer.backend.can_wait():
+            raise self._errors.programming("in the event loop's own greenlet nothing may wait")
+        waiter = Waiter(performer.backend.event())
+        performer.apply(performer.state.watch, waiter, true)
+        try:
+            waiter.event.wait(None if timeout == inf else max(timeout, 0.0))
+        finally:
+            performer.apply(performer.state.unwatch, waiter)
+        return true()
 
-    def _read_mail(self, now: float) -> None:
-        while self._mail:
-            key, ref = self._mail.popleft()
-            slot = self.state.lent.get(key)
-            if slot is not None and slot.ref is ref:
-                self.state.effects.append(("lost", slot))
-                self.state.closed(slot, now)
+    def check(self) -> None:
+        """Check all idle connections; returns when that is done."""
+        state = self.performer.state
+        slots = list(state.idle)
+        self.performer.apply(state.check_idle, slots)
+        self._until(lambda: all(slot.phase is not Phase.CHECKING for slot in slots), inf)
 
-    def _perform(self) -> None:
-        effects = self.state.effects
-        while effects:
+    def close(self, timeout: float) -> None:
+        """Wait `timeout` seconds for what is lent, cancel its queries, then close it."""
+        performer = self.performer
+        state = performer.state
+        if not state.ended:
+            load = describe_load(state, monotonic())
+            error = self._errors.closed(f"pool {self.name!r} was closed ({load})")
+            error.__cause__ = state.last_error
+            performer.apply(state.end, error)
+        if not state.slots or not performer.backend.can_wait():
+            return
+        if not self._until(performer.state.empty, timeout):  # a fork may replace the state
+            self._on_lent(self._manager.cancel)
+            if not self._until(performer.state.empty, CANCEL_SECONDS):
+                self._on_lent(self._manager.close)
+
+    def _on_lent(self, act: Callable[[Any], None]) -> None:
+        for slot in list(self.performer.state.lent.values()):
+            conn = slot.ref()
+            if conn is None:
+                continue
             try:
-                name, thing = effects.popleft()
-            except IndexError:  # another thread was quicker
-                return
-            if name == "serve" or name in _jobs.WAKING:
-                thing.event.set()
-            elif name in TOLD:
-                self.backend.spawn(getattr(self, f"_do_{name}"), thing)
-            elif name in _jobs.JOBS:
-                self.backend.spawn(_jobs.JOBS[name], self, thing)
-                self.keep_time()
-            else:
-                getattr(self, f"_do_{name}")(thing)
-        if self._mail and not self._lock._is_owned():
-            self.tell(_nothing)
-
-    def _do_lost(self, slot: Slot) -> None:
-        if self._warns_of_leaks:
-            text = f"pool {self.name!r}: a connection lent at {holder(slot)} was never given back"
-            warnings.warn(text, ResourceWarning, stacklevel=2)
-
-    def _do_warn(self, slot: Slot) -> None:
-        held = monotonic() - slot.since
-        log.warning("pool %r: held for %.1f s: %s", self.name, held, holder(slot))
-
-    def _do_give_up(self, _: None) -> None:
-        log.error("pool %r: reconnecting failed for too long", self.name)
-        if self._give_up is not None:
-            self.backend.spawn(self._give_up)
-
-    def _do_wake(self, _: None) -> None:
-        self.keep_time()
-        if self._alarm is not None:
-            self._alarm.set()
-
-    # Time
-
-    def keep_time(self) -> None:
-        """Have a task call `tick`, unless one does or there is no more to come."""
-        if self._keeper is not no_thread and self._keeper() is None:  # its thread has ended
-            self._keeper, self._alarm, self._keeping = no_thread, None, _thread.allocate_lock()
-        if self.state.alive() and self._keeping.acquire(False):
-            try:
-                self.backend.spawn(_jobs.keep, weakref.ref(self), self._keeping)
-            except BaseException:
-                self._keeping.release()
-                raise
-
-    def tick(self) -> tuple[Event, float] | None:
-        """Do what is due; return what to wait for and how long, None when there is no more."""
-        self._keeper = weakref.ref(mark())
-        alarm = self._alarm = self.backend.event()
-        due = self.tell(self._tick)
-        return None if due is None else (alarm, min(due, self.state.limits.rest()))
-
-    def _tick(self, now: float) -> float | None:
-        self.state.tick(now)
-        if not self.state.alive():
-            return None
-        return max(self.state.planned - now, 0.001)
+                act(conn)
+            except Exception as error:
+                log.warning("pool %r: while closing: %s", self.name, error)
 
     def forked(self) -> None:
-        """Begin anew in a child process: what was inherited is the parent's."""
-        old = self.state
+        """Begin again in a forked child: sessions and waiting tasks are the parent's."""
+        old = self.performer.forked()
         self._inherited |= old.slots
-        _life.dismiss(old.waiters, self.name)
-        self.state = PoolState(old.limits)
-        self.state.ended = old.ended
-        self.opens_itself = self.opens_itself or old.open
-        self._begin()
+        self._opens_itself = self._opens_itself or old.open
+        for waiter in old.waiters:
+            text = f"pool {self.name!r}: the forked child's copy of a waiting task"
+            waiter.error = self._errors.closed(text)
+            waiter.event.set()
 
-    def __del__(self) -> None:
-        state, alarm = getattr(self, "state", None), getattr(self, "_alarm", None)
-        if alarm is not None:
-            alarm.set()
-        if state is None or not state.slots or state.ended:
+
+class Lease:
+    """One `with pool.connection()`: commits on success, rolls back on error, gives back.
+
+    Its maker sets `pool`, `timeout` and `slot`, which is None outside the block: CPython takes
+    twice as long where there is an `__init__`.
+    """
+
+    __slots__ = ("conn", "pool", "slot", "timeout")
+
+    pool: Pool
+    timeout: float | None
+    slot: Any
+    conn: Any
+
+    def __enter__(self) -> Any:
+        """Wait for a connection and return it."""
+        if self.slot is not None:
+            raise RuntimeError("this connection() is in use; call it once for each with block")
+        self.slot, self.conn = self.pool.lend(self.timeout, _getframe(1))
+        return self.conn
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the transaction and give the connection back."""
+        slot, conn, pool = self.slot, self.conn, self.pool
+        self.slot = self.conn = None
+        if error is not None:
+            pool.take_back_after(error, slot, conn)
             return
-        state.open, state.ended = False, True
-        if self._warns_of_leaks:
-            warnings.warn(f"pool {self.name!r} was never closed", ResourceWarning, stacklevel=2)
-
-
-def _nothing(now: float) -> None:
-    """Happen: whoever is told reads the mail first."""
+        examine = pool.condition  # CPython calls a local faster than an instance's attribute
+        condition = examine(conn)
+        if condition is DIRTY:
+            try:
+                pool.commit(conn)
+                condition = examine(conn)
+            except BaseException as failure:
+                pool.take_back_after(failure, slot, conn)
+                raise
+        pool.take_back(slot, conn, condition)
 
 
 def _after_fork() -> None:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any, Final
 
-from psycopg2.extensions import make_dsn
-
-from greenpg.errors import ReadOnlySqlTransaction
-
-from ._connection_pool import ConnectionPool
+from ._connection_pool import DRIVERS, ConnectionPool
 
 __all__ = ["PoolSet"]
 
 PRIMARY: Final = {"target_session_attrs": "read-write"}
 REPLICA: Final = {"target_session_attrs": "prefer-standby", "load_balance_hosts": "random"}
+_driver: Final = DRIVERS["psycopg2"]
 
 
 class PoolSet:
     """A pool of sessions that may write, `primary`, and one of sessions that may lag, `replica`.
 
-    `conninfo` names all servers, as in "host=a,b,c dbname=app". A primary is found wherever it
-    is; replicas are used in random order, those that cannot be reached are passed over, and with
-    none left the primary serves. A replica that was promoted keeps its sessions until they are
-    past `max_lifetime`; `replica.drain()` replaces them.
+    `conninfo` names all servers, as in "host=a,b,c dbname=app". Whichever is the primary is
+    found; replicas are used in random order, unreachable ones are passed over, and without any
+    the primary serves. The sessions of a promoted replica stay until they are past
+    `max_lifetime`; `replica.drain()` replaces them.
     """
 
     def __init__(
@@ -36,15 +32,15 @@ class PoolSet:
         replica: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        """Make both pools with `options`; `primary` and `replica` go on top for one of them."""
+        """Make both pools with `options`; `primary` and `replica` override them for one."""
         name = options.pop("name", "pools")
-        lost = (*options.pop("discard_on", ()), ReadOnlySqlTransaction)
+        lost = (*options.pop("discard_on", ()), _driver.read_only)
         self.primary = pool(
-            make_dsn(conninfo, **PRIMARY),
+            _driver.make_dsn(conninfo, **PRIMARY),
             **{"name": f"{name}.primary", "discard_on": lost, **options, **(primary or {})},
         )
         self.replica = pool(
-            make_dsn(conninfo, **REPLICA),
+            _driver.make_dsn(conninfo, **REPLICA),
             **{"name": f"{name}.replica", **options, **(replica or {})},
         )
 
@@ -74,11 +70,6 @@ class PoolSet:
         self.open()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close both."""
         self.close()

@@ -4,51 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from math import inf
 from typing import Any, Final
 
-__all__ = [
-    "CHECKING",
-    "CLEANING",
-    "CLOSING",
-    "CONNECTING",
-    "GONE",
-    "IDLE",
-    "LENT",
-    "Limits",
-    "Slot",
-    "Waiter",
-]
-
-CONNECTING: Final = "connecting"  # the pool's own task opens its connection
-IDLE: Final = "idle"
-LENT: Final = "lent"
-CHECKING: Final = "checking"
-CLEANING: Final = "cleaning"
-CLOSING: Final = "closing"
-GONE: Final = "gone"
-LONGEST_REST: Final = 10.0
-SHORTEST_REST: Final = 0.05  # limits of zero are no reason to spin
+__all__ = ["IDLE", "LENT", "Limits", "Phase", "Slot", "Waiter"]
 
 
-def _silent(_: int) -> tuple[()]:
+class Phase(Enum):
+    """What happens to a slot at present."""
+
+    CONNECTING = "connecting"
+    IDLE = "idle"
+    LENT = "lent"
+    CHECKING = "checking"
+    CLEANING = "cleaning"
+    CLOSING = "closing"
+    GONE = "gone"
+
+
+IDLE: Final = Phase.IDLE  # used in every loan: through the class it is slow before Python 3.12
+LENT: Final = Phase.LENT
+LONGEST_REST: Final = 10.0  # seconds
+SHORTEST_REST: Final = 0.05  # seconds; limits of zero are no reason to spin
+
+
+def _no_input(_: int) -> tuple[()]:
     return ()
 
 
 class Slot:
     """The right to one session on the server, from before its connect until after its close.
 
-    `conn` is empty while a connection is lent: if its holder loses it, `ref` tells.
+    `conn` is None while a connection is lent: then only the holder keeps it alive, and `ref`
+    is called when it is garbage-collected.
     """
 
     __slots__ = (
-        "conn", "done", "expires", "holder", "key", "peek", "phase", "ref", "since", "stack",
+        "conn", "done", "expires", "has_input", "holder", "key", "phase", "ref", "since", "stack",
         "stale", "uses", "warned",
     )  # fmt: skip
 
     def __init__(self, now: float) -> None:
-        self.phase = CONNECTING
-        self.since = now  # when it came into this phase
+        self.phase = Phase.CONNECTING
+        self.since = now  # when this phase began
         self.expires = inf
         self.uses = 0.0  # a float as `max_uses` is: CPython compares it faster
         self.stale = False  # to be checked before it is lent
@@ -56,24 +55,24 @@ class Slot:
         self.key = 0
         self.conn: Any = None
         self.ref: Any = None
-        self.peek: Callable[[int], Any] = _silent
+        self.has_input: Callable[[int], Any] = _no_input  # called with 0; see ConnectionManager
         self.holder: tuple[Any, int] | None = None  # a code object and an offset into it
         self.stack: str | None = None
-        self.done: Any = None  # what to set when the connection has been cleaned
+        self.done: Any = None  # the event to set when the connection has been cleaned
 
     def empty(self) -> Any:
-        """Return the connection and keep nothing of it."""
-        conn, self.conn, self.ref, self.peek = self.conn, None, None, _silent
+        """Remove the connection from the slot and return it."""
+        conn, self.conn, self.ref, self.has_input = self.conn, None, None, _no_input
         return conn
 
     def __repr__(self) -> str:
-        return f"<Slot {self.phase} since {self.since:.3f}, {self.uses:.0f} uses>"
+        return f"<Slot {self.phase.value} since {self.since:.3f}, {self.uses:.0f} uses>"
 
 
 class Waiter:
-    """A task that waits: for a slot, or for the pool to come into some state.
+    """A task that waits for a slot, or until some condition of the pool is true.
 
-    `deadline` is for `tick` to see to; a task that wakes by itself has none.
+    `tick` ends the wait at `deadline`; a task that limits its wait itself has none.
     """
 
     __slots__ = ("deadline", "error", "event", "slot")
@@ -87,7 +86,7 @@ class Waiter:
 
 @dataclass(slots=True, kw_only=True)
 class Limits:
-    """What the user asks of a pool; ValueError for what cannot be."""
+    """Sizes and times that a pool keeps to, in seconds; ValueError for impossible ones."""
 
     min_size: int = 4
     max_size: int = 4
@@ -111,16 +110,16 @@ class Limits:
             raise ValueError("max_uses must be at least 1")
 
     def timed(self) -> bool:
-        """Tell whether age or disuse ever ends a connection, or a long loan has a warning."""
+        """Return True if a connection can be too old, idle for too long, or lent for too long."""
         return min(self.max_lifetime, self.max_idle, self.warn_held) < inf
 
     def rest(self) -> float:
-        """Return how long whoever keeps time may sleep, lest new limits come too late."""
+        """Return how many seconds the timekeeper may sleep: it must notice new limits."""
         wanted = min(LONGEST_REST, self.max_idle / 2, self.max_lifetime / 4, self.warn_held / 2)
         return max(wanted, SHORTEST_REST)
 
     def resize(self, min_size: int, max_size: int) -> None:
-        """Take new sizes, if they make sense."""
+        """Set new sizes; ValueError if they are impossible."""
         if min_size < 0:
             raise ValueError("min_size cannot be negative")
         if max_size < max(min_size, 1):

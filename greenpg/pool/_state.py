@@ -1,55 +1,69 @@
-"""The pool's decisions: events in, effects out, time an argument; it waits for nothing."""
+"""The pool's decisions: events in, effects out, time an argument; nothing here waits."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from enum import Enum, auto
 from math import inf
 from random import random
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from ._slots import CHECKING, CLEANING, CLOSING, CONNECTING, GONE, IDLE, LENT, Limits, Slot, Waiter
+from greenpg._session.backoff import backoff
 
-__all__ = ["Effect", "PoolState"]
+from ._slots import IDLE, LENT, Limits, Phase, Slot, Waiter
 
-Effect: TypeAlias = tuple[str, Any]  # its name, and the slot or waiter it concerns
+__all__ = ["WAKE", "Effect", "PoolState"]
 
-FIRST_DELAY: Final = 0.05
-LONGEST_DELAY: Final = 0.8  # with the connect itself, a server that is back is found in 1 s
-PATIENCE: Final = 1.0  # a connect that takes longer does not keep others from being tried
-CHECK_PATIENCE: Final = 0.1  # after that a check's outcome is not counted on any more
+LONGEST_DELAY: Final = 0.8  # seconds; with the connect itself, a server is found again in 1 s
+PATIENCE: Final = 1.0  # seconds; a connect that takes longer does not delay the others
+CHECK_PATIENCE: Final = 0.1  # seconds; a check that takes longer is not counted on
 JITTER: Final = 0.1  # of max_lifetime
+
+
+class Effect(Enum):
+    """What the state asks for; each concerns a waiter, a slot, or the pool (None)."""
+
+    WAKE = auto()  # a waiter: it has a slot or an error, its time is up, or what it watches is true
+    CONNECT = auto()  # answered by `connected` or `connect_failed`
+    CHECK = auto()  # answered by `restored` or `retire`
+    CLEAN = auto()  # answered by `restored` or `retire`
+    CLOSE = auto()  # answered by `closed`
+    WARN_HELD = auto()  # a slot is lent for long
+    WARN_LOST = auto()  # the holder of a slot has lost the connection
+    GIVE_UP = auto()  # connecting has failed for `reconnect_timeout`
+    TICK_EARLIER = auto()  # `planned` is earlier than it was
+
+
+WAKE: Final = Effect.WAKE  # before Python 3.12 a member is slow to reach through its class
 
 
 class PoolState:
     """Slots, waiters and what is to be done next.
 
-    Each method is one event. What it asks for is appended to `effects` as (name, object):
-    "serve" and "fail" a waiter, "expire" one whose time is up (he stays in line until he leaves
-    it), "connect", "inspect", "clean" and "close" a slot's connection, "warn" of a long hold,
-    "wake" whoever calls `tick`, "give_up". The answers come back as `connected`,
-    `connect_failed`, `restored`, `retire` and `closed`.
+    Each method is one event. What it asks for is appended to `effects`, with the slot or waiter
+    it concerns. A waiter whose time is up stays in line until `abandon` is called.
     """
 
     def __init__(self, limits: Limits, jitter: Callable[[], float] = random) -> None:
         self.limits = limits
-        self.effects: deque[Effect] = deque()
+        self.effects: deque[tuple[Effect, Any]] = deque()
         self.slots: set[Slot] = set()
         self.idle: list[Slot] = []
         self.lent: dict[int, Slot] = {}
         self.waiters: deque[Waiter] = deque()
-        self.soonest = inf  # no waiter's deadline is before
+        self.soonest = inf  # no waiter's deadline is earlier
         self.watches: list[tuple[Waiter, Callable[[], bool]]] = []
         self.open = False
         self.ended = False
-        self.error: Exception | None = None  # what waiters get once it has ended
+        self.error: Exception | None = None  # for waiters, once the pool has ended
         self.surplus = False  # more slots than max_size, after a resize
-        self.failures = 0  # connects in a row
+        self.failures = 0  # to connect, in a row
         self.failing_since = inf
         self.retry_at = -inf
         self.given_up = False
         self.last_error: BaseException | None = None
-        self.planned = inf  # when `tick` is to be called next, as far as its caller knows
+        self.planned = inf  # when `tick` will be called next
         self._jitter = jitter
 
     # Lending
@@ -68,7 +82,7 @@ class PoolState:
         return slot
 
     def queue(self, waiter: Waiter, now: float) -> bool:
-        """Have a waiter stand in line; False if too many do."""
+        """Append a waiter to the line; False if it is too long."""
         if 0 < self.limits.max_waiting <= len(self.waiters):
             return False
         self.waiters.append(waiter)
@@ -81,20 +95,23 @@ class PoolState:
         return True
 
     def _bound(self, waiter: Waiter) -> None:
-        """Have `tick` called when a waiter's time is up."""
+        """Plan a `tick` for when the waiter's time is up."""
         self.soonest = waiter.deadline
-        if self.soonest < self.planned:
-            self.planned = self.soonest
-            self.effects.append(("wake", None))
+        self._plan(self.soonest)
+
+    def _plan(self, instant: float) -> None:
+        if instant < self.planned:
+            self.planned = instant
+            self.effects.append((Effect.TICK_EARLIER, None))
 
     def suspect(self, slot: Slot, others: list[Slot], waiter: Waiter, now: float) -> None:
-        """Have a connection that was just taken checked, and then such idle ones as look alike.
+        """Have a connection that was just taken checked, and those of `others` that are idle.
 
-        Its taker waits before all others; not for a pool that has been closed meanwhile.
+        Its taker becomes the first in line, or fails if the pool has been closed meanwhile.
         """
         if self.ended:
             waiter.error = self.error
-            self.effects.append(("fail", waiter))
+            self.effects.append((WAKE, waiter))
             self.give_back(slot, now)
             return
         del self.lent[slot.key]
@@ -102,19 +119,19 @@ class PoolState:
         self.waiters.appendleft(waiter)
         if waiter.deadline < self.soonest:
             self._bound(waiter)
-        self.inspect(slot, now)
-        self.inspect_idle(others, now)
+        self.check(slot, now)
+        self.check_idle(others, now)
         self._feed(now)
         self.grow(now)
 
     def _feed(self, now: float) -> None:
-        """Give waiters the idle connections that are left, having the stale ones checked."""
+        """Give the remaining idle connections to waiters; stale ones are checked first."""
         while self.idle and self.waiters:
             slot = self.idle[-1]
             if not self._stale(slot, now):
                 self._offer(self.idle.pop(), now)
-            elif self._count(CHECKING) < len(self.waiters):
-                self.inspect(self.idle.pop(), now)
+            elif self._count(Phase.CHECKING) < len(self.waiters):
+                self.check(self.idle.pop(), now)
             else:
                 return
 
@@ -122,7 +139,7 @@ class PoolState:
         return now - slot.since > self.limits.fresh
 
     def abandon(self, waiter: Waiter, now: float) -> None:
-        """Forget a waiter; what it was already given is passed on."""
+        """Remove a waiter; a slot that it already has goes to the next."""
         slot, waiter.slot = waiter.slot, None
         if slot is not None and self.lent.get(slot.key) is slot:
             slot.uses -= 1.0
@@ -131,12 +148,12 @@ class PoolState:
             self.waiters.remove(waiter)
 
     def give_back(self, slot: Slot, now: float) -> None:
-        """Take back a connection that is clean; the oldest waiter gets it at once."""
+        """Take back a clean connection; the first in line gets it at once."""
         del self.lent[slot.key]
         if now >= slot.expires or slot.uses >= self.limits.max_uses or self.surplus:
             self.retire(slot, now)
         elif self.waiters or self.watches:
-            (self.inspect if self.limits.always_check else self._offer)(slot, now)
+            (self.check if self.limits.always_check else self._offer)(slot, now)
         else:
             slot.phase = IDLE
             slot.since = now
@@ -151,94 +168,90 @@ class PoolState:
             slot.uses += 1.0
             self.lent[slot.key] = slot
             waiter.slot = slot
-            self.effects.append(("serve", waiter))
+            self.effects.append((WAKE, waiter))
         else:
             slot.phase = IDLE
             self.idle.append(slot)
         if self.watches:
             self._watch()
 
-    # Cleaning, checking, closing: what follows a loan or stands in for one
+    # Cleaning, checking, closing
 
-    def soil(self, slot: Slot, now: float) -> None:
-        """Take back a connection that the pool's own task is to clean."""
+    def return_dirty(self, slot: Slot, now: float) -> None:
+        """Take back a connection that has to be cleaned by a task."""
         del self.lent[slot.key]
-        slot.phase, slot.since = CLEANING, now
-        self.effects.append(("clean", slot))
+        slot.phase, slot.since = Phase.CLEANING, now
+        self.effects.append((Effect.CLEAN, slot))
 
-    def inspect(self, slot: Slot, now: float) -> None:
-        """Have the pool's own task check a connection."""
-        slot.phase, slot.since = CHECKING, now
-        self.effects.append(("inspect", slot))
+    def check(self, slot: Slot, now: float) -> None:
+        """Have a connection checked by a task."""
+        slot.phase, slot.since = Phase.CHECKING, now
+        self.effects.append((Effect.CHECK, slot))
 
-    def inspect_idle(self, slots: list[Slot], now: float) -> None:
-        """Have those of the slots that are still idle checked."""
+    def check_idle(self, slots: list[Slot], now: float) -> None:
+        """Have those of the slots checked that are still idle."""
         for slot in slots:
             if slot in self.idle:
                 self.idle.remove(slot)
-                self.inspect(slot, now)
+                self.check(slot, now)
 
     def restored(self, slot: Slot, now: float) -> None:
-        """Note that a connection came clean out of its cleaning or check."""
+        """Note that a connection has been cleaned or checked with success."""
         if now >= slot.expires or slot.uses >= self.limits.max_uses or self.surplus:
             self.retire(slot, now)
         else:
             self._offer(slot, now)
 
     def retire(self, slot: Slot, now: float) -> None:
-        """Have a connection closed, in whatever phase it is."""
+        """Have a connection closed, whatever its phase."""
         self.lent.pop(slot.key, None)
-        slot.phase, slot.since = CLOSING, now
-        self.effects.append(("close", slot))
+        slot.phase, slot.since = Phase.CLOSING, now
+        self.effects.append((Effect.CLOSE, slot))
         self._feed(now)
         if self.watches:
             self._watch()
 
     def closed(self, slot: Slot, now: float) -> None:
-        """Note that a session is over: closed, or lost with its holder."""
-        if slot.phase is not GONE:
+        """Note that a session has ended."""
+        if slot.phase is not Phase.GONE:
             self.lent.pop(slot.key, None)
-            slot.phase = GONE
+            slot.phase = Phase.GONE
             self.slots.discard(slot)
             self.surplus = len(self.slots) > self.limits.max_size
             self.grow(now)
             self._watch()
 
+    def lost(self, slot: Slot, now: float) -> None:
+        """Note that the holder of a connection let it be garbage-collected."""
+        self.effects.append((Effect.WARN_LOST, slot))
+        self.closed(slot, now)
+
     # Connecting
 
     def grow(self, now: float) -> None:
-        """Begin the connects that are wanted and allowed; a slot is reserved for each."""
+        """Begin the connects that are needed and allowed; each has a slot from now on."""
         if not self.open:
             return
-        while len(self.slots) < self.limits.max_size and self._wanted(now) > 0:
-            if now < self.retry_at or self._count(CONNECTING, now - PATIENCE) >= self._at_once():
-                self._plan(now)
+        at_once = 1 if self.failures else self.limits.num_workers
+        while len(self.slots) < self.limits.max_size and self._needed(now) > 0:
+            if now < self.retry_at or self._count(Phase.CONNECTING, now - PATIENCE) >= at_once:
+                self._plan(self.due(now))
                 return
             slot = Slot(now)
             self.slots.add(slot)
-            self.effects.append(("connect", slot))
+            self.effects.append((Effect.CONNECT, slot))
 
-    def _plan(self, now: float) -> None:
-        """Have `tick` called in time for what could not be begun yet."""
-        due = self.due(now)
-        if due < self.planned:
-            self.planned = due
-            self.effects.append(("wake", None))
-
-    def _wanted(self, now: float) -> int:
+    def _needed(self, now: float) -> int:
         if not self.waiters:
             return 0 if self.given_up else self.limits.min_size - len(self.slots)
-        coming = self._count(CONNECTING) + self._count(CHECKING, now - CHECK_PATIENCE)
-        return len(self.waiters) - coming  # the rest of min_size would only slow these down
+        coming = self._count(Phase.CONNECTING) + self._count(Phase.CHECKING, now - CHECK_PATIENCE)
+        return len(self.waiters) - coming  # connects for min_size would delay these
 
-    def _count(self, phase: str, after: float = -inf) -> int:
+    def _count(self, phase: Phase, after: float = -inf) -> int:
         return sum(1 for slot in self.slots if slot.phase is phase and slot.since > after)
 
-    def _at_once(self) -> int:
-        return 1 if self.failures else self.limits.num_workers
-
     def connected(self, slot: Slot, key: int, now: float) -> None:
-        """Note a new connection; `key` names it among the lent ones."""
+        """Note a new connection; `key` is its key in `lent`."""
         slot.key = key
         self.failures, self.failing_since = 0, inf
         self.retry_at, self.given_up, self.last_error = -inf, False, None
@@ -250,28 +263,30 @@ class PoolState:
         self.grow(now)
 
     def adopt(self, slot: Slot, key: int, now: float) -> None:
-        """Take in a slot that was filled elsewhere, if there is room and nobody waits."""
+        """Add a slot with a connection made by the caller, if there is room and nobody waits."""
         self.open = not self.ended
         if not self.waiters and len(self.slots) < self.limits.max_size:
             self.slots.add(slot)
             self.connected(slot, key, now)
 
     def connect_failed(self, slot: Slot, error: BaseException, now: float) -> None:
-        """Note that no connection was made; the next attempt waits a little longer."""
-        delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self.failures, 10))
+        """Note that an attempt to connect failed; the next one begins after a backoff."""
+        self.retry_at = now + backoff(self.failures, LONGEST_DELAY, self._jitter)
         self.failures += 1
         self.last_error = error
-        self.retry_at = now + delay * (0.5 + 0.5 * self._jitter())
         self.failing_since = min(self.failing_since, now)
         if not self.given_up and now - self.failing_since >= self.limits.reconnect_timeout:
             self.given_up = True
-            self.effects.append(("give_up", None))
+            self.effects.append((Effect.GIVE_UP, None))
         self.closed(slot, now)
 
     # Time
 
-    def tick(self, now: float) -> None:
-        """Do what is due: connects put off, idle connections too old or too many, warnings."""
+    def tick(self, now: float) -> float | None:
+        """Do what is due; return in how many seconds to call this again, None for never.
+
+        That is: connects, waiters' deadlines, connections too old or too many, warnings.
+        """
         self.planned = -inf
         self.grow(now)
         for slot in [slot for slot in self.idle if now >= slot.expires]:
@@ -282,22 +297,23 @@ class PoolState:
         for slot in self.lent.values():
             if not slot.warned and now - slot.since >= self.limits.warn_held:
                 slot.warned = True
-                self.effects.append(("warn", slot))
+                self.effects.append((Effect.WARN_HELD, slot))
         self.planned = self.due(now) if self.alive() else inf
+        return max(self.planned - now, 0.001) if self.alive() else None
 
     def _expire(self, now: float) -> None:
         for waiter in self.waiters:
             if now >= waiter.deadline:
                 waiter.deadline = inf
-                self.effects.append(("expire", waiter))
+                self.effects.append((WAKE, waiter))
         self.soonest = min((waiter.deadline for waiter in self.waiters), default=inf)
 
     def alive(self) -> bool:
-        """Tell whether `tick` may have something to do some time."""
-        wanted = 0 if self.given_up else self.limits.min_size
-        if not self.open or not (self.slots or self.waiters or wanted):
+        """Return True if `tick` can ever have something to do."""
+        needed = 0 if self.given_up else self.limits.min_size
+        if not self.open or not (self.slots or self.waiters or needed):
             return False
-        return self.limits.timed() or self.planned < inf or self._count(CHECKING) > 0
+        return self.limits.timed() or self.planned < inf or self._count(Phase.CHECKING) > 0
 
     def due(self, now: float) -> float:
         """Return the instant at which `tick` will next have something to do."""
@@ -307,16 +323,19 @@ class PoolState:
         limits = self.limits
         yield self.soonest
         if self.open and len(self.slots) < limits.max_size:
-            yield self.retry_at if self._wanted(now) > 0 else inf
-            yield from (s.since + PATIENCE for s in self.slots if s.phase is CONNECTING)
-            yield from (s.since + CHECK_PATIENCE for s in self.slots if s.phase is CHECKING)
+            yield self.retry_at if self._needed(now) > 0 else inf
+            yield from (s.since + PATIENCE for s in self.slots if s.phase is Phase.CONNECTING)
+            yield from (s.since + CHECK_PATIENCE for s in self.slots if s.phase is Phase.CHECKING)
         yield from (slot.expires for slot in self.idle)
         if self._spare():
             yield self.idle[0].since + limits.max_idle
         yield from (s.since + limits.warn_held for s in self.lent.values() if not s.warned)
 
     def _spare(self) -> bool:
-        return bool(self.idle) and len(self.slots) - self._count(CLOSING) > self.limits.min_size
+        return bool(self.idle) and self._staying() > self.limits.min_size
+
+    def _staying(self) -> int:
+        return len(self.slots) - self._count(Phase.CLOSING)
 
     def _retire_idle(self, slot: Slot, now: float) -> None:
         self.idle.remove(slot)
@@ -330,53 +349,57 @@ class PoolState:
         self.grow(now)
 
     def resize(self, min_size: int, max_size: int, now: float) -> None:
-        """Take new sizes; what is too many goes as it becomes idle."""
+        """Set new sizes; connections beyond them are closed once they are idle."""
         self.limits.resize(min_size, max_size)
-        while self.idle and len(self.slots) - self._count(CLOSING) > max_size:
+        while self.idle and self._staying() > max_size:
             self._retire_idle(self.idle[0], now)
         self.surplus = len(self.slots) > max_size
         self.grow(now)
 
     def drain(self, now: float) -> None:
-        """Replace every connection: the idle at once, the others when they come back."""
+        """Replace every connection: idle ones at once, the others when they come back."""
         for slot in self.clear(now):
             self.retire(slot, now)
 
     def clear(self, now: float) -> list[Slot]:
-        """Give the caller the idle slots, to close; the others are retired as they come back."""
+        """Return the idle slots for the caller to close; the others are retired on return."""
         for slot in self.slots:
             slot.expires = -inf
         idle, self.idle = self.idle, []
         for slot in idle:
-            slot.phase, slot.since = CLOSING, now
+            slot.phase, slot.since = Phase.CLOSING, now
         return idle
 
     def end(self, error: Exception, now: float) -> None:
-        """Close the pool: waiters fail, connections go as they come back."""
+        """Close the pool: waiters fail, connections are closed when they come back."""
         self.open, self.ended, self.error = False, True, error
         self.drain(now)
         while self.waiters:
             waiter = self.waiters.popleft()
             waiter.error = error
-            self.effects.append(("fail", waiter))
-        self.effects.append(("wake", None))
+            self.effects.append((WAKE, waiter))
+        self.effects.append((Effect.TICK_EARLIER, None))
         self._watch()
 
-    def watch(self, waiter: Waiter, holds: Callable[[], bool]) -> None:
-        """Serve a waiter as soon as something holds."""
-        self.watches.append((waiter, holds))
+    def watch(self, waiter: Waiter, true: Callable[[], bool], now: float) -> None:
+        """Wake a waiter as soon as a condition is true."""
+        self.watches.append((waiter, true))
         self._watch()
+
+    def unwatch(self, waiter: Waiter, now: float) -> None:
+        """Forget a waiter that watches a condition."""
+        self.watches = [watch for watch in self.watches if watch[0] is not waiter]
 
     def _watch(self) -> None:
         for watch in [watch for watch in self.watches if watch[1]()]:
             self.watches.remove(watch)
-            self.effects.append(("serve", watch[0]))
+            self.effects.append((WAKE, watch[0]))
 
     def filled(self) -> bool:
-        """Tell whether as many connections as `min_size` have been made."""
-        there = sum(1 for slot in self.slots if slot.phase not in (CONNECTING, CLOSING))
+        """Return True if there are `min_size` connections."""
+        there = sum(1 for slot in self.slots if slot.phase not in (Phase.CONNECTING, Phase.CLOSING))
         return there >= self.limits.min_size
 
     def empty(self) -> bool:
-        """Tell whether no session is left."""
+        """Return True if no session is left."""
         return not self.slots

@@ -4,7 +4,7 @@ try:
     import sqlalchemy as _sqlalchemy  # noqa: F401  a clearer error than that of the modules below
 except ImportError as err:
     raise ImportError(
-        "greenpg.sqlalchemy wants SQLAlchemy; pip install 'greenpg[sqlalchemy]'"
+        "greenpg.sqlalchemy requires SQLAlchemy; pip install 'greenpg[sqlalchemy]'"
     ) from err
 
 from ._dialect import GreenDialect

@@ -1,4 +1,4 @@
-"""The pool: SQLAlchemy's face and events over greenpg's slots and queue."""
+"""The pool: SQLAlchemy's interface and events over greenpg's slots and queue."""
 
 from __future__ import annotations
 
@@ -15,11 +15,8 @@ from sqlalchemy.pool import Pool
 from greenpg import Error
 from greenpg.backend import current
 from greenpg.errors import PoolTimeout
-from greenpg.pool._holders import load
-from greenpg.pool._jobs import fill
-from greenpg.pool._pool import Pool as Slots
-from greenpg.pool._seam import CLEAN
-from greenpg.pool._slots import Limits, Slot
+from greenpg.pool.core import CLEAN, Limits, Slot, describe_load
+from greenpg.pool.core import Pool as Slots
 
 from ._records import Records
 
@@ -40,9 +37,10 @@ OURS: Final = ("sqlalchemy.", "greenpg.sqlalchemy.")
 class GreenQueuePool(Pool):
     """A QueuePool that serves tasks in the order in which they asked.
 
-    Its parameters and measures are QueuePool's. A connection on which the server has said
-    something since its last use, such as goodbye, is checked before it is lent; with `pre_ping`
-    so is one that was idle for more than a second. Idle connections are lent last in, first out.
+    Its parameters and measures are QueuePool's. A connection on which data has arrived since
+    its last use, such as the server's end of the session, is checked before it is lent; with
+    `pre_ping` so is one that was idle for more than a second. Idle connections are lent last in,
+    first out.
     """
 
     def __init__(
@@ -56,8 +54,8 @@ class GreenQueuePool(Pool):
     ) -> None:
         """Make a pool; nothing is connected, and no task started, before first use.
 
-        `pool_size=0` and `max_overflow=-1` mean no limit. `use_lifo` is accepted for QueuePool's
-        sake and changes nothing.
+        `pool_size=0` and `max_overflow=-1` mean no limit. `use_lifo` is accepted as QueuePool
+        does, and changes nothing.
         """
         super().__init__(creator, **kw)
         self._pings, self._pre_ping = self._pre_ping, False  # else SQLAlchemy would ping as well
@@ -66,8 +64,8 @@ class GreenQueuePool(Pool):
         self._timeout = timeout
         self._connected = False
         self._failure: Error | None = None  # of the last connect
-        # one slot until a first connect is over: SQLAlchemy does what is to be done once on an
-        # engine under a lock that may be a native one
+        # one slot until a first connect is over: SQLAlchemy initializes an engine under a lock
+        # that may be a native one
         self._records = Records(self)
         self._slots = Slots(
             self._records,
@@ -84,26 +82,21 @@ class GreenQueuePool(Pool):
             timeout=timeout,
             warns_of_leaks=False,
         )
+        self._performer = self._slots.performer
 
-    # What SQLAlchemy asks of a pool
+    # What SQLAlchemy calls
 
     def _do_get(self) -> ConnectionPoolEntry:
-        state = self._slots.state
+        state = self._performer.state
         if not state.idle and not state.waiters:
-            self._extend()
+            self._performer.add(self._records.connect())
         try:
             record = cast("_ConnectionRecord", self._slots.lend(None, _borrower())[1])
         except PoolTimeout:
-            raise exc.TimeoutError(self._complaint(), code=TIMED_OUT) from self._failure
+            raise exc.TimeoutError(self._timeout_text(), code=TIMED_OUT) from self._failure
         if record.dbapi_connection is None:
             self._connect(record)
         return record
-
-    def _extend(self) -> None:
-        """Add a place to be lent, without a connection yet, if there is room for one."""
-        slot, record = Slot(monotonic()), self._records.connect()
-        key = fill(self._slots, slot, record, self._records.peek(record))
-        self._slots.tell(self._slots.state.adopt, slot, key)
 
     def _connect(self, record: _ConnectionRecord) -> None:
         try:
@@ -118,12 +111,12 @@ class GreenQueuePool(Pool):
             raise
         self._failure = None
         if not self._connected:
-            self._slots.tell(self._slots.state.resize, 0, self._limit())
+            self._performer.apply(self._performer.state.resize, 0, self._limit())
             self._connected = True
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        slot = self._slots.state.lent.get(id(record))
-        if slot is None or slot.ref() is not record:
+        slot = self._slots.slot_of(record)
+        if slot is None:
             record.close()  # this is a forked copy of a task, and the slot the parent's
         elif self._keeps(slot, record):
             self._slots.take_back(slot, record, CLEAN)
@@ -131,7 +124,7 @@ class GreenQueuePool(Pool):
             self._let_go(slot, record)
 
     def _keeps(self, slot: Slot, record: ConnectionPoolEntry) -> bool:
-        state = self._slots.state
+        state = self._performer.state
         if slot.expires < 0 or self._slots.condition(record) != CLEAN:
             return False
         return bool(state.waiters) or len(state.idle) < (self._size or inf)
@@ -140,15 +133,15 @@ class GreenQueuePool(Pool):
         try:
             record.close()
         finally:
-            self._slots.tell(self._slots.state.closed, slot)
+            self._performer.apply(self._performer.state.closed, slot)
 
     def dispose(self) -> None:
         """Close the idle connections; those in use are closed when they come back."""
-        self._close(list(self._slots.tell(self._slots.state.clear)))
+        self._close(list(self._performer.apply(self._performer.state.clear)))
         self.logger.info("Pool disposed. %s", self.status())
 
     def _close(self, slots: list[Slot]) -> None:
-        """Close all of them, also when an exit comes meanwhile; the first is raised at the end."""
+        """Close all of them even if an exit comes meanwhile; the first error is raised last."""
         first: BaseException | None = None
         while slots:
             try:
@@ -176,10 +169,10 @@ class GreenQueuePool(Pool):
             dialect=self._dialect,
         )
 
-    # What there is
+    # Measures
 
     def size(self) -> int:
-        """Return how many connections are kept when nobody uses them."""
+        """Return how many idle connections are kept."""
         return self._size
 
     def timeout(self) -> float:
@@ -187,23 +180,23 @@ class GreenQueuePool(Pool):
         return self._timeout
 
     def checkedin(self) -> int:
-        """Return how many connections nobody uses."""
-        return len(self._slots.state.idle)
+        """Return how many connections are idle."""
+        return len(self._performer.state.idle)
 
     def checkedout(self) -> int:
         """Return how many connections are in use."""
-        return len(self._slots.state.lent)
+        return len(self._performer.state.lent)
 
     def waiting(self) -> int:
         """Return how many tasks wait for a connection."""
-        return len(self._slots.state.waiters)
+        return len(self._performer.state.waiters)
 
     def overflow(self) -> int:
         """Return how many connections there are beyond `size()`; negative while there are fewer."""
-        return len(self._slots.state.slots) - self._size if self._size else 0
+        return len(self._performer.state.slots) - self._size if self._size else 0
 
     def status(self) -> str:
-        """Describe the pool in QueuePool's words."""
+        """Describe the pool as QueuePool does."""
         return (
             f"Pool size: {self.size()}  Connections in pool: {self.checkedin()} "
             f"Current Overflow: {self.overflow()} "
@@ -213,18 +206,18 @@ class GreenQueuePool(Pool):
     def _limit(self) -> int:
         return maxsize if self._max_overflow < 0 else self._size + self._max_overflow
 
-    def _complaint(self) -> str:
+    def _timeout_text(self) -> str:
         cause = f" limit of size {self._size} overflow {self._max_overflow} reached"
         if not self._connected:
             cause = UNCONNECTED
         return (
             f"{type(self).__name__}{cause}, connection timed out, "
-            f"timeout {self._timeout:.2f} ({load(self._slots.state, monotonic())})"
+            f"timeout {self._timeout:.2f} ({describe_load(self._performer.state, monotonic())})"
         )
 
 
 def _borrower() -> FrameType:
-    """Return the frame of whoever asks SQLAlchemy for a connection, for the pool's complaints."""
+    """Return the frame outside SQLAlchemy that asks for a connection, for error messages."""
     found = _getframe(2)
     while found.f_globals.get("__name__", "").startswith(OURS) and found.f_back is not None:
         found = found.f_back

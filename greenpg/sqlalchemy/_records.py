@@ -1,4 +1,4 @@
-"""SQLAlchemy's connection records, as greenpg's pool handles them."""
+"""SQLAlchemy's connection records, managed for greenpg's pool."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.pool.base import _ConnectionRecord
 
-from greenpg import Connection, Error, OperationalError
+from greenpg import Connection, Error, OperationalError, ProgrammingError
+from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
 from greenpg.extensions import (
     TRANSACTION_STATUS_IDLE,
     TRANSACTION_STATUS_INERROR,
     TRANSACTION_STATUS_INTRANS,
 )
-from greenpg.pool._seam import BROKEN, CLEAN
+from greenpg.pool.core import BROKEN, CLEAN, Condition, PoolErrors
 from greenpg.threads import pristine
 
 if TYPE_CHECKING:
@@ -35,25 +36,32 @@ _select = pristine("select")
 class Records:
     """Makes, checks and closes records; their borrowers connect them."""
 
+    errors = PoolErrors(
+        programming=ProgrammingError,
+        timeout=PoolTimeout,
+        closed=PoolClosed,
+        too_many=TooManyRequests,
+    )
+
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     def connect(self) -> _ConnectionRecord:
         return _ConnectionRecord(self._pool, connect=False)
 
-    def peek(self, record: _ConnectionRecord) -> Callable[[int], bool]:
-        found = weakref.ref(record)  # the pool learns by its end that a record was lost
-        return lambda _: _spoke(found())
+    def input_check(self, record: _ConnectionRecord) -> Callable[[int], bool]:
+        found = weakref.ref(record)  # the pool must notice when a record is lost
+        return lambda _: _has_input(found())
 
-    def spoken(self, records: Sequence[_ConnectionRecord | None]) -> list[bool]:
-        return [_spoke(record) for record in records]
+    def have_input(self, records: Sequence[_ConnectionRecord | None]) -> list[bool]:
+        return [_has_input(record) for record in records]
 
-    def condition(self, record: _ConnectionRecord) -> int:
+    def condition(self, record: _ConnectionRecord) -> Condition:
         conn = record.dbapi_connection
         return CLEAN if conn is not None and intact(conn) else BROKEN
 
     def commit(self, record: _ConnectionRecord) -> None:
-        """Do nothing: SQLAlchemy ends transactions before a record comes back."""
+        """Do nothing: SQLAlchemy ends transactions before it returns a record."""
 
     clean = cancel = commit
 
@@ -75,7 +83,7 @@ class Records:
 
 
 def intact(conn: Any) -> bool:
-    """Tell whether a connection is open and in the middle of nothing, but for a transaction."""
+    """Return True if a connection is open and executes nothing; it may be in a transaction."""
     if getattr(conn, "closed", False):
         return False
     status = getattr(conn, "get_transaction_status", None)
@@ -86,8 +94,8 @@ def _bounded(conn: Any) -> AbstractContextManager[object]:
     return conn.deadline(CHECK_SECONDS) if isinstance(conn, Connection) else nullcontext()
 
 
-def _spoke(record: _ConnectionRecord | None) -> bool:
-    """Tell whether the server has said something, such as goodbye, since the last reply."""
+def _has_input(record: _ConnectionRecord | None) -> bool:
+    """Return True if data has arrived since the last reply, or the connection was closed."""
     fileno = getattr(record.dbapi_connection if record else None, "fileno", None)
     if fileno is None:
         return False

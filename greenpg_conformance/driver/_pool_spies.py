@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from greenpg.pool._state import WAKE
+
 if TYPE_CHECKING:
     from greenpg.backend import Task
     from greenpg.pool._slots import Waiter
@@ -31,8 +33,9 @@ class Line(deque[Any]):
 
     def append(self, effect: Any) -> None:
         """Take an effect that the state asks for."""
-        if effect[0] == "serve" and effect[1] in self.asked:  # not one who waits for a state
-            self.served.append(effect[1])
+        kind, subject = effect
+        if kind is WAKE and subject in self.asked and subject.slot is not None:
+            self.served.append(subject)
         super().append(effect)
 
 

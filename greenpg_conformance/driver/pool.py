@@ -45,7 +45,7 @@ def test_nobody_is_starved_or_overtaken(ctx: Context) -> None:
     over: list[bool] = []
     with pool_of(ctx, min_size=8, timeout=0.5) as pool:
         pool.wait()
-        line = Line(pool._pool.state)
+        line = Line(pool._pool.performer.state)
 
         def loop(number: int) -> None:
             while not over:
@@ -69,7 +69,7 @@ def test_nobody_is_starved_or_overtaken(ctx: Context) -> None:
 @needs("kill")
 def test_time_is_kept_though_all_tasks_of_the_pool_are_killed(ctx: Context) -> None:
     with pool_of(ctx) as pool:
-        starter = pool._pool._backend = Starter(ctx.backend)
+        starter = pool._pool.performer._backend = Starter(ctx.backend)
         lent = pool.getconn()
         waiting = ctx.spawn(pool.getconn, 0.5)
         ctx.wait_until(lambda: pool.get_stats()["requests_waiting"], "one waits")

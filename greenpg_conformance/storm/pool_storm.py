@@ -145,7 +145,7 @@ class PoolStorm:
 
     def _settle(self) -> None:
         """See that all slots can be had at once, and not one more."""
-        state = self.pool._pool.state
+        state = self.pool._pool.performer.state
         end = time.monotonic() + PATIENCE
         while state.waiters or any(slot.phase is not IDLE for slot in state.slots):
             assert time.monotonic() < end, f"slots do not come to rest: {state.slots}"

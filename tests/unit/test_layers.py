@@ -40,8 +40,13 @@ DRIVERS = (
     "psycopg2", "psycopg", "ctypes", "greenpg._protocol", "greenpg._psycopg2", "greenpg.connection",
     "greenpg.cursor", "greenpg._connecting",
 )  # fmt: skip
-# The pool's classes for users, and where a driver's connections come in.
-POOL_ENTRANCES = {"greenpg.pool", "greenpg.pool._connection_pool", "greenpg.pool._pool_set"}
+# The pool's classes for users, and psycopg2's connections.
+POOL_ENTRANCES = {
+    "greenpg.pool",
+    "greenpg.pool._connection_pool",
+    "greenpg.pool._pool_set",
+    "greenpg.pool._psycopg2",
+}
 
 GREEN = {"gevent", "eventlet"}
 PLUGINS = {f"greenpg_{library}" for library in GREEN}
@@ -49,7 +54,7 @@ OF_PLUGIN = {"greenpg_autopatch": "greenpg_gevent"}  # loaded by programs that m
 SOCKETS = {"_socket", "asyncio", "select", "selectors", "socket", "ssl"}
 # Sockets below any monkey-patch, where nothing waits: a dead socket for forked children, a look
 # at whether a server has closed an idle connection, and the backend of OS threads.
-WITH_SOCKETS = {"greenpg.threads", "greenpg._session.forks", "greenpg._connecting.pooled"}
+WITH_SOCKETS = {"greenpg.threads", "greenpg._session.forks", "greenpg.pool._psycopg2"}
 WITH_CTYPES = {
     "greenpg._protocol.libpq",
     "greenpg._protocol.copy_buffers",

@@ -484,9 +484,9 @@ def test_a_failing_check_replaces_the_connection(make):
 
 def test_a_connection_idle_for_long_is_pinged(make, dsn, monkeypatch):
     pinged = []
-    monkeypatch.setattr("greenpg.pool._driver.ping", lambda conn: pinged.append(conn))
+    monkeypatch.setattr("greenpg.pool._psycopg2.ping", lambda conn: pinged.append(conn))
     pool = make()
-    pool._pool.state.limits.fresh = 0.05
+    pool._pool.performer.state.limits.fresh = 0.05
     with pool.connection():
         pass
     current().sleep(0.1)

@@ -333,7 +333,7 @@ def test_ctrl_c_ends_a_wait_for_the_pools_lock(run: Any) -> None:
         "pool.wait()\n"
         "main, taken, over = threading.get_ident(), threading.Event(), threading.Event()\n"
         "def hold():\n"
-        "    with pool._pool._lock:\n"
+        "    with pool._pool.performer.lock:\n"
         "        taken.set()\n"
         "        while sys._current_frames()[main].f_code.co_name != 'lend':\n"
         "            time.sleep(0.001)\n"

@@ -10,20 +10,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from greenpg.pool._slots import (
-    CHECKING,
-    CLEANING,
-    CLOSING,
-    CONNECTING,
-    IDLE,
-    LENT,
-    Limits,
-    Slot,
-    Waiter,
-)
-from greenpg.pool._state import LONGEST_DELAY, PoolState
+from greenpg.pool._slots import IDLE, LENT, Limits, Phase, Slot, Waiter
+from greenpg.pool._state import LONGEST_DELAY, WAKE, Effect, PoolState
 
-WORK = {"connect": CONNECTING, "inspect": CHECKING, "clean": CLEANING, "close": CLOSING}
+WORK = {
+    Effect.CONNECT: Phase.CONNECTING,
+    Effect.CHECK: Phase.CHECKING,
+    Effect.CLEAN: Phase.CLEANING,
+    Effect.CLOSE: Phase.CLOSING,
+}
 picks = st.randoms(use_true_random=False)
 
 
@@ -67,40 +62,40 @@ class Pool(RuleBasedStateMachine):
 
     def perform(self):
         while self.state.effects:
-            name, thing = self.state.effects.popleft()
-            if name in WORK:
-                assert thing.phase == WORK[name]
-                self.tasks.append((name, thing))
-            elif name in ("serve", "fail"):
-                self.answer(name, thing)
-            elif name == "expire":
-                self.expire(thing)
-            elif name == "wake":
+            effect, subject = self.state.effects.popleft()
+            if effect in WORK:
+                assert subject.phase is WORK[effect]
+                self.tasks.append((effect, subject))
+            elif effect is WAKE:
+                self.wake(subject)
+            elif effect is Effect.TICK_EARLIER:
                 self.wake_at = self.state.planned
-            elif name == "warn":
-                assert self.now - thing.since >= 7.0
+            elif effect is Effect.WARN_HELD:
+                assert self.now - subject.since >= 7.0
+            else:
+                assert effect in (Effect.WARN_LOST, Effect.GIVE_UP)
 
-    def answer(self, name, waiter):
+    def wake(self, waiter):
+        if waiter.slot is None and waiter.error is None:
+            self.expire(waiter)
+            return
         assert waiter is self.waiters.pop(0), "served out of turn"
-        if name == "serve":
-            assert waiter.slot is not None
+        if waiter.slot is not None:
             assert waiter.slot.phase is LENT
             self.served.append(waiter)
-        else:
-            assert waiter.error is not None
 
     def expire(self, waiter):
         assert self.now >= self.deadlines[waiter], "too early"
         self.expired.append(waiter)
 
-    def take_task(self, pick, *names):
-        mine = [task for task in self.tasks if task[0] in names]
+    def take_task(self, pick, *effects):
+        mine = [task for task in self.tasks if task[0] in effects]
         task = pick.choice(mine)
         self.tasks.remove(task)
         return task[1]
 
-    def has(self, *names):
-        return any(name in names for name, _ in self.tasks)
+    def has(self, *effects):
+        return any(effect in effects for effect, _ in self.tasks)
 
     # Users
 
@@ -153,7 +148,7 @@ class Pool(RuleBasedStateMachine):
         self.perform()
 
     @precondition(lambda self: self.held)
-    @rule(pick=picks, how=st.sampled_from(["give_back", "soil", "retire", "closed"]))
+    @rule(pick=picks, how=st.sampled_from(["give_back", "return_dirty", "retire", "lost"]))
     def end_a_loan(self, pick, how):
         slot = pick.choice(self.held)
         self.held.remove(slot)
@@ -162,15 +157,15 @@ class Pool(RuleBasedStateMachine):
 
     @rule()
     def sweep(self):
-        self.state.inspect_idle(list(self.state.idle), self.now)
+        self.state.check_idle(list(self.state.idle), self.now)
         self.perform()
 
     # The pool's tasks
 
-    @precondition(lambda self: self.has("connect"))
+    @precondition(lambda self: self.has(Effect.CONNECT))
     @rule(pick=picks, works=st.booleans())
     def connect(self, pick, works):
-        slot = self.take_task(pick, "connect")
+        slot = self.take_task(pick, Effect.CONNECT)
         if works:
             self.keys += 1
             self.state.connected(slot, self.keys, self.now)
@@ -179,17 +174,17 @@ class Pool(RuleBasedStateMachine):
             assert 0 < self.state.retry_at - self.now <= LONGEST_DELAY
         self.perform()
 
-    @precondition(lambda self: self.has("inspect", "clean"))
+    @precondition(lambda self: self.has(Effect.CHECK, Effect.CLEAN))
     @rule(pick=picks, works=st.booleans())
     def check_or_clean(self, pick, works):
-        slot = self.take_task(pick, "inspect", "clean")
+        slot = self.take_task(pick, Effect.CHECK, Effect.CLEAN)
         (self.state.restored if works else self.state.retire)(slot, self.now)
         self.perform()
 
-    @precondition(lambda self: self.has("close"))
+    @precondition(lambda self: self.has(Effect.CLOSE))
     @rule(pick=picks)
     def close_one(self, pick):
-        self.state.closed(self.take_task(pick, "close"), self.now)
+        self.state.closed(self.take_task(pick, Effect.CLOSE), self.now)
         self.perform()
 
     # The clock and the owner
@@ -224,7 +219,7 @@ class Pool(RuleBasedStateMachine):
 
     @rule()
     def clear(self):
-        self.tasks += [("close", slot) for slot in self.state.clear(self.now)]
+        self.tasks += [(Effect.CLOSE, slot) for slot in self.state.clear(self.now)]
 
     @precondition(lambda self: not self.state.ended)
     @rule(really=st.integers(0, 9))
@@ -264,7 +259,7 @@ class Pool(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_beside_what_he_could_have(self):
-        checks = sum(slot.phase is CHECKING for slot in self.state.slots)
+        checks = sum(slot.phase is Phase.CHECKING for slot in self.state.slots)
 
         assert not self.state.idle or checks >= len(self.waiters)
 
@@ -282,7 +277,7 @@ class Pool(RuleBasedStateMachine):
 
     @invariant()
     def attempts_are_bounded(self):
-        young = [s for n, s in self.tasks if n == "connect" and self.now - s.since < 1.0]
+        young = [s for n, s in self.tasks if n is Effect.CONNECT and self.now - s.since < 1.0]
 
         assert len(young) <= self.state.limits.num_workers
 
@@ -296,11 +291,11 @@ class Pool(RuleBasedStateMachine):
             self.state.give_back(slot, self.now)
         self.perform()
         while self.tasks:
-            name, slot = self.tasks.pop()
-            if name == "connect":
+            effect, slot = self.tasks.pop()
+            if effect is Effect.CONNECT:
                 self.state.connect_failed(slot, OSError(), self.now)
             else:
-                (self.state.closed if name == "close" else self.state.retire)(slot, self.now)
+                (self.state.closed if effect is Effect.CLOSE else self.state.retire)(slot, self.now)
             self.perform()
         assert self.state.empty()
 

@@ -1,4 +1,4 @@
-"""The pool's hands: greenpg's connections, opened, checked, cleaned and closed."""
+"""psycopg2's connections for a pool; the only module of the pool that knows a driver."""
 
 from __future__ import annotations
 
@@ -8,69 +8,65 @@ from contextlib import nullcontext, suppress
 from posix import close as close_descriptor  # a monkey-patch may have replaced those of os
 from posix import read
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
-from psycopg2._psycopg import connection as c_connection
 
-from greenpg._connecting.connect import connect
+from greenpg._connecting.connect import connect, default_backend
+from greenpg._psycopg2.psycopg2_c import c_connection, transaction_status
 from greenpg.backend import READ
+from greenpg.errors import PoolClosed, PoolTimeout, ReadOnlySqlTransaction, TooManyRequests
 from greenpg.threads import pristine
 
-from ._seam import BROKEN, CLEAN, SOILED
+from ._connections import BROKEN, CLEAN, DIRTY, Condition, Driver, Hook, Hooks, PoolErrors
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
 
-__all__ = ["Hook", "Reset", "Sessions"]
+__all__ = ["PSYCOPG2", "Psycopg2Connections"]
 
-Hook: TypeAlias = Callable[[Any], object]
-Reset: TypeAlias = Literal["none", "rollback", "discard"] | Hook
-
-CHECK_SECONDS: Final = 1.0
+CHECK_SECONDS: Final = 1.0  # for a check, a rollback, a reset, or the cancelling of a query
 HOOK_SECONDS: Final = 5.0
-CONNECT_SECONDS: Final = 5
-GOODBYE_SECONDS: Final = 0.5
+CONNECT_SECONDS: Final = 5  # for each host
+END_SECONDS: Final = 0.5
 READY: Final = ext.STATUS_READY
 IDLE: Final = ext.TRANSACTION_STATUS_IDLE
 OPEN: Final = (ext.TRANSACTION_STATUS_INTRANS, ext.TRANSACTION_STATUS_INERROR)
-ELSEWHERE: Final = ("service", "servicefile", "connect_timeout")  # where a timeout may stand
+TIMED_BY: Final = {"service", "servicefile", "connect_timeout"}  # each may set a timeout
+TIMED_BY_ENVIRONMENT: Final = {"PGCONNECT_TIMEOUT", "PGSERVICE"}
 _select = pristine("select")
-_transaction_status = c_connection.get_transaction_status
 
 
-class Sessions:
-    """Makes connections of one kind, and brings them back to how they were made."""
+class Psycopg2Connections:
+    """Makes connections of one kind, and resets them to how they were made."""
+
+    errors = PoolErrors(
+        programming=ProgrammingError,
+        timeout=PoolTimeout,
+        closed=PoolClosed,
+        too_many=TooManyRequests,
+    )
 
     def __init__(
         self,
         conninfo: str | Callable[[], str],
         kwargs: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None,
         backend: Callable[[], Backend],
-        *,
-        configure: Hook | None = None,
-        check: Hook | None = None,
-        reset: Reset = "rollback",
-        on_connect: Hook | None = None,
-        on_discard: Hook | None = None,
+        hooks: Hooks,
     ) -> None:
         self._conninfo = conninfo
         self._kwargs = kwargs
         self._backend = backend
-        self._configure = configure
-        self._check = check
-        self._reset = reset
-        self._on_connect = on_connect
-        self._on_discard = on_discard
+        self._hooks = hooks
 
     def connect(self) -> Any:
         conn = self._connected()
         try:
             conn._state.cancel_timeout = CHECK_SECONDS
-            self._run_hook(self._configure, conn, "configure")
-            if self._on_connect is not None:
-                self._on_connect(conn)
+            self._run_hook(self._hooks.configure, conn, "configure")
+            if self._hooks.on_connect is not None:
+                self._hooks.on_connect(conn)
         except BaseException:
             conn.close()
             raise
@@ -81,7 +77,7 @@ class Sessions:
         given = self._kwargs() if callable(self._kwargs) else self._kwargs
         kwargs = dict(given or {})
         known = {*ext.parse_dsn(dsn), *kwargs}
-        if not known & {*ELSEWHERE} and not os.environ.keys() & {"PGCONNECT_TIMEOUT", "PGSERVICE"}:
+        if not known & TIMED_BY and not os.environ.keys() & TIMED_BY_ENVIRONMENT:
             kwargs["connect_timeout"] = CONNECT_SECONDS  # a silent server must not keep the slot
         conn = connect(dsn, backend=self._backend(), **kwargs)
         while not issubclass(type(conn), c_connection):
@@ -93,16 +89,16 @@ class Sessions:
             return
         with conn.deadline(HOOK_SECONDS):
             hook(conn)
-        if self.condition(conn) != CLEAN:
+        if self.condition(conn) is not CLEAN:
             raise ProgrammingError(f"the pool's {name} function left a transaction open, or worse")
 
-    def peek(self, conn: Any) -> Callable[[int], Any]:
-        poll = getattr(_select, "epoll", _select.poll)()  # epoll asks in half the time
+    def input_check(self, conn: Any) -> Callable[[int], Any]:
+        poll = getattr(_select, "epoll", _select.poll)()  # epoll takes half the time
         poll.register(conn.fileno(), _select.POLLIN)
-        peek: Callable[[int], Any] = poll.poll
-        return peek
+        check: Callable[[int], Any] = poll.poll
+        return check
 
-    def spoken(self, conns: Sequence[Any]) -> list[bool]:
+    def have_input(self, conns: Sequence[Any]) -> list[bool]:
         poll = _select.poll()
         numbers: list[int] = []
         for conn in conns:
@@ -114,45 +110,45 @@ class Sessions:
         ready = {number for number, _ in poll.poll(0)}
         return [number in ready for number in numbers]
 
-    def condition(self, conn: Any) -> int:
-        status = _transaction_status(conn)
-        held = conn._state_made.holder is not None  # some task is at it still, or has kept its lock
+    def condition(self, conn: Any) -> Condition:
+        status = transaction_status(conn)
+        held = conn._state_made.holder is not None  # a task uses it still, or has kept its lock
         if status == IDLE and conn.status == READY and not held:
             return CLEAN
-        return BROKEN if held or conn.closed or status not in (IDLE, *OPEN) else SOILED
+        return BROKEN if held or conn.closed or status not in (IDLE, *OPEN) else DIRTY
 
     def commit(self, conn: Any) -> None:
         conn.commit()
 
     def check(self, conn: Any) -> None:
-        if self._check is not None:
-            self._run_hook(self._check, conn, "check")
+        if self._hooks.check is not None:
+            self._run_hook(self._hooks.check, conn, "check")
         else:
             with conn.deadline(CHECK_SECONDS):
                 ping(conn)
 
     def clean(self, conn: Any) -> None:
-        bound = nullcontext() if self._reset == "none" else conn.deadline(CHECK_SECONDS)
-        with bound:
-            if self._reset == "discard":
+        reset = self._hooks.reset
+        with nullcontext() if reset == "none" else conn.deadline(CHECK_SECONDS):
+            if reset == "discard":
                 conn.reset()
-            elif self.condition(conn) != CLEAN:
+            elif self.condition(conn) is not CLEAN:
                 conn.rollback()
-        if self._reset == "discard":
-            self._run_hook(self._configure, conn, "configure")
-        elif callable(self._reset):
-            self._run_hook(self._reset, conn, "reset")
-        if self.condition(conn) != CLEAN:
+        if reset == "discard":
+            self._run_hook(self._hooks.configure, conn, "configure")
+        elif callable(reset):
+            self._run_hook(reset, conn, "reset")
+        if self.condition(conn) is not CLEAN:
             raise ProgrammingError("the connection is still in use, or in a transaction")
 
     def cancel(self, conn: Any) -> None:
-        if not conn.closed and _transaction_status(conn) == ext.TRANSACTION_STATUS_ACTIVE:
+        if not conn.closed and transaction_status(conn) == ext.TRANSACTION_STATUS_ACTIVE:
             conn.cancel()
 
     def close(self, conn: Any) -> None:
-        if self._on_discard is not None:
+        if self._hooks.on_discard is not None:
             with suppress(Exception):
-                self._on_discard(conn)
+                self._hooks.on_discard(conn)
         try:
             fd = os.dup(conn.fileno())
         except Error:
@@ -165,9 +161,9 @@ class Sessions:
             close_descriptor(fd)
 
     def _await_end(self, fd: int) -> None:
-        """Wait until the server has ended the session: until then it counts there."""
+        """Wait until the server has ended the session, which counts against its limit till then."""
         waiter = self._backend().waiter()
-        deadline = monotonic() + GOODBYE_SECONDS
+        deadline = monotonic() + END_SECONDS
         try:
             while (left := deadline - monotonic()) > 0 and waiter.wait(fd, READ, left):
                 if not read(fd, 65536):
@@ -189,3 +185,12 @@ def ping(conn: Any) -> None:
     finally:
         if not automatic and not conn.closed:
             conn.autocommit = False
+
+
+PSYCOPG2: Final = Driver(
+    manager=Psycopg2Connections,
+    default_backend=default_backend,
+    make_dsn=ext.make_dsn,
+    read_only=ReadOnlySqlTransaction,
+    ping=ping,
+)

@@ -1,0 +1,109 @@
+"""What a pool needs of a driver's connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from greenpg.backend import Backend
+
+__all__ = [
+    "BROKEN",
+    "CLEAN",
+    "DIRTY",
+    "Condition",
+    "ConnectionManager",
+    "Driver",
+    "Hook",
+    "Hooks",
+    "PoolErrors",
+    "Reset",
+]
+
+Hook: TypeAlias = Callable[[Any], object]
+Reset: TypeAlias = Literal["none", "rollback", "discard"] | Hook
+
+
+class Condition(IntEnum):
+    """The condition of a connection that comes back, from good to bad."""
+
+    CLEAN = 0
+    DIRTY = 1  # in a transaction
+    BROKEN = 2  # closed, or still executing something
+
+
+# Before Python 3.12 a member is slow to reach through its class.
+CLEAN: Final = Condition.CLEAN
+DIRTY: Final = Condition.DIRTY
+BROKEN: Final = Condition.BROKEN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What the user of a pool has called with its connections."""
+
+    configure: Hook | None
+    check: Hook | None
+    reset: Reset
+    on_connect: Hook | None
+    on_discard: Hook | None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolErrors:
+    """The classes of the errors that a pool raises, each also one of its driver's."""
+
+    programming: type[Exception]  # a call that cannot work where it is made
+    timeout: type[Exception]
+    closed: type[Exception]
+    too_many: type[Exception]
+
+
+class ConnectionManager(Protocol):
+    """Makes, checks, cleans and closes a pool's connections.
+
+    `connect`, `check`, `clean` and `close` may wait; only the pool's own tasks call them.
+    """
+
+    errors: PoolErrors
+
+    def connect(self) -> Any:
+        """Return a new connection, ready to be lent."""
+
+    def input_check(self, conn: Any) -> Callable[[int], Any]:
+        """Return a function that is true, given 0, if unsolicited data has arrived."""
+
+    def have_input(self, conns: Sequence[Any]) -> list[bool]:
+        """Return for each of several connections whether unsolicited data has arrived."""
+
+    def condition(self, conn: Any) -> Condition:
+        """Return the condition of a connection that comes back; does not wait."""
+
+    def commit(self, conn: Any) -> None:
+        """Commit the open transaction; called by the holder."""
+
+    def check(self, conn: Any) -> None:
+        """Raise unless the connection works."""
+
+    def clean(self, conn: Any) -> None:
+        """Make a connection CLEAN, or raise."""
+
+    def cancel(self, conn: Any) -> None:
+        """Cancel the running query, if there is one."""
+
+    def close(self, conn: Any) -> None:
+        """Close a connection and wait briefly until the server has ended the session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A driver, as far as the users' pools depend on it."""
+
+    manager: Callable[..., ConnectionManager]
+    default_backend: Callable[[], Backend]
+    make_dsn: Callable[..., str]
+    read_only: type[BaseException]  # raised by a write in a session that may only read
+    ping: Hook  # raises unless the server answers

@@ -1,0 +1,294 @@
+"""Carries out what the pool's state decides, in tasks of the pool's own and in time."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from greenpg.threads import pristine
+
+from ._report import Stats, describe_holder
+from ._slots import Limits, Slot
+from ._state import WAKE, Effect, PoolState
+from ._thread_marks import no_thread, thread_token
+
+if TYPE_CHECKING:
+    from greenpg.backend import Backend, Event
+
+    from ._connections import ConnectionManager
+
+__all__ = ["Performer"]
+
+log = logging.getLogger("greenpg.pool")
+_thread = pristine("_thread")
+
+
+class Performer:
+    """The state of a pool behind its lock, and the tasks that connect, check, clean and close.
+
+    The lock is native and held for a few microseconds, never across a wait or a switch.
+    """
+
+    def __init__(
+        self,
+        manager: ConnectionManager,
+        backend: Callable[[], Backend],
+        limits: Limits,
+        *,
+        name: str,
+        warns_of_leaks: bool,
+        give_up: Callable[[], object] | None,
+    ) -> None:
+        self.manager = manager
+        self.name = name
+        self.stats = Stats()
+        self.state = PoolState(limits)
+        self._find_backend = backend
+        self._backend: Backend | None = None
+        self._warns_of_leaks = warns_of_leaks
+        self._give_up = give_up
+        self._start()
+
+    def _start(self) -> None:
+        self.lock = _thread.RLock()  # for its `_is_owned`; nothing acquires it twice
+        self.lost: deque[tuple[int, Any]] = deque()  # keys and references of lost connections
+        self.keeper: Callable[[], Any] = no_thread  # the token of the thread that keeps time
+        self._keeping = _thread.allocate_lock()  # held by the task that keeps time
+        self._alarm: Event | None = None  # wakes that task
+
+    @property
+    def backend(self) -> Backend:
+        """The backend, chosen when it is first needed."""
+        if self._backend is None:
+            self._backend = self._find_backend()
+        return self._backend
+
+    def reentered(self) -> Exception:
+        """Return the error for a call from within another one of the same thread."""
+        text = "the pool is inside another operation (called by a finalizer or a signal handler)"
+        return self.manager.errors.programming(text)
+
+    def apply(self, event: Callable[..., Any], *args: Any) -> Any:
+        """Pass an event to the state, carry out what it asks for, and return its result."""
+        if self.lock._is_owned():
+            raise self.reentered()
+        now = monotonic()
+        with self.lock:
+            self._free_lost(now)
+            answer = event(*args, now)
+        self.perform()
+        return answer
+
+    def perform(self) -> None:
+        """Carry out what the state asks for."""
+        effects = self.state.effects
+        while effects:
+            try:
+                effect, subject = effects.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            if effect is WAKE:
+                subject.event.set()
+            elif effect is Effect.TICK_EARLIER:
+                self._tick_earlier()
+            elif effect is Effect.WARN_LOST:
+                self._warn_lost(subject)
+            else:
+                self.backend.spawn(TASKS[effect], self, subject)
+                self.keep_time()
+        if self.lost and not self.lock._is_owned():
+            self.apply(_no_event)
+
+    # Slots and their connections
+
+    def add(self, conn: Any) -> None:
+        """Add an idle connection made by the caller, if there is room and nobody waits."""
+        slot = Slot(monotonic())
+        self.apply(self.state.adopt, slot, self._fill(slot, conn))
+
+    def _fill(self, slot: Slot, conn: Any) -> int:
+        """Put a connection into a slot; returns its key in `state.lent`."""
+        key = id(conn)
+        slot.has_input = self.manager.input_check(conn)
+        slot.conn = conn
+        slot.ref = weakref.ref(conn, partial(_on_lost, weakref.ref(self), key))
+        return key
+
+    def note_lost(self, key: int, ref: Any) -> None:
+        """Note that a lent connection was garbage-collected; may be called anywhere."""
+        self.lost.append((key, ref))
+        if not self.lock._is_owned():
+            self.apply(_no_event)
+
+    def _free_lost(self, now: float) -> None:
+        while self.lost:
+            key, ref = self.lost.popleft()
+            slot = self.state.lent.get(key)
+            if slot is not None and slot.ref is ref:
+                self.state.lost(slot, now)
+
+    def _warn_lost(self, slot: Slot) -> None:
+        if self._warns_of_leaks:
+            place = describe_holder(slot)
+            text = f"pool {self.name!r}: a connection lent at {place} was never given back"
+            warnings.warn(text, ResourceWarning, stacklevel=2)
+
+    # What runs in tasks of their own
+
+    def _connect(self, slot: Slot) -> None:
+        """Fill a slot with a connection; whoever asked for it may have left."""
+        began = monotonic()
+        self.stats.connections_num += 1
+        try:
+            key = self._fill(slot, self.manager.connect())
+        except BaseException as error:
+            self.stats.connections_errors += 1
+            level = logging.DEBUG if self.state.failures else logging.WARNING
+            log.log(level, "pool %r: no connection: %s", self.name, _text(error))
+            self._report(self.state.connect_failed, slot, error)
+            return
+        self.stats.connections += monotonic() - began
+        self._report(self.state.connected, slot, key)
+
+    def _check(self, slot: Slot) -> None:
+        """Check whether a connection still works."""
+        try:
+            self.manager.check(slot.conn)
+        except BaseException as error:
+            log.info("pool %r: a connection is broken: %s", self.name, _text(error))
+            self.stats.connections_lost += 1
+            self._report(self.state.retire, slot)
+        else:
+            self._report(self.state.restored, slot)
+
+    def _clean(self, slot: Slot) -> None:
+        """Clean a connection for its next user, or close it."""
+        done, slot.done = slot.done, None
+        try:
+            self.manager.clean(slot.conn)
+        except BaseException as error:
+            log.warning("pool %r: a connection could not be cleaned: %s", self.name, _text(error))
+            self.stats.returns_bad += 1
+            self._report(self.state.retire, slot)
+        else:
+            self._report(self.state.restored, slot)
+        finally:
+            if done is not None:
+                done.set()
+
+    def _close(self, slot: Slot) -> None:
+        """Close a connection; its slot is free once the server has ended the session."""
+        conn = slot.empty()
+        try:
+            self.manager.close(conn)
+        except BaseException as error:
+            log.warning("pool %r: closing a connection failed: %s", self.name, _text(error))
+        finally:
+            self._report(self.state.closed, slot)
+
+    def _report(self, event: Callable[..., None], slot: Slot, *args: Any) -> None:
+        """Pass on how a task ended, unless it is a forked child's copy of the task."""
+        if slot in self.state.slots:
+            self.apply(event, slot, *args)
+
+    def _warn_held(self, slot: Slot) -> None:
+        held = monotonic() - slot.since
+        log.warning("pool %r: held for %.1f s: %s", self.name, held, describe_holder(slot))
+
+    def _call_give_up(self, _: None) -> None:
+        log.error("pool %r: reconnecting failed for too long", self.name)
+        if self._give_up is not None:
+            self._give_up()
+
+    # Time
+
+    def keep_time(self) -> None:
+        """Start a task that calls `tick`, if it is needed and not running yet."""
+        if self.keeper is not no_thread and self.keeper() is None:  # its thread has ended
+            self.keeper, self._alarm, self._keeping = no_thread, None, _thread.allocate_lock()
+        if self.state.alive() and self._keeping.acquire(False):
+            try:
+                self.backend.spawn(_keep_time, weakref.ref(self), self._keeping)
+            except BaseException:
+                self._keeping.release()
+                raise
+
+    def tick(self) -> tuple[Event, float] | None:
+        """Do what is due; return an event and how many seconds to wait for it, None at the end."""
+        self.keeper = weakref.ref(thread_token())
+        alarm = self._alarm = self.backend.event()
+        due = self.apply(self.state.tick)
+        return None if due is None else (alarm, min(due, self.state.limits.rest()))
+
+    def _tick_earlier(self) -> None:
+        self.keep_time()
+        if self._alarm is not None:
+            self._alarm.set()
+
+    # Its end
+
+    def forked(self) -> PoolState:
+        """Begin again in a forked child, and return the state inherited from the parent."""
+        old = self.state
+        self.state = PoolState(old.limits)
+        self.state.ended = old.ended
+        self._start()
+        return old
+
+    def __del__(self) -> None:
+        state, alarm = getattr(self, "state", None), getattr(self, "_alarm", None)
+        if alarm is not None:
+            alarm.set()
+        if state is None or not state.slots or state.ended:
+            return
+        state.open, state.ended = False, True
+        if self._warns_of_leaks:
+            warnings.warn(f"pool {self.name!r} was never closed", ResourceWarning, stacklevel=2)
+
+
+TASKS: Final[dict[Effect, Callable[[Performer, Any], None]]] = {
+    Effect.CONNECT: Performer._connect,
+    Effect.CHECK: Performer._check,
+    Effect.CLEAN: Performer._clean,
+    Effect.CLOSE: Performer._close,
+    Effect.WARN_HELD: Performer._warn_held,  # a log's handler may wait
+    Effect.GIVE_UP: Performer._call_give_up,
+}
+
+
+def _no_event(now: float) -> None:
+    """Do nothing: `apply` frees the slots of lost connections before any event."""
+
+
+def _on_lost(whose: Callable[[], Performer | None], key: int, ref: Any) -> None:
+    """Free the slot of a lost connection; called by the garbage collector."""
+    performer = whose()
+    if performer is not None:
+        performer.note_lost(key, ref)
+
+
+def _keep_time(whose: Callable[[], Performer | None], keeping: Any) -> None:
+    """Call `tick` whenever something is due, as long as the pool lives and needs it."""
+    try:
+        while (rest := _tick_if_alive(whose())) is not None:
+            alarm, seconds = rest
+            alarm.wait(seconds)
+    finally:
+        keeping.release()
+        performer = whose()
+        if performer is not None:
+            performer.keep_time()  # this task was killed, or needed again since its last tick
+
+
+def _tick_if_alive(performer: Performer | None) -> tuple[Event, float] | None:
+    return None if performer is None else performer.tick()
+
+
+def _text(error: BaseException) -> str:
+    return str(error).strip() or repr(error)

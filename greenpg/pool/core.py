@@ -1,0 +1,19 @@
+"""The pool without a driver: what an adapter needs to lend connections that it makes itself."""
+
+from ._connections import BROKEN, CLEAN, DIRTY, Condition, ConnectionManager, PoolErrors
+from ._pool import Pool
+from ._report import describe_load
+from ._slots import Limits, Slot
+
+__all__ = [
+    "BROKEN",
+    "CLEAN",
+    "DIRTY",
+    "Condition",
+    "ConnectionManager",
+    "Limits",
+    "Pool",
+    "PoolErrors",
+    "Slot",
+    "describe_load",
+]
