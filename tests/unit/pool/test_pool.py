@@ -11,7 +11,7 @@ import pytest
 from greenpg.pool import _performer, _pool
 from greenpg.pool._pool import Lease
 from greenpg.pool.core import BROKEN, CLEAN, DIRTY, Condition, Limits, Pool, PoolErrors
-from tests.unit.simtasks import Killed, Sim
+from tests.unit.session.simtasks import Killed, Sim
 
 CONNECT_SECONDS = 0.01
 CLEAN_SECONDS = 0.2
