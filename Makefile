@@ -26,7 +26,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 conformance: $(READY)
-	$(BIN)/greenpg conformance --strict $(ARGS)
+	$(BIN)/greenpg conformance --all --strict $(ARGS)
 
 bench: $(READY)
 	$(BIN)/greenpg bench $(ARGS)
@@ -44,7 +44,7 @@ soak: $(READY)
 	$(BIN)/python -m greenpg_conformance.storm.storm --rounds $(ROUNDS) $(ARGS)
 	$(BIN)/python -m greenpg_conformance.storm.storm --rounds $(ROUNDS) --pairs $(ARGS)
 	$(BIN)/python -m greenpg_conformance.storm.pool_soak $(ARGS)
-	GREENPG_COPY_MEGABYTES=500 $(BIN)/greenpg conformance --strict -k 'copy.*_memory*'
+	GREENPG_COPY_MEGABYTES=500 $(BIN)/greenpg conformance --all --strict -k 'copy.*_memory*'
 
 clean:
 	rm -rf .venv build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -22,7 +22,7 @@ from greenpg.errors import BackendError
 from greenpg_conformance.harness.describe import installed
 from greenpg_conformance.harness.results import BAD, Column, Result, failed, summary, verdict
 from greenpg_conformance.harness.runner import Suite, columns_of
-from greenpg_conformance.harness.tests import Test, discover
+from greenpg_conformance.harness.tests import FOR_BACKENDS, MODULES, Test, discover
 
 from . import CommandError
 
@@ -49,15 +49,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "conformance",
         help="check that a backend follows the driver's rules",
+        description="Run the parts rules and storm, which every backend must pass.",
         epilog="A backend is a registered name or module:attribute; /MODE selects one mode of it.",
     )
     parser.add_argument(
         "backends", nargs="*", metavar="BACKEND", help="default: all registered backends"
     )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="run the part driver too: what the driver guarantees on any backend",
+    )
     parser.add_argument("--strict", action="store_true", help="count skips as failures")
     parser.add_argument("--dsn", help="default: GREENPG_DSN, or an embedded server")
     parser.add_argument(
-        "-k", "--only", default="*", metavar="PATTERN", help="only these tests, such as 'seam.*'"
+        "-k", "--only", default="*", metavar="PATTERN", help="of these parts, such as 'seam.*'"
     )
     parser.add_argument(
         "-j", "--jobs", type=int, default=JOBS, help=f"processes at a time, default {JOBS}"
@@ -76,15 +82,20 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH
-    tests = [test for test in discover() if _is_wanted(test, args.only)]
+    tests = [test for test in discover(_parts(args)) if _is_wanted(test, args.only)]
     columns = [pair for which in args.backends or installed() for pair in _columns(which, args)]
     if not tests:
-        raise CommandError(f"no test matches {args.only!r}; --list shows them")
+        more = "" if args.all else ", --all adds those of the driver"
+        raise CommandError(f"no test matches {args.only!r}; --list shows them{more}")
     if args.list:
         for name in (*(str(column) for column, _ in columns), *(test.id for test in tests)):
             console.print(name, markup=False, highlight=False)
         return 0
     return _run(console, args, tests, columns)
+
+
+def _parts(args: argparse.Namespace) -> tuple[str, ...]:
+    return tuple(MODULES) if args.all else FOR_BACKENDS
 
 
 def _is_wanted(test: Test, pattern: str) -> bool:
@@ -109,6 +120,8 @@ def _run(
 ) -> int:
     seed = random.randrange(2**32) if args.seed is None else args.seed
     began = time.monotonic()
+    parts = ", ".join(_parts(args))
+    console.print(f"parts: {parts}; tests: {len(tests)}; seed: {seed}")
     with nullcontext(args.dsn) if args.dsn else server_dsn() as dsn:
         suite = Suite(tests, dsn, seed, lambda result: _announce(console, result), args.limit)
         results = suite.run(columns, max(1, args.jobs))
@@ -120,7 +133,8 @@ def _run(
     for result in results:
         if result.outcome in BAD:
             _print_headline(console, result)
-    console.print(f"{summary(results)} in {time.monotonic() - began:.0f} s, seed {seed}")
+    seconds = time.monotonic() - began
+    console.print(f"{parts}: {summary(results)} in {seconds:.0f} s, seed {seed}")
     return int(failed(results, args.strict))
 
 

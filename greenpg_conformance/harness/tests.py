@@ -7,7 +7,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeVar
 
-__all__ = ["MODULES", "Skip", "Test", "discover", "each", "limit", "needs", "raises"]
+__all__ = [
+    "FOR_BACKENDS",
+    "MODULES",
+    "Skip",
+    "Test",
+    "discover",
+    "each",
+    "limit",
+    "needs",
+    "raises",
+]
 
 MODULES: Final = {
     "rules": ("seam", "tasks", "watcher", "hub", "os_threads"),
@@ -18,6 +28,7 @@ MODULES: Final = {
         "pipeline", "streaming", "notify", "replication", "pool", "pool_outages",
     ),
 }  # fmt: skip
+FOR_BACKENDS: Final = ("rules", "storm")  # the parts that a backend's author must satisfy
 SECONDS: Final = 15.0
 _F = TypeVar("_F", bound=Callable[..., None])
 

@@ -1,6 +1,6 @@
 """The conformance suite under pytest: it passes on sound backends and finds what is broken.
 
-These are the rows that take little time; `make conformance` runs all of them.
+These are the rows that take little time; `make conformance` runs all, the driver part too.
 """
 
 from __future__ import annotations

@@ -174,6 +174,22 @@ def test_wrong_words_are_refused(words, capsys):
     assert "usage: greenpg" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("words", "driver"), [([], False), (["--all"], True)])
+def test_conformance_runs_the_driver_part_only_on_demand(words, driver, capsys):
+    assert main(["conformance", "threads", "--list", *words]) == 0
+
+    said = capsys.readouterr().out
+    assert "seam.data_ends_a_wait" in said
+    assert "storm.random_interrupts" in said
+    assert ("forks.fork_under_load" in said) == driver
+
+
+def test_pattern_for_the_driver_part_names_the_option(capsys):
+    assert main(["conformance", "threads", "-k", "forks.*"]) == 1
+
+    assert "--all adds those of the driver" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["demo", "doctor", "bench", "conformance"])
 def test_missing_rich_names_the_extra(command, monkeypatch, capsys):
     for name in [name for name in sys.modules if name.startswith("greenpg.cli.")]:
