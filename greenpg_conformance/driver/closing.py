@@ -128,30 +128,6 @@ def test_close_says_goodbye(ctx: Context, case: str) -> None:
         assert ctx.server.ask(RUDE, name) == [(0,)]
 
 
-def test_close_ends_the_queue(ctx: Context) -> None:
-    conn = ctx.connect(autocommit=True)
-    tasks = [ctx.spawn(WAYS["execute"], conn) for _ in range(5)]
-    ctx.busy(conn)
-
-    conn.close()
-
-    for task in tasks:
-        assert isinstance(task.join(2).error, InterfaceError)
-
-
-def test_close_by_several_tasks(ctx: Context) -> None:
-    conn = ctx.connect(autocommit=True)
-    task = ctx.spawn(WAYS["execute"], conn)
-    ctx.busy(conn)
-
-    closers = [ctx.spawn(conn.close) for _ in range(5)]
-
-    for closer in closers:
-        closer.result(2)
-    assert isinstance(task.join(2).error, InterfaceError)
-    conn.close()
-
-
 def test_close_does_not_wait_for_a_block_in_its_own_code(ctx: Context) -> None:
     conn = ctx.connect(autocommit=True)
     closed, seen = ctx.backend.event(), ctx.backend.event()

@@ -64,23 +64,6 @@ def test_end_of_a_named_cursors_block_hides_no_interrupt(ctx: Context) -> None:
 
 
 @needs("kill")
-def test_rollback_to_a_savepoint_heals(ctx: Context) -> None:
-    conn = ctx.connect()
-    cur = conn.cursor()
-    cur.execute("create temporary table kept (n int); insert into kept values (1); savepoint s")
-
-    interrupted(ctx, "timeout", lambda: conn.cursor().execute(LONG), SHORT)
-
-    with raises(InFailedSqlTransaction):
-        cur.execute("insert into kept values (2)")
-    cur.execute(" /* undo */ ROLLBACK TO SAVEPOINT s")
-    cur.execute("insert into kept values (3)")
-    conn.commit()
-    cur.execute("select array_agg(n order by n) from kept")
-    assert cur.fetchone() == ([1, 3],)
-
-
-@needs("kill")
 @each("execute", "executemany")
 def test_what_follows_an_interrupted_command_is_not_sent(ctx: Context, case: str) -> None:
     """Neither the statement after its BEGIN nor the next row's."""

@@ -39,24 +39,6 @@ def test_kills_and_timeouts_lose_no_slot(ctx: Context) -> None:
     assert storm.struck == (ROUNDS if kills else 0)
 
 
-def test_cold_burst_makes_no_more_sessions_than_allowed(ctx: Context) -> None:
-    seen: list[int] = []
-    with pool_of(ctx, max_size=8) as pool:
-
-        def borrow() -> None:
-            with pool.connection() as conn:
-                ask(conn, "select pg_sleep(0.005)")
-
-        jobs = [ctx.spawn(borrow) for _ in range(64)]
-        while not all(job.ended for job in jobs):
-            seen.append(count(ctx))
-            ctx.backend.sleep(0.001)
-        for job in jobs:
-            job.result()
-
-    assert max(seen) <= 8
-
-
 @limit(60)
 def test_nobody_is_starved_or_overtaken(ctx: Context) -> None:
     served = Counter(dict.fromkeys(range(64), 0))
@@ -161,16 +143,6 @@ def test_forked_copies_of_waiting_tasks_end(ctx: Context) -> None:
         pool.putconn(lent)
         assert waiting.result() is lent
         pool.putconn(lent)
-
-
-def test_preloaded_pool_starts_nothing(ctx: Context) -> None:
-    before = ctx.descriptors().keys()
-
-    with pool_of(ctx, min_size=4):
-        ctx.backend.sleep(0.05)
-
-        assert ctx.descriptors().keys() == before
-        assert count(ctx) == 0
 
 
 @needs("hub")

@@ -225,26 +225,6 @@ def test_random_timeouts_leave_a_stopped_stream_usable_or_closed(ctx: Context) -
             ctx.wait_until(lambda: source.pid() is None, "the slot is free")
 
 
-@limit(30)
-def test_busy_consumer_keeps_its_connection(ctx: Context) -> None:
-    with _source(ctx) as source:
-        cur = source.stream(source.connect(options="-c wal_sender_timeout=1s"))
-        source.insert(0, 2)
-        collector = Collector((0, 1))
-
-        def dawdle(message: Any) -> None:
-            if row_of(message) == (0, 0):
-                ctx.backend.sleep(2.5)
-            collector(message)
-
-        with suppress(StopReplication):
-            cur.consume_stream(dawdle)
-
-        assert collector.rows == [(0, 0), (0, 1)]
-        assert source.pid() == cur.connection.info.backend_pid
-        cur.connection.close()
-
-
 def test_silent_server_holds_up_neither_timeout_nor_close(ctx: Context) -> None:
     proxy = ctx.proxy()
     with _source(ctx) as source:

@@ -23,7 +23,7 @@ MODULES: Final = {
     "rules": ("seam", "tasks", "watcher", "hub", "os_threads"),
     "storm": ("storm",),
     "driver": (
-        "sharing", "locking", "inside", "forks", "interrupts", "doomed", "deadlines", "cancelling",
+        "sharing", "inside", "forks", "interrupts", "doomed", "deadlines", "cancelling",
         "closing", "connecting", "authenticating", "startup", "copy", "copy_stopped", "lobject",
         "pipeline", "streaming", "notify", "replication", "pool", "pool_outages",
     ),

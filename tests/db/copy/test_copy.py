@@ -470,23 +470,6 @@ def test_copy_begins_a_transaction_or_stands_alone(connect, create):
     assert table(other.cursor(), count) == [(2,)]
 
 
-def test_flood_of_notices_does_not_deadlock(conn, cur):
-    cur.execute(
-        """
-        create function pg_temp.shout() returns trigger language plpgsql as
-        $$ begin raise notice '%', repeat('x', 1000); return new; end $$;
-        create trigger shout before insert on t
-        for each row execute function pg_temp.shout()
-        """
-    )
-
-    cur.copy_from(io.StringIO(lines(20_000, "y" * 500)), "t")
-
-    assert cur.rowcount == 20_000
-    assert len(conn.notices) == 50
-    assert conn.notices[-1] == f"NOTICE:  {'x' * 1000}\n"
-
-
 def test_notification_during_a_copy_arrives(conn, auto, cur):
     cur.execute("listen greenpg_copy")
     conn.commit()

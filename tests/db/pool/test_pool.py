@@ -14,6 +14,7 @@ import greenpg
 from greenpg.backend import current
 from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
 from greenpg.pool import ConnectionPool
+from greenpg_conformance.toolkit.leaks import descriptors
 from greenpg_conformance.toolkit.machine import Stopwatch
 from tests.db.conftest import until
 
@@ -227,11 +228,13 @@ def test_a_cold_burst_makes_no_more_sessions_than_allowed(make, spawn, sessions)
 
 
 def test_nothing_is_started_before_first_use(make, sessions):
-    before = set(sessions())
+    before, opened = set(sessions()), descriptors().keys()
 
     pool = make(min_size=3)
 
+    current().sleep(0.05)
     assert set(sessions()) == before
+    assert descriptors().keys() == opened
     assert pool.closed
     with pool.connection() as conn:
         assert answer(conn) == 1

@@ -58,20 +58,6 @@ def test_cancel_leaves_the_waiting_tasks_alone(db, auto, gate, spawn):
     assert [job.result() for job in queued] == [0, 1, 2]
 
 
-def test_cancels_of_many_tasks_hit_no_later_query(db, auto, gate, spawn):
-    running = spawn(one, auto, gate.sql)
-    gate.wait_for()
-    cancels = [spawn(auto.cancel) for _ in range(5)]
-
-    with pytest.raises(db.errors.QueryCanceled):
-        running.result()
-    found = [one(auto, f"select {number} from pg_sleep(0.002)") for number in range(10)]
-    for job in cancels:
-        job.result()
-
-    assert found == list(range(10))
-
-
 def test_cancel_of_a_closed_connection_is_an_interface_error(db, connect):
     conn = connect()
     conn.close()

@@ -7,7 +7,6 @@ import gc
 import pytest
 
 from greenpg.backend import current
-from greenpg_conformance.toolkit.heartbeat import heartbeat
 from tests.db.conftest import until
 
 
@@ -15,19 +14,6 @@ def one(conn, query="select 1"):
     cur = conn.cursor()
     cur.execute(query)
     return cur.fetchone()[0]
-
-
-def test_waiting_task_gets_an_interface_error_and_its_query_ends(db, conn, gate, spawn):
-    job = spawn(one, conn, gate.sql)
-    gate.wait_for()
-
-    with heartbeat(current()):
-        conn.close()
-
-    with pytest.raises(db.InterfaceError, match="already closed"):
-        job.result()
-    assert conn.closed
-    gate.wait_for(0)
 
 
 def test_tasks_in_the_queue_get_an_interface_error_too(db, conn, gate, spawn):

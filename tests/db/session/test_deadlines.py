@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import psycopg2.extensions as ext
 import pytest
 
 import greenpg
 from greenpg.backend import current
+from greenpg_conformance.toolkit.machine import Stopwatch
 
 DeadlineExceeded = greenpg.DeadlineExceeded
 
@@ -18,9 +21,13 @@ def one(conn, query="select 1"):
 
 
 def test_query_past_the_deadline_is_stopped_on_the_server(auto, gate):
+    began, watch = time.monotonic(), Stopwatch()
+
     with pytest.raises(DeadlineExceeded, match="deadline"), auto.deadline(0.05):
         one(auto, gate.sql)
 
+    assert time.monotonic() - began >= 0.05
+    assert watch.seconds() < 1
     gate.wait_for(0)
     assert one(auto) == 1
 
@@ -100,11 +107,12 @@ def test_deadline_counts_while_waiting_for_the_connection(auto, gate, spawn):
     assert one(auto) == 1
 
 
-def test_deadline_counts_while_waiting_for_a_block(auto, gate, spawn):
+@pytest.mark.parametrize("lock", [greenpg.ConnectionLock, lambda conn: conn.exclusive()])
+def test_deadline_counts_while_waiting_for_a_block(auto, gate, spawn, lock):
     job = spawn(one, auto, gate.sql)
     gate.wait_for()
 
-    with pytest.raises(DeadlineExceeded), auto.deadline(0.05), auto.exclusive():
+    with pytest.raises(DeadlineExceeded), auto.deadline(0.05), lock(auto):
         pass
     gate.open()
 
@@ -206,11 +214,12 @@ def test_fetch_of_a_named_cursor_is_stopped(conn, gate):
 
 
 def test_deadline_leaves_nothing_behind(auto):
-    with auto.deadline(10):
+    with auto.deadline(0.05):
         pass
     with pytest.raises(LookupError), auto.deadline(10), auto.deadline(5):
         raise LookupError
 
+    assert one(auto, "select 1 from pg_sleep(0.1)") == 1
     assert auto._state.deadlines == {}
     assert one(auto) == 1
     assert not auto._state.entry_needs_check

@@ -229,8 +229,9 @@ def test_holder_that_ends_without_release_keeps_nobody_out_for_good(conn, spawn)
 def test_connection_that_greenpg_did_not_make_has_no_lock(dsn):
     conn = psycopg2._psycopg.connection(dsn)
 
-    with pytest.raises(TypeError, match="not a connection made by greenpg"):
-        greenpg.ConnectionLock(conn)
+    for other in (conn, object()):
+        with pytest.raises(TypeError, match="not a connection made by greenpg"):
+            greenpg.ConnectionLock(other)
 
     conn.close()
 

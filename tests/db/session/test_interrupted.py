@@ -53,6 +53,7 @@ def one(conn):
         lambda conn: conn.cursor().callproc("now"),
         lambda conn: conn.cursor("named").execute("select 1"),
         lambda conn: conn.tpc_prepare(),
+        lambda conn: conn.tpc_recover(),
     ],
 )
 def test_nothing_but_a_rollback_is_accepted(db, doomed, connect, table, operation):
