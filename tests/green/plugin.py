@@ -19,6 +19,7 @@ from greenpg_conformance.toolkit.jobs import Job
 PATCHED: Final = pytest.StashKey[bool]()
 DB: Final = Path(__file__).parents[1] / "db"
 TOOLS: Final = (DB / "bench", DB / "conformance", DB / "embedded")
+COARSE_TIMERS: Final = "ignore:libuv only supports millisecond timer resolution"
 LIMIT: Final = 20.0
 STDERR: Final = "Captured stderr"
 TRACEBACK: Final = "Traceback (most recent call last)"
@@ -36,6 +37,7 @@ class GreenThreads:
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         config.stash[PATCHED] = self.patched
+        config.addinivalue_line("filterwarnings", COARSE_TIMERS)
         if self.patched:
             import_module(f"greenpg_{self._name}").patch_psycopg()
             self._backend = current()

@@ -5,7 +5,7 @@ from typing import Final
 import pytest
 
 from tests.green import suite
-from tests.green.__main__ import MODES, MONKEY
+from tests.green.__main__ import MODES, MONKEY, OTHER_LOOPS
 
 SECONDS: Final = 900.0  # each test has a limit of its own
 
@@ -14,4 +14,11 @@ SECONDS: Final = 900.0  # each test has a limit of its own
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", MONKEY)
 def test_db_tests_pass_in_green_threads(dsn: str, name: str, mode: str) -> None:
+    suite.run(name, mode, "tests/db", dsn=dsn, seconds=SECONDS)
+
+
+@pytest.mark.loops
+@pytest.mark.timeout(SECONDS + 10)
+@pytest.mark.parametrize(("name", "mode"), OTHER_LOOPS)
+def test_db_tests_pass_on_the_other_loops(dsn: str, name: str, mode: str) -> None:
     suite.run(name, mode, "tests/db", dsn=dsn, seconds=SECONDS)
