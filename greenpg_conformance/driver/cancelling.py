@@ -13,6 +13,7 @@ from psycopg2 import InterfaceError, OperationalError, ProgrammingError
 from greenpg.errors import QueryCanceled
 from greenpg_conformance.harness.tests import each, limit, needs, raises
 from greenpg_conformance.storm.older import older_libpq
+from greenpg_conformance.toolkit.internals import set_cancel_timeout
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
@@ -122,7 +123,7 @@ def test_killed_canceller_lets_its_request_hit_no_later_query(ctx: Context, case
 @each(*LIBPQS)
 def test_frozen_server_takes_no_cancel(ctx: Context, case: str) -> None:
     conn = _connected(ctx)
-    conn._state.cancel_timeout = 0.4
+    set_cancel_timeout(conn, 0.4)
     query = _sleeper(ctx, conn)
     ctx.proxy().stall()
     pid, began = conn.info.backend_pid, monotonic()

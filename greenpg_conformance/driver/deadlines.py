@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import greenpg
 from greenpg.errors import DeadlineExceeded
 from greenpg_conformance.harness.tests import limit, raises
+from greenpg_conformance.toolkit.internals import set_cancel_timeout
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
@@ -88,7 +89,7 @@ def test_commit_that_is_too_slow(ctx: Context) -> None:
 def test_frozen_server_costs_the_cancel_timeout(ctx: Context) -> None:
     proxy = ctx.proxy()
     conn = ctx.connect(proxy.dsn, autocommit=True)
-    conn._state.cancel_timeout = 0.3
+    set_cancel_timeout(conn, 0.3)
     proxy.stall()
     began = monotonic()
 

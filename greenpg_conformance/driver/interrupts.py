@@ -12,6 +12,7 @@ import psycopg2
 from greenpg.errors import DeadlineExceeded
 from greenpg_conformance.harness.tests import each, limit, needs, raises
 from greenpg_conformance.storm.older import older_libpq
+from greenpg_conformance.toolkit.internals import set_cancel_timeout
 
 from ._interrupting import INTERRUPTS, LONG, SHORT, check_alive, interrupted
 
@@ -168,7 +169,7 @@ def test_plain_connection_is_closed_and_its_query_cancelled(ctx: Context, case: 
 def test_block_over_a_lost_connection_raises_the_interrupt(ctx: Context) -> None:
     proxy = ctx.proxy()
     conn = ctx.connect(proxy.dsn)
-    conn._state.cancel_timeout = 0.3
+    set_cancel_timeout(conn, 0.3)
     pid = conn.info.backend_pid
     proxy.stall()
 
@@ -187,7 +188,7 @@ def test_unreachable_server_costs_no_more_than_the_cancel_timeout(ctx: Context, 
     proxy = ctx.proxy()
     before = ctx.descriptors()
     conn = ctx.connect(proxy.dsn, autocommit=True)
-    conn._state.cancel_timeout = 0.3
+    set_cancel_timeout(conn, 0.3)
     conn.cursor().execute("select 1")
     proxy.stall(scope="all" if case == "keep" else "present")
     began = monotonic()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import greenpg
 from greenpg import InterfaceError, Listener, Missed, OperationalError
 from greenpg_conformance.harness.tests import limit, needs, raises
+from greenpg_conformance.toolkit.internals import waits_for_input
 
 from .forks import Child
 
@@ -96,7 +97,7 @@ def _send_elsewhere(ctx: Context, count: int) -> None:
 def test_listen_costs_nothing_while_idle(ctx: Context) -> None:
     conn = ctx.connect()
     job = ctx.spawn(lambda: next(conn.listen(_channel(ctx))))
-    ctx.wait_until(lambda: conn._state.waiting_outside, "it listens")
+    ctx.wait_until(lambda: waits_for_input(conn), "it listens")
 
     ctx.stays_idle()
 
@@ -197,8 +198,7 @@ def test_killed_listeners_leave_nothing(ctx: Context) -> None:
         job.join()
 
     assert _listened(conn) == []
-    assert conn._state.holder is None
-    assert conn._state.depth == 0
+    assert not greenpg.ConnectionLock(conn).locked()
 
 
 @limit(60)

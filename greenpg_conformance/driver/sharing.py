@@ -13,6 +13,7 @@ import greenpg
 from greenpg.patch import patcher
 from greenpg_conformance.harness.operations import OPERATIONS, Stage
 from greenpg_conformance.harness.tests import each, limit, needs, raises
+from greenpg_conformance.toolkit.internals import waiting_tasks
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
@@ -98,7 +99,7 @@ def test_operations_of_a_transaction_stay_in_order(ctx: Context) -> None:
     with conn.exclusive():
         for name in "abcde":
             jobs.append(ctx.spawn(ask, name))
-            ctx.wait_until(lambda: len(conn._state.queue) == len(jobs), "it waits for its turn")
+            ctx.wait_until(lambda: waiting_tasks(conn) == len(jobs), "it waits for its turn")
     for job in jobs:
         job.result()
 

@@ -12,6 +12,7 @@ __all__ = [
     "MODULES",
     "Skip",
     "Test",
+    "cases_of",
     "discover",
     "each",
     "limit",
@@ -99,10 +100,11 @@ def _of_module(part: str, name: str) -> list[Test]:
         for title, function in vars(module).items()
         if title.startswith("test_") and function.__module__ == module.__name__
     ]
-    return [test for function in functions for test in _cases(name, function)]
+    return [test for function in functions for test in cases_of(name, function)]
 
 
-def _cases(module: str, function: Any) -> list[Test]:
+def cases_of(module: str, function: Any) -> list[Test]:
+    """Return the tests that a function stands for, one for each of its cases."""
     return [
         Test(
             module,

@@ -11,7 +11,6 @@ from greenpg_conformance.harness.describe import find, installed
 from greenpg_conformance.harness.results import Column, Result, failed
 from greenpg_conformance.harness.runner import Suite, columns_of
 from greenpg_conformance.harness.tests import Test, discover
-from greenpg_gevent._conformance import MODES
 
 QUICK = ("seam", "tasks", "hub", "os_threads")
 COLUMNS = [column for name in installed() for column in columns_of(name)]
@@ -42,9 +41,10 @@ def named(*ids: str) -> list[Test]:
 
 
 def ran(dsn: str, fault: str, *ids: str) -> list[Result]:
-    column = Column(f"tests.green.broken:{fault}", MODES[0].name)
+    _, mode = columns_of("gevent")[0]
+    column = Column(f"tests.green.broken:{fault}", mode.name)
     suite = Suite(named(*ids), dsn, 7, lambda _: None, LIMIT)
-    return suite.run([(column, MODES[0])], jobs=1)
+    return suite.run([(column, mode)], jobs=1)
 
 
 @pytest.mark.timeout(300)

@@ -11,6 +11,7 @@ import pytest
 import greenpg
 from greenpg.backend import current
 from greenpg.errors import DeadlineExceeded
+from greenpg_conformance.toolkit.internals import waits_for_input
 from greenpg_conformance.toolkit.jobs import Job
 from tests.db.conftest import until
 
@@ -60,7 +61,7 @@ def test_notifications_are_yielded_in_order(conn, notify, autocommit):
 def test_iteration_waits_for_what_comes_later(conn, notify, spawn):
     notes = conn.listen("later")
 
-    until(lambda: conn._state.holder is not None, "the iteration holds the connection")
+    until(lambda: greenpg.ConnectionLock(conn).locked(), "the iteration holds the connection")
     job = spawn(notify, "later", "now")
 
     assert next(notes).payload == "now"
@@ -111,7 +112,7 @@ def test_error_in_the_loop_stops_listening(conn, notify):
         fail()
 
     assert channels(conn) == []
-    assert conn._state.holder is None
+    assert not greenpg.ConnectionLock(conn).locked()
 
 
 def test_close_is_idempotent_and_ends_the_iteration(conn):
@@ -180,7 +181,7 @@ def test_impossible_name_is_refused(db, conn, name):
     with pytest.raises(db.ProgrammingError, match="a name has 1 to 63 bytes"):
         conn.listen("fine", name)
 
-    assert conn._state.holder is None
+    assert not greenpg.ConnectionLock(conn).locked()
     assert channels(conn) == []
 
 
@@ -197,7 +198,7 @@ def test_open_transaction_is_refused(db, conn):
     with pytest.raises(db.ProgrammingError, match="commit or roll back first"):
         conn.listen("late")
 
-    assert conn._state.holder is None
+    assert not greenpg.ConnectionLock(conn).locked()
 
 
 def test_transaction_opened_in_the_loop_must_be_ended_in_it(db, conn, notify):
@@ -254,7 +255,7 @@ def test_close_from_another_task_ends_the_iteration(db, conn, spawn):
     notes = conn.listen("endless")
     job = Job(
         current(),
-        lambda: (until(lambda: conn._state.waiting_outside, "it waits"), conn.close()),
+        lambda: (until(lambda: waits_for_input(conn), "it waits"), conn.close()),
         (),
     )
 
@@ -274,7 +275,7 @@ def test_server_that_ends_the_session_ends_the_iteration(db, conn, auto):
     with pytest.raises(db.OperationalError):
         next(notes)
     assert conn.closed
-    assert conn._state.holder is None
+    assert not greenpg.ConnectionLock(conn).locked()
 
 
 def test_deadline_ends_the_iteration(conn):
@@ -283,32 +284,32 @@ def test_deadline_ends_the_iteration(conn):
             pass
 
     assert channels(conn) == []
-    assert conn._state.holder is None
+    assert not greenpg.ConnectionLock(conn).locked()
 
 
 @pytest.mark.green
 def test_kill_ends_the_iteration(conn, spawn):
     job = spawn(lambda: list(conn.listen("endless")))
-    until(lambda: conn._state.waiting_outside, "it waits")
+    until(lambda: waits_for_input(conn), "it waits")
 
     job.kill()
     job.join()
 
     assert isinstance(job.error, current().exits)
     assert channels(conn) == []
-    assert conn._state.holder is None
+    assert not greenpg.ConnectionLock(conn).locked()
 
 
 @pytest.mark.green
 def test_iterator_dropped_by_another_task_stops_listening(conn, spawn):
     kept = []
     spawn(lambda: kept.append(conn.listen("handed"))).result()
-    assert conn._state.holder is not None  # a greenlet that has ended is false
+    assert greenpg.ConnectionLock(conn).locked()
 
     kept.clear()
 
     until(lambda: channels(conn) == [], "it has stopped listening")
-    assert conn._state.holder is None
+    assert not greenpg.ConnectionLock(conn).locked()
 
 
 def test_iterating_in_another_task_is_refused(db, conn, spawn):
@@ -335,7 +336,7 @@ def test_another_task_may_end_the_iteration(conn, spawn):
 
     assert job.result() == []
     assert channels(conn) == []
-    assert conn._state.holder is None
+    assert not greenpg.ConnectionLock(conn).locked()
 
 
 def test_another_task_may_close_an_iterator_that_nobody_waits_on(conn, spawn):
@@ -345,4 +346,4 @@ def test_another_task_may_close_an_iterator_that_nobody_waits_on(conn, spawn):
 
     assert list(notes) == []
     assert channels(conn) == []
-    assert conn._state.holder is None
+    assert not greenpg.ConnectionLock(conn).locked()

@@ -7,6 +7,7 @@ import gc
 import pytest
 
 from greenpg.backend import current
+from greenpg_conformance.toolkit.internals import waiting_tasks
 from tests.db.conftest import until
 
 
@@ -20,7 +21,7 @@ def test_tasks_in_the_queue_get_an_interface_error_too(db, conn, gate, spawn):
     running = spawn(one, conn, gate.sql)
     gate.wait_for()
     queued = [spawn(one, conn), spawn(conn.commit), spawn(conn.cursor().callproc, "now")]
-    until(lambda: len(conn._state.queue) == 3, "three tasks wait")
+    until(lambda: waiting_tasks(conn) == 3, "three tasks wait")
 
     conn.close()
 

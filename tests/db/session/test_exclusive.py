@@ -7,6 +7,7 @@ import pytest
 
 import greenpg
 from greenpg.backend import current
+from greenpg_conformance.toolkit.internals import waiting_tasks
 from tests.db.conftest import until
 
 
@@ -45,7 +46,7 @@ def holder(conn, spawn):
 
 def waiting(conn, count):
     """Let tasks run until so many of them wait for the connection."""
-    until(lambda: len(conn._state.queue) == count, f"{count} tasks wait for the lock")
+    until(lambda: waiting_tasks(conn) == count, f"{count} tasks wait for the lock")
 
 
 def test_other_tasks_wait_until_the_block_ends(conn, spawn):
@@ -155,7 +156,7 @@ def test_acquire_gives_up_after_its_timeout(conn, spawn, holder):
 
     with pytest.raises(greenpg.DeadlineExceeded, match="waiting for the connection"):
         lock.acquire(timeout=0.02)
-    left = len(conn._state.queue)
+    left = waiting_tasks(conn)
     holder.end()
     lock.acquire(timeout=5)
     lock.release()
@@ -200,7 +201,7 @@ def test_waiter_killed_with_the_lock_in_hand_passes_it_on(auto, spawn):
     waiting(auto, 2)
 
     holder.go.set()
-    until(lambda: len(auto._state.queue) < 2, "the lock is handed over")
+    until(lambda: waiting_tasks(auto) < 2, "the lock is handed over")
     first.kill()
 
     assert second.result() == 2

@@ -5,7 +5,7 @@ import pytest
 from greenpg.errors import BackendError
 from greenpg_conformance.harness.describe import find
 from greenpg_conformance.harness.results import Column, Result, failed, summary, verdict
-from greenpg_conformance.harness.tests import _cases, discover, each, raises
+from greenpg_conformance.harness.tests import cases_of, discover, each, raises
 from greenpg_conformance.toolkit.watchdog import stacks
 
 COLUMN = Column("threads", "plain")
@@ -115,7 +115,7 @@ def test_cases_become_arguments():
     def test(ctx, case):
         heard.append((ctx, case))
 
-    for made in _cases("module", test):
+    for made in cases_of("module", test):
         made.run("context")
 
     assert heard == [("context", "one"), ("context", "two")]
