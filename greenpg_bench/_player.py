@@ -1,4 +1,4 @@
-"""A contender at work: the child process in which it is prepared once and measured lap by lap."""
+"""Runs a contender in a child process: prepared once, then measured lap by lap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process of its own that sends notifications, one statement each."""
+"""A process that sends notifications, one statement each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lets contenders take turns, lap by lap."""
+"""Runs the contenders in turn, lap by lap."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Result:
 
 
 def run(workload: Workload, plan: Plan, tell: Callable[[str], None]) -> Result:
-    """Measure a workload; `tell` hears what comes next."""
+    """Measure a workload; `tell` is called with what comes next."""
     with one_core(plan.dsn) if workload.pinned else nullcontext(True) as placed:
         result = _run(workload, plan, tell)
     if not placed:

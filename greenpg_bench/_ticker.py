@@ -1,4 +1,4 @@
-"""How long other tasks are held up by a piece of work."""
+"""Measures how long a piece of work holds up other tasks."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from psycopg2.extensions import make_dsn
 from greenpg.backend import current
 from greenpg.embedded import server_dsn
 from greenpg_conformance.toolkit.leaks import Sessions, descriptors, no_leaks, tasks, threads
-from greenpg_conformance.toolkit.machine import witness
+from greenpg_conformance.toolkit.machine import clock_watch
 from greenpg_conformance.toolkit.proxy import Proxy
 
 APPLICATION = f"greenpg-tests-{os.getpid()}"
@@ -59,7 +59,7 @@ def sessions(dsn: str) -> Iterator[Sessions]:
 @pytest.fixture(scope="session", autouse=True)
 def machine_watched() -> None:
     """Start the process that tells a stall from a machine that stood still."""
-    witness()
+    clock_watch()
 
 
 @pytest.fixture(autouse=True)

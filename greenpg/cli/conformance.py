@@ -63,7 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--strict", action="store_true", help="count skips as failures")
     parser.add_argument("--dsn", help="default: GREENPG_DSN, or an embedded server")
     parser.add_argument(
-        "-k", "--only", default="*", metavar="PATTERN", help="of these parts, such as 'seam.*'"
+        "-k", "--only", default="*", metavar="PATTERN", help="of these parts, such as 'waits.*'"
     )
     parser.add_argument(
         "-j", "--jobs", type=int, default=JOBS, help=f"processes at a time, default {JOBS}"

@@ -1,1 +1,1 @@
-"""What the driver keeps on every backend."""
+"""What the driver guarantees on every backend: greenpg's own tests, run with `--all`."""

@@ -41,7 +41,7 @@ def check_doomed(conn: Any) -> None:
 
 
 def interrupted(ctx: Context, how: str, work: Callable[[], object], seconds: float) -> None:
-    """Run something in a task and interrupt it; the very exception must come out."""
+    """Run something in a task and interrupt it; the very exception must propagate."""
     timeouts: list[Any] = []
 
     def bounded() -> None:

@@ -86,11 +86,11 @@ def _authentication_failure_is_final(ctx: Context, site: Secured) -> None:
     before = proxy.accepted()
     ports = f"{site.server.port},{proxy.port}"
 
-    with raises(OperationalError, words="password authentication failed") as witness:
+    with raises(OperationalError, words="password authentication failed") as caught:
         _connect(ctx, site.dsn(host=f"{HERE},{HERE}", port=ports, password=WRONG))
 
     assert proxy.accepted() == before
-    assert "28P01" not in str(witness.error)
+    assert "28P01" not in str(caught.error)
     with raises(OperationalError, words='database "nowhere" does not exist'):
         _connect(
             ctx, site.dsn(host=f"{HERE},{HERE}", port=ports, user="postgres", dbname="nowhere")
@@ -104,10 +104,10 @@ def _texts_are_psycopg2s(ctx: Context, site: Secured) -> None:
     for host in (HERE, f"{HERE},{HERE}"):
         for options in ({"password": WRONG}, {}, nowhere, {"port": 1}):
             params: dict[str, Any] = site.dsn(host=host, sslmode="disable", **options)
-            with raises(OperationalError) as witness:
+            with raises(OperationalError) as caught:
                 _connect(ctx, params)
 
-            assert str(witness.error) == _said_by_psycopg2(params), host
+            assert str(caught.error) == _said_by_psycopg2(params), host
 
 
 def _said_by_psycopg2(params: dict[str, Any]) -> str:
@@ -149,13 +149,13 @@ def _everything_shown(ctx: Context, site: Secured) -> Iterator[str]:
             repr(conn.cursor()),
             str(conn.info.dsn_parameters),
         )
-        with closing(conn), raises(greenpg.Error) as witness:
+        with closing(conn), raises(greenpg.Error) as caught:
             conn.cursor().execute("select wrong from nowhere")
-        yield _told(witness.error)
+        yield _told(caught.error)
     for params in _bad(site):
-        with raises(greenpg.Error) as witness:
+        with raises(greenpg.Error) as caught:
             _connect(ctx, params, NAME)
-        yield _told(witness.error)
+        yield _told(caught.error)
 
 
 def _told(error: BaseException) -> str:

@@ -57,7 +57,7 @@ def _in_a_block(conn: Any) -> None:
 
 @contextmanager
 def _database(ctx: Context) -> Iterator[str]:
-    """Make a database of the test's own, whose statistics nobody else adds to."""
+    """Make a database for this test, so that its statistics are the test's alone."""
     name = f"{ctx.name}_goodbyes"
     ctx.server.ask(f"create database {name}")
     try:

@@ -18,7 +18,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 import greenpg
 from greenpg_conformance.harness.tests import each, limit, needs, raises
-from greenpg_conformance.storm.strikes import Run, Strike, Striker
+from greenpg_conformance.storm.interrupts import CountingBackend, Interrupt, Run
 from greenpg_conformance.toolkit.machine import Stopwatch
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ CONNECTS: Final = 16
 
 
 class Resolver:
-    """A backend that knows some names, and whose `asked` tells who asked for which."""
+    """A backend that resolves some names; `asked` is who asked for which."""
 
     def __init__(self, backend: Any, names: dict[str, list[str]]) -> None:
         self.asked: list[str] = []
@@ -77,7 +77,7 @@ def listening(backlog: int = 8) -> Iterator[str]:
 
 @contextmanager
 def _refusing() -> Iterator[str]:
-    """Give a port at which nobody listens."""
+    """Yield a port without a listener."""
     with socket.socket() as bound:
         bound.bind((HERE, 0))
         yield str(bound.getsockname()[1])
@@ -152,11 +152,11 @@ def test_next_host_is_tried(ctx: Context, case: str) -> None:
 def test_errors_read_as_ever_after_several_hosts(ctx: Context) -> None:
     conn = ctx.connect(_dsn(ctx, f"{HERE},{HERE}"))
 
-    with raises(DivisionByZero) as witness:
+    with raises(DivisionByZero) as caught:
         conn.cursor().execute("select 1/0")
 
-    assert str(witness.error) == "division by zero\n"
-    assert witness.error.pgerror == "ERROR:  division by zero\n"
+    assert str(caught.error) == "division by zero\n"
+    assert caught.error.pgerror == "ERROR:  division by zero\n"
 
 
 @contextmanager
@@ -203,12 +203,12 @@ def test_every_host_has_the_timeout(ctx: Context) -> None:
 
 def _fails_after(ctx: Context, dsn: str, seconds: float) -> str:
     began, watch = monotonic(), Stopwatch()
-    with ctx.heartbeat(), raises(OperationalError, words="timeout expired") as witness:
+    with ctx.heartbeat(), raises(OperationalError, words="timeout expired") as caught:
         ctx.connect(dsn)
     passed, took = monotonic() - began, watch.seconds()
     assert passed > seconds - PRECISION, f"after {passed:.2f} s"
     assert took < seconds + PRECISION, f"after {took:.2f} s"
-    return str(witness.error)
+    return str(caught.error)
 
 
 @limit(30)
@@ -333,15 +333,15 @@ def test_interrupt_at_any_wait_leaves_nothing(ctx: Context, case: str) -> None:
     landed = 0
 
     for wait in range(1, 9):
-        striker = Striker(ctx.backend)
-        strike = Strike("throw", wait, 0.0)
-        run = Run(striker, ctx.description, None, [strike], lambda: None)
-        run.perform(_connecting(dsn, striker))
+        counting = CountingBackend(ctx.backend)
+        interrupt = Interrupt("throw", wait, 0.0)
+        run = Run(counting, ctx.description, None, [interrupt], lambda: None)
+        run.perform(_connecting(dsn, counting))
 
-        assert run.error is (strike.error if strike.landed else None), repr(run.error)
+        assert run.error is (interrupt.error if interrupt.landed else None), repr(run.error)
         ctx.wait_until(lambda: ctx.descriptors() == descriptors, "its socket is closed", 2)
         ctx.wait_until(lambda: ctx.server.sessions(ctx.name) == sessions, "its session is over", 2)
-        landed += strike.landed
+        landed += interrupt.landed
 
     assert landed  # what is over before it is waited for is no wait
 

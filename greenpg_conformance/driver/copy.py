@@ -13,7 +13,7 @@ from greenpg import DeadlineExceeded
 from greenpg_conformance.harness.tests import each, limit, needs, raises
 from greenpg_conformance.toolkit.memory import resident
 
-from ._copy_scene import BLOCK, ROWS, Half, Sink, Source, row_count, table
+from ._copy_fixtures import BLOCK, ROWS, Half, Sink, Source, row_count, table
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context

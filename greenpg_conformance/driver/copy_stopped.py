@@ -11,7 +11,7 @@ from greenpg import DeadlineExceeded
 from greenpg.errors import BadCopyFileFormat
 from greenpg_conformance.harness.tests import each, needs, raises
 
-from ._copy_scene import BLOCK, ROWS, WAYS, Half, row_count, table
+from ._copy_fixtures import BLOCK, ROWS, WAYS, Half, row_count, table
 from ._interrupting import check_doomed
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def test_server_gone_half_way(ctx: Context, case: str) -> None:
 
 
 class _StuckFile:
-    """A file that waits for ever for its disk."""
+    """A file that blocks forever."""
 
     def __init__(self, ctx: Context) -> None:
         self.began, self._never = ctx.backend.event(), ctx.backend.event()

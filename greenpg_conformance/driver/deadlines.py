@@ -1,4 +1,4 @@
-"""`conn.deadline(seconds)`: for every operation, waiting for the lock included."""
+"""`conn.deadline(seconds)`: forevery operation, waiting for the lock included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interrupts: the same object comes out, the query is cancelled, the connection lives."""
+"""Interrupts: the same object propagates, the query is cancelled, the connection lives."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _in_a_block(conn: Any) -> None:
         cur.execute(LONG)
 
 
-# What comes out, and what becomes of the query
+# What propagates, and what becomes of the query
 
 
 @needs("kill")

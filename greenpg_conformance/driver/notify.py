@@ -87,7 +87,7 @@ def test_others_run_while_a_burst_is_delivered(ctx: Context) -> None:
 
 
 def _send_elsewhere(ctx: Context, count: int) -> None:
-    """Send from a green connection: the observer's would hold up the heart."""
+    """Send from a green connection: the observer's would block the heartbeat."""
     conn = ctx.connect(autocommit=True)
     conn.cursor().execute(
         "select count(pg_notify(%s, i::text)) from generate_series(1, %s) i", (_channel(ctx), count)

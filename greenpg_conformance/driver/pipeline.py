@@ -1,4 +1,4 @@
-"""Pipeline mode and executemany: nobody is held up, and a block's end leaves nothing behind."""
+"""Pipeline mode and executemany: other tasks run on, and a block's end leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from greenpg import DeadlineExceeded
 from greenpg.errors import InFailedSqlTransaction
 from greenpg_conformance.harness.tests import needs, raises
 
-from ._copy_scene import row_count, table
+from ._copy_fixtures import row_count, table
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context

@@ -1,4 +1,4 @@
-"""The pool: fair and exact, whoever dies around it."""
+"""The pool: fair and exact, whichever task is killed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from greenpg.errors import PoolTimeout
 from greenpg_conformance.harness.tests import each, limit, needs, raises
 from greenpg_conformance.storm.pool_storm import PoolStorm
 
-from ._pool_scene import ask, borrow_and_ask, count, pool_of
+from ._pool_fixtures import ask, borrow_and_ask, count, pool_of
 from ._pool_spies import Line, Starter
 from .forks import Child
 
@@ -36,7 +36,7 @@ def test_kills_and_timeouts_lose_no_slot(ctx: Context) -> None:
         storm.close()
 
     assert storm.served > 20
-    assert storm.struck == (ROUNDS if kills else 0)
+    assert storm.interrupted == (ROUNDS if kills else 0)
 
 
 @limit(60)

@@ -11,7 +11,7 @@ from greenpg.errors import PoolTimeout
 from greenpg_conformance.harness.tests import limit, needs, raises
 from greenpg_conformance.toolkit.machine import Stopwatch
 
-from ._pool_scene import ask, borrow_and_ask, pool_of, terminate_all
+from ._pool_fixtures import ask, borrow_and_ask, pool_of, terminate_all
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context

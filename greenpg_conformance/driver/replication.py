@@ -1,4 +1,4 @@
-"""Replication: a stream that goes on whatever strikes its consumer, and a follower that finds it.
+"""Replication: a stream that survives interrupts of its consumer, and a follower that finds it.
 
 The plug-in pgoutput serves, which every server has.
 """
@@ -143,7 +143,7 @@ def test_others_run_while_a_flood_is_consumed(ctx: Context) -> None:
 
 @limit(40)
 def test_idle_stream_costs_nothing(ctx: Context) -> None:
-    """An idle second costs less than 5 ms, where the server says nothing meanwhile."""
+    """An idle second costs less than 5 ms, if the server sends nothing."""
     with _source(ctx) as source:
         cur = source.stream(source.connect())
         job = ctx.spawn(cur.consume_stream, print)

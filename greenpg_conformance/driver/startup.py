@@ -100,9 +100,9 @@ def test_unknown_backend_is_named_with_those_that_exist(ctx: Context) -> None:
         lambda: greenpg.use("no such library"),
         lambda: greenpg.connect(ctx.dsn, backend="no such library"),
     ):
-        with raises(BackendError, words="'no such library'") as witness:
+        with raises(BackendError, words="'no such library'") as caught:
             ask()
-        assert "threads" in str(witness.error)
+        assert "threads" in str(caught.error)
 
     assert current() is ctx.backend
     assert _works(ctx)
@@ -122,12 +122,12 @@ def test_incomplete_backend_is_told_what_it_lacks(ctx: Context) -> None:
         exits = ()
         capabilities = frozenset[str]()
 
-    with raises(BackendError, words="spawn") as witness:
+    with raises(BackendError, words="spawn") as caught:
         as_backend(Half())  # type: ignore[arg-type]  # the mistake
     with raises(BackendError, words="class"):
         as_backend(Half)  # type: ignore[arg-type]  # the mistake
 
-    assert "half" in str(witness.error)
+    assert "half" in str(caught.error)
     assert _works(ctx)
 
 

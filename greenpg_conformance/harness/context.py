@@ -1,4 +1,4 @@
-"""What a test is given: the backend, a server, and helpers that clean up after it."""
+"""The argument of each test: the backend, a server, and helpers that clean up after it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Surroundings:
 
 
 class Context:
-    """One test's view of its surroundings. What it makes is ended and closed after the test."""
+    """One test's backend, server and helpers; its tasks and connections end with the test."""
 
     def __init__(self, around: Surroundings, seed: int, note: Callable[[str], object]) -> None:
         self.around = around
@@ -110,7 +110,7 @@ class Context:
         return conn
 
     def proxy(self, *, tls: bool = False) -> Proxy:
-        """Return a proxy before the server, which passes everything until told otherwise."""
+        """Return a proxy before the server, which passes everything until a method changes that."""
         return self.around.proxy(tls)
 
     def busy(self, conn: Any) -> None:
@@ -132,7 +132,7 @@ class Context:
         return self._jobs[-1]
 
     def in_hub(self, fn: Callable[[], Any]) -> Any:
-        """Have the event loop's own task call a function; return or raise what it did."""
+        """Call a function in the hub; return or raise what it did."""
         enter = self.description.in_hub
         if enter is None:
             raise Skip("its conformance description has no in_hub")
@@ -154,7 +154,7 @@ class Context:
     # Time
 
     def under_fire(self, fn: Callable[[], object]) -> None:
-        """Call a function under a timeout that may or may not strike."""
+        """Call a function under a timeout that may or may not expire in it."""
         timeout: Any = self.timeout(self.random.uniform(0, 0.004))
         try:
             with timeout:
@@ -170,7 +170,7 @@ class Context:
         return self.description.timeout(seconds)
 
     def heartbeat(self, limit: float | None = None) -> AbstractContextManager[Heartbeat]:
-        """Fail if another task is held up by what the block does."""
+        """Fail if the block holds up another task."""
         return heartbeat(self.backend, limit)
 
     def wait_until(
@@ -189,7 +189,7 @@ class Context:
         return time.process_time() - before
 
     def stays_idle(self) -> None:
-        """Fail if nobody does anything and yet an idle second costs more than 5 ms of CPU.
+        """Fail if an idle second costs more than 5 ms of CPU.
 
         What spins does so for as long as one looks; noise does not, so a doubt is looked at
         for twice as long.

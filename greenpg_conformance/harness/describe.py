@@ -1,4 +1,4 @@
-"""What the suite must know of a backend beyond the driver's seam."""
+"""Describes a backend to the suite, beyond the backend interface: modes, hub, timeouts, forks."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Description:
     """Describes a backend to the suite; every part has a default that suits OS threads.
 
     `run(fn)` enters the library and calls `fn` in a task. `sockets` names the module of the
-    library's own sockets, None if it has none. `in_hub(fn)` has the event loop's own task call
+    library's own sockets, None if it has none. `in_hub(fn)` makes the hub call
     `fn` soon, and `timeout(seconds)` is the library's own timeout, which raises in a with block.
-    `registered` tells what is registered with the event loop, `hub_of_thread_ends` is called at
+    `registered` returns what is registered with the event loop, `hub_of_thread_ends` is called at
     the end of an OS thread that has used the library, `fork` is the plainest way to fork that the
-    library survives. `facts` tells, for the doctor, which of its event loops and resolvers the
+    library survives. `facts` returns, for the doctor, which of its event loops and resolvers the
     library uses.
     """
 

@@ -1,4 +1,4 @@
-"""What a task can do with a connection, as a table from which pairs are made."""
+"""The operations of a connection, as a table from which tests make pairs."""
 
 from __future__ import annotations
 

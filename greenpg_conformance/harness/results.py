@@ -1,4 +1,4 @@
-"""What became of the tests, and what that means for the whole."""
+"""The outcome of each test, and what the outcomes mean for the whole suite."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def verdict(outcomes: Iterable[str]) -> str:
 
 
 def failed(results: Iterable[Result], strict: bool) -> bool:
-    """Tell whether the suite as a whole failed; when strict, a skip fails it too."""
+    """Return True if the suite as a whole failed; when strict, a skip fails it too."""
     bad = (*BAD, "skip") if strict else BAD
     return any(result.outcome in bad for result in results)
 

@@ -45,7 +45,7 @@ def columns_of(which: str) -> list[tuple[Column, Mode]]:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """The tests to run on a server; `on_result` hears of each at once, from several threads."""
+    """The tests to run on a server; several threads call `on_result` with each result at once."""
 
     tests: Sequence[Test]
     dsn: str
@@ -122,7 +122,7 @@ class _Child:
 
     def order(self, **orders: Any) -> None:
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it ended already: its log tells why
+        with suppress(BrokenPipeError):  # it has ended: its log says why
             self._process.stdin.write(json.dumps(orders).encode() + b"\n")
             self._process.stdin.flush()
 

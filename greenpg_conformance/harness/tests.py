@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 MODULES: Final = {
-    "rules": ("seam", "tasks", "watcher", "hub", "os_threads"),
+    "rules": ("waits", "tasks", "watcher", "hub", "os_threads"),
     "storm": ("storm",),
     "driver": (
         "sharing", "inside", "forks", "interrupts", "doomed", "deadlines", "cancelling",
@@ -127,7 +127,7 @@ class raises:
         self._words = words
 
     def __enter__(self) -> raises:
-        """Return the block's witness."""
+        """Return itself, for `error`."""
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> bool:

@@ -1,4 +1,4 @@
-"""The child process of one backend and mode: runs tests in order and tells what became of them."""
+"""The child process of one backend and mode: runs tests in order and reports each outcome."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import greenpg
 from greenpg.threads import backend as plain
 from greenpg_conformance.toolkit.heartbeat import calibrated
 from greenpg_conformance.toolkit.leaks import descriptors, no_leaks, tasks, threads
-from greenpg_conformance.toolkit.machine import witness
+from greenpg_conformance.toolkit.machine import clock_watch
 from greenpg_conformance.toolkit.watchdog import Watchdog
 
 from .context import Context, Surroundings
@@ -33,14 +33,14 @@ OURS: Final = os.path.dirname(__file__)
 
 
 class Events:
-    """One JSON object a line, on a pipe that nobody else writes to."""
+    """One JSON object a line, on a pipe with no other writer."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._owner = os.getpid()
 
     def send(self, **event: Any) -> None:
-        """Tell the parent; in a forked child do nothing."""
+        """Send an event to the parent; in a forked child do nothing."""
         if os.getpid() == self._owner:
             os.write(self._fd, json.dumps(event).encode() + b"\n")
 
@@ -73,7 +73,7 @@ class Worker:
     def _warm_up(self) -> None:
         """Make what lives as long as the process, so that no test seems to leave it behind."""
         backend = self._around.backend
-        witness()
+        clock_watch()
         calibrated(backend)
         ctx = self._context()
         with ctx.cleaned():
@@ -149,7 +149,7 @@ def _told(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Obey the orders on standard input; the mode's prelude has run before."""
+    """Run the tests ordered on standard input; the mode's prelude has run before."""
     faulthandler.enable()
     orders = json.loads(sys.stdin.readline())
     events = Events(int(sys.argv[1]))

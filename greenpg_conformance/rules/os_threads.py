@@ -64,9 +64,9 @@ def test_two_threads_at_once_are_refused(ctx: Context) -> None:
 
 
 def _refused(conn: Any) -> str:
-    with raises(greenpg.ProgrammingError) as witness:
+    with raises(greenpg.ProgrammingError) as caught:
         _asked(conn, 8)
-    return str(witness.error)
+    return str(caught.error)
 
 
 def test_thread_waits_for_an_exclusive_block(ctx: Context) -> None:

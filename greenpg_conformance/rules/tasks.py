@@ -1,4 +1,4 @@
-"""The rest of the seam: tasks, events, sleeping, other OS threads and the hub."""
+"""The rest of the backend interface: tasks, events, sleeping, other OS threads and the hub."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from psycopg2.extensions import make_dsn
 
 import greenpg
 from greenpg_conformance.harness.tests import each, needs, raises
-from greenpg_conformance.storm.strikes import Striker
+from greenpg_conformance.storm.interrupts import CountingBackend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ SHORT: Final = 0.03
 FEW: Final = 20
 
 
-class Counter(Striker):
+class Counter(CountingBackend):
     """A backend that counts the waits for sockets."""
 
     waits = 0

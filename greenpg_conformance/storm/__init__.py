@@ -1,1 +1,1 @@
-"""Random interrupts: whatever they hit, nothing is lost."""
+"""Random interrupts of any operation: no data, slot or connection is lost."""

@@ -1,4 +1,4 @@
-"""What must, may and must not stand in the storm's table, row by row."""
+"""The rows that the storm's table must, may and must not contain."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Ledger"]
 
 
 class Ledger:
-    """Rows are `open` until their transaction ends; the value tells if the insert was acknowledged.
+    """Rows are `open` until their transaction ends; the value says if the insert was acknowledged.
 
     `doubtful` holds groups of which all rows may be there or none: an interrupted COMMIT.
     """

@@ -12,34 +12,34 @@ from .table import Steps, operation
 from .tasks import Sleeper
 
 if TYPE_CHECKING:
-    from .scene import Scene
+    from .fixture import Fixture
 
 ROWS: Final = 200
 MANY: Final = 10_000
 PAUSE: Final = 0.0005
 
 
-def _pause(s: Scene) -> None:
-    """Wait where strikes are counted, as a file on the network does."""
+def _pause(s: Fixture) -> None:
+    """Wait where interrupts are counted, as a file on the network does."""
     s.backend.event().wait(PAUSE)
 
 
 class _SlowFile(StringIO):
-    def __init__(self, s: Scene, text: str = "") -> None:
+    def __init__(self, s: Fixture, text: str = "") -> None:
         super().__init__(text)
-        self._scene = s
+        self._fixture = s
 
     def read(self, size: int | None = -1) -> str:
-        _pause(self._scene)
+        _pause(self._fixture)
         return super().read(min(size or 100, 100))
 
     def write(self, text: Any) -> int:
-        _pause(self._scene)
+        _pause(self._fixture)
         return super().write(text)
 
 
 @operation(loose=True)
-def copy_from_a_slow_file(s: Scene) -> Steps:
+def copy_from_a_slow_file(s: Fixture) -> Steps:
     rows, auto = [s.row() for _ in range(ROWS)], s.autocommit
     file = _SlowFile(s, "".join(f"{row}\t0\n" for row in rows))
     yield
@@ -48,7 +48,7 @@ def copy_from_a_slow_file(s: Scene) -> Steps:
 
 
 @operation()
-def copy_to_a_slow_file(s: Scene) -> Steps:
+def copy_to_a_slow_file(s: Fixture) -> Steps:
     cur, file = s.conn.cursor(), _SlowFile(s)
     query = "select i, repeat('x', 1000) from generate_series(1, 500) i"
     yield
@@ -57,7 +57,7 @@ def copy_to_a_slow_file(s: Scene) -> Steps:
 
 
 @operation()
-def executemany_in_a_pipeline(s: Scene) -> Steps:
+def executemany_in_a_pipeline(s: Fixture) -> Steps:
     rows, auto = [s.row() for _ in range(ROWS)], s.autocommit
     yield
     with s.ledger.inserting(rows, auto):
@@ -67,13 +67,13 @@ def executemany_in_a_pipeline(s: Scene) -> Steps:
 
 
 @operation(lax=True, loose=True)
-def executemany_of_slow_rows(s: Scene) -> Steps:
+def executemany_of_slow_rows(s: Fixture) -> Steps:
     auto = s.autocommit
     yield
     s.conn.cursor().executemany(s.insert, _slow_rows(s, auto))
 
 
-def _slow_rows(s: Scene, auto: bool) -> Iterator[tuple[int, int]]:
+def _slow_rows(s: Fixture, auto: bool) -> Iterator[tuple[int, int]]:
     row = None
     for _ in range(10):
         _pause(s)
@@ -85,7 +85,7 @@ def _slow_rows(s: Scene, auto: bool) -> Iterator[tuple[int, int]]:
 
 
 @operation(lax=True, loose=True)
-def fetch_many_rows(s: Scene) -> Steps:
+def fetch_many_rows(s: Fixture) -> Steps:
     cur = s.conn.cursor()
     cur.execute("select i, repeat('x', 10) from generate_series(1, %s) i", (MANY,))
     yield
@@ -94,7 +94,7 @@ def fetch_many_rows(s: Scene) -> Steps:
 
 
 @operation(loose=True)
-def stream_given_up(s: Scene) -> Steps:
+def stream_given_up(s: Fixture) -> Steps:
     yield
     rows = s.conn.cursor().stream("select i from generate_series(1, 1000) i")
     assert next(rows) == (1,)
@@ -102,7 +102,7 @@ def stream_given_up(s: Scene) -> Steps:
 
 
 @operation(lax=True, loose=True)
-def under_a_deadline(s: Scene) -> Steps:
+def under_a_deadline(s: Fixture) -> Steps:
     yield
     with s.conn.deadline(60), s.conn.deadline(50):
         s.echo()
@@ -110,14 +110,14 @@ def under_a_deadline(s: Scene) -> Steps:
 
 
 @operation(autocommit=True, lax=True)
-def cancel(s: Scene) -> Steps:
+def cancel(s: Fixture) -> Steps:
     s.jobs.append(Sleeper(s, s.conn))
     yield
     s.conn.cancel()
 
 
 @operation(elsewhere=True)
-def close(s: Scene) -> Steps:
+def close(s: Fixture) -> Steps:
     conn = s.another()
     s.jobs.append(Sleeper(s, conn))
     yield

@@ -1,4 +1,4 @@
-"""An older libpq than the installed one, as far as greenpg can tell."""
+"""Makes greenpg believe that libpq is older than the installed one."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ __all__ = ["older_libpq"]
 
 
 def older_libpq() -> AbstractContextManager[Any]:
-    """Have queries cancelled in the way of libpq before 17, for the block."""
+    """Cancel queries as with a libpq before 17, for the block."""
     return patch.object(cancel_request, "can_cancel_stepwise", return_value=False)

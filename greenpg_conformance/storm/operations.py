@@ -1,5 +1,5 @@
-"""The operations of the storm: one function each. What stands before its `yield` is let alone,
-what comes after it is interrupted.
+"""The operations of the storm: one function each. Interrupts hit only
+what comes after its `yield`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .table import Steps, operation
 from .tasks import Companion, Holder
 
 if TYPE_CHECKING:
-    from .scene import Scene
+    from .fixture import Fixture
 
 ROWS: Final = 300
 _counter = itertools.count(1)
@@ -26,13 +26,13 @@ _counter = itertools.count(1)
 
 
 @operation()
-def select(s: Scene) -> Steps:
+def select(s: Fixture) -> Steps:
     yield
     s.echo()
 
 
 @operation()
-def large_result(s: Scene) -> Steps:
+def large_result(s: Fixture) -> Steps:
     cur = s.conn.cursor()
     yield
     cur.execute("select i, repeat('x', 1000) from generate_series(1, %s) i", (ROWS,))
@@ -40,13 +40,13 @@ def large_result(s: Scene) -> Steps:
 
 
 @operation()
-def write(s: Scene) -> Steps:
+def write(s: Fixture) -> Steps:
     yield
     s.write()
 
 
 @operation(loose=True)
-def several_statements(s: Scene) -> Steps:
+def several_statements(s: Fixture) -> Steps:
     yield
     s.echo()
     s.write()
@@ -54,7 +54,7 @@ def several_statements(s: Scene) -> Steps:
 
 
 @operation()
-def executemany(s: Scene) -> Steps:
+def executemany(s: Fixture) -> Steps:
     rows, auto = [s.row() for _ in range(5)], s.autocommit
     naps = [(row, 0, s.nap()) for row in rows]
     yield
@@ -63,7 +63,7 @@ def executemany(s: Scene) -> Steps:
 
 
 @operation()
-def callproc(s: Scene) -> Steps:
+def callproc(s: Fixture) -> Steps:
     cur = s.conn.cursor()
     yield
     cur.callproc("pg_sleep", [s.nap()])
@@ -71,7 +71,7 @@ def callproc(s: Scene) -> Steps:
 
 
 @operation()
-def failing(s: Scene) -> Steps:
+def failing(s: Fixture) -> Steps:
     yield
     try:
         s.conn.cursor().execute("select pg_sleep(%s), 1/0", (s.nap(),))
@@ -81,7 +81,7 @@ def failing(s: Scene) -> Steps:
 
 
 @operation(autocommit=False)
-def savepoint(s: Scene) -> Steps:
+def savepoint(s: Fixture) -> Steps:
     cur = s.conn.cursor()
     s.write(nap=0)
     cur.execute("savepoint storm")
@@ -94,7 +94,7 @@ def savepoint(s: Scene) -> Steps:
 
 
 @operation(autocommit=False)
-def commit(s: Scene) -> Steps:
+def commit(s: Fixture) -> Steps:
     s.write(nap=0)
     s.write(nap=0)
     yield
@@ -102,7 +102,7 @@ def commit(s: Scene) -> Steps:
 
 
 @operation(autocommit=False)
-def slow_commit(s: Scene) -> Steps:
+def slow_commit(s: Fixture) -> Steps:
     s.write(nap=0)
     s.write(nap=0, commit_nap=s.nap())
     yield
@@ -110,14 +110,14 @@ def slow_commit(s: Scene) -> Steps:
 
 
 @operation(autocommit=False)
-def rollback(s: Scene) -> Steps:
+def rollback(s: Fixture) -> Steps:
     s.write(nap=0)
     yield
     s.conn.rollback()
 
 
 @operation(autocommit=False, loose=True)
-def with_connection(s: Scene) -> Steps:
+def with_connection(s: Fixture) -> Steps:
     yield
     with s.conn:
         s.write()
@@ -126,7 +126,7 @@ def with_connection(s: Scene) -> Steps:
 
 
 @operation(loose=True)
-def write_and_commit(s: Scene) -> Steps:
+def write_and_commit(s: Fixture) -> Steps:
     yield
     s.write()
     s.commit()
@@ -136,7 +136,7 @@ def write_and_commit(s: Scene) -> Steps:
 
 
 @operation(fresh=True, settles=True)
-def reset(s: Scene) -> Steps:
+def reset(s: Fixture) -> Steps:
     s.conn.cursor().execute("set greenpg.storm to 'before'")
     s.conn.commit()
     s.write(nap=0)
@@ -145,7 +145,7 @@ def reset(s: Scene) -> Steps:
     s.conn.reset()
 
 
-def _shown(s: Scene, setting: str) -> str | None:
+def _shown(s: Fixture, setting: str) -> str | None:
     cur = s.conn.cursor()
     cur.execute("select current_setting(%s, true)", (setting,))
     value: str | None = cur.fetchone()[0]
@@ -153,7 +153,7 @@ def _shown(s: Scene, setting: str) -> str | None:
 
 
 @operation(fresh=True, settles=True)
-def set_client_encoding(s: Scene) -> Steps:
+def set_client_encoding(s: Fixture) -> Steps:
     encoding = s.rng.choice(("UTF8", "LATIN1"))
     s.settled = lambda: s.conn.encoding == _shown(s, "client_encoding") == encoding
     yield
@@ -162,7 +162,7 @@ def set_client_encoding(s: Scene) -> Steps:
 
 
 @operation(fresh=True, settles=True)
-def set_session(s: Scene) -> Steps:
+def set_session(s: Fixture) -> Steps:
     level = s.rng.choice((ext.ISOLATION_LEVEL_SERIALIZABLE, ext.ISOLATION_LEVEL_READ_COMMITTED))
     name = "serializable" if level == ext.ISOLATION_LEVEL_SERIALIZABLE else "read committed"
     s.settled = lambda: _shown(s, "transaction_isolation") == name
@@ -172,13 +172,13 @@ def set_session(s: Scene) -> Steps:
 
 
 @operation()
-def set_isolation_level(s: Scene) -> Steps:
+def set_isolation_level(s: Fixture) -> Steps:
     yield
     s.conn.set_isolation_level(s.rng.choice((0, 1, 2, 3)))
 
 
 @operation(fresh=True, loose=True)
-def setters(s: Scene) -> Steps:
+def setters(s: Fixture) -> Steps:
     yield
     s.conn.isolation_level = s.rng.choice((1, 2, 3, None))
     s.conn.deferrable = s.rng.choice((True, False, None))
@@ -186,7 +186,7 @@ def setters(s: Scene) -> Steps:
 
 
 @operation()
-def poll(s: Scene) -> Steps:
+def poll(s: Fixture) -> Steps:
     yield
     s.conn.poll()
 
@@ -194,20 +194,20 @@ def poll(s: Scene) -> Steps:
 # Two-phase transactions
 
 
-def _two_phase(s: Scene) -> Any:
+def _two_phase(s: Fixture) -> Any:
     s.gid = f"{s.table}-{next(_counter)}"
     return s.conn.xid(0, s.gid, "")
 
 
 @operation(fresh=True, autocommit=False)
-def tpc_begin(s: Scene) -> Steps:
+def tpc_begin(s: Fixture) -> Steps:
     xid = _two_phase(s)
     yield
     s.conn.tpc_begin(xid)
 
 
 @operation(fresh=True, autocommit=False, loose=True)
-def tpc_write(s: Scene) -> Steps:
+def tpc_write(s: Fixture) -> Steps:
     xid = _two_phase(s)
     yield
     s.conn.tpc_begin(xid)
@@ -215,7 +215,7 @@ def tpc_write(s: Scene) -> Steps:
 
 
 @operation(fresh=True, autocommit=False)
-def tpc_prepare(s: Scene) -> Steps:
+def tpc_prepare(s: Fixture) -> Steps:
     s.conn.tpc_begin(_two_phase(s))
     s.write(nap=0, commit_nap=s.nap())  # PREPARE runs what is deferred
     yield
@@ -223,7 +223,7 @@ def tpc_prepare(s: Scene) -> Steps:
 
 
 @operation(fresh=True, autocommit=False)
-def tpc_commit(s: Scene) -> Steps:
+def tpc_commit(s: Fixture) -> Steps:
     s.conn.tpc_begin(_two_phase(s))
     if s.rng.random() < 0.7:
         s.write(nap=0)
@@ -237,7 +237,7 @@ def tpc_commit(s: Scene) -> Steps:
 
 
 @operation(fresh=True, autocommit=False)
-def tpc_rollback(s: Scene) -> Steps:
+def tpc_rollback(s: Fixture) -> Steps:
     s.conn.tpc_begin(_two_phase(s))
     s.write(nap=0)
     if s.rng.random() < 0.7:
@@ -247,7 +247,7 @@ def tpc_rollback(s: Scene) -> Steps:
 
 
 @operation(fresh=True, loose=True)
-def tpc_recover(s: Scene) -> Steps:
+def tpc_recover(s: Fixture) -> Steps:
     yield
     s.conn.tpc_recover()
 
@@ -259,7 +259,7 @@ def _name() -> str:
     return f"storm_{next(_counter)}"
 
 
-def _declared(s: Scene) -> Any:
+def _declared(s: Fixture) -> Any:
     cur = s.conn.cursor(_name(), withhold=s.autocommit, scrollable=True)
     cur.itersize = 20
     cur.execute("select i from generate_series(1, %s) i", (ROWS,))
@@ -267,14 +267,14 @@ def _declared(s: Scene) -> Any:
 
 
 @operation()
-def declare(s: Scene) -> Steps:
+def declare(s: Fixture) -> Steps:
     cur = s.conn.cursor(_name(), withhold=s.autocommit)
     yield
     cur.execute("select 1, pg_sleep(%s)", (s.nap(),))
 
 
 @operation()
-def fetch(s: Scene) -> Steps:
+def fetch(s: Fixture) -> Steps:
     cur = _declared(s)
     how = s.rng.choice(("fetchone", "fetchmany", "fetchall"))
     yield
@@ -283,14 +283,14 @@ def fetch(s: Scene) -> Steps:
 
 
 @operation(loose=True)
-def iterate(s: Scene) -> Steps:
+def iterate(s: Fixture) -> Steps:
     cur = _declared(s)
     yield
     assert [row[0] for row in cur] == list(range(1, ROWS + 1))
 
 
 @operation(loose=True)
-def scroll(s: Scene) -> Steps:
+def scroll(s: Fixture) -> Steps:
     cur = _declared(s)
     yield
     cur.scroll(10)
@@ -298,7 +298,7 @@ def scroll(s: Scene) -> Steps:
 
 
 @operation()
-def close_named(s: Scene) -> Steps:
+def close_named(s: Fixture) -> Steps:
     cur = _declared(s)
     yield
     cur.close()
@@ -308,7 +308,7 @@ def close_named(s: Scene) -> Steps:
 
 
 @operation(loose=True)
-def exclusive(s: Scene) -> Steps:
+def exclusive(s: Fixture) -> Steps:
     yield
     with s.conn.exclusive():
         s.echo(nap=0)
@@ -317,21 +317,21 @@ def exclusive(s: Scene) -> Steps:
 
 
 @operation(lax=True, autocommit=True)
-def wait_for_the_lock(s: Scene) -> Steps:
+def wait_for_the_lock(s: Fixture) -> Steps:
     s.jobs.append(Holder(s))
     yield
     s.echo(nap=0)
 
 
 @operation(autocommit=True)
-def share(s: Scene) -> Steps:
+def share(s: Fixture) -> Steps:
     s.jobs += [Companion(s), Companion(s)]
     yield
     s.echo()
 
 
 @operation(autocommit=True, loose=True)
-def share_in_turn(s: Scene) -> Steps:
+def share_in_turn(s: Fixture) -> Steps:
     s.jobs += [Companion(s), Companion(s)]
     yield
     for _ in range(5):
@@ -342,13 +342,13 @@ def share_in_turn(s: Scene) -> Steps:
 
 
 @operation(elsewhere=True)
-def connect(s: Scene) -> Steps:
+def connect(s: Fixture) -> Steps:
     yield
     s.others.append(s.connected())
 
 
 @operation(elsewhere=True)
-def open_and_close(s: Scene) -> Steps:
+def open_and_close(s: Fixture) -> Steps:
     yield
     conn = s.connected()
     try:
@@ -358,14 +358,14 @@ def open_and_close(s: Scene) -> Steps:
 
 
 @operation(elsewhere=True)
-def plain(s: Scene) -> Steps:
+def plain(s: Fixture) -> Steps:
     conn = s.plain()
     yield
     s.echo(conn)
 
 
 @operation(elsewhere=True, loose=True)
-def asynchronous(s: Scene) -> Steps:
+def asynchronous(s: Fixture) -> Steps:
     yield
     conn = s.another(async_=True)
     greenpg.wait(conn)

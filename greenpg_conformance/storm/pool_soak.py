@@ -1,6 +1,6 @@
 """Soaks the pool: `python -m greenpg_conformance.storm.pool_soak --rounds 20000`.
 
-Strikes borrowers so often in each mode, then takes a server away for 20 seconds under load.
+Interrupts borrowers in each mode, then stops the server for 20 seconds under load.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MODULE: Final = "greenpg_conformance.storm.pool_soak"
 
 def soak(backend: str, dsn: str, rounds: int, seed: int) -> None:
     """Play the rounds in this process, then the outage."""
-    logging.getLogger("greenpg.pool").setLevel(logging.ERROR)  # what we strike it tells
+    logging.getLogger("greenpg.pool").setLevel(logging.ERROR)  # it logs what we interrupt
     found, description = find(backend)
     name = f"greenpg-pool-{os.getpid()}"
     observer = Observer(dsn)
@@ -51,7 +51,7 @@ def soak(backend: str, dsn: str, rounds: int, seed: int) -> None:
         storm.play(min(rounds, STRETCH))
     storm.close()
     observer.close()
-    _tell(f"  {storm.struck} kills, {storm.served} blocks served, no slot lost")
+    _tell(f"  {storm.interrupted} kills, {storm.served} blocks served, no slot lost")
     _outage(found)
 
 

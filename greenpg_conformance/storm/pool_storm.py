@@ -1,4 +1,4 @@
-"""Borrowers of one pool, struck at random: no slot is lost or gained, no answer mixed up."""
+"""Borrowers of one pool, interrupted at random: no slot is lost or gained, no answer mixed up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SESSIONS: Final = "select count(*) from pg_stat_activity where application_name 
 
 
 class PoolStorm:
-    """Plays rounds; each strikes one borrower. `timeout` is the library's own, if it has one."""
+    """Plays rounds; each interrupts one borrower. `timeout` is the library's own, if it has one."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class PoolStorm:
         self._jobs: list[Job] = []
         self._over = False
         self.served = 0
-        self.struck = 0
+        self.interrupted = 0
         self.pool = ConnectionPool(
             dsn,
             backend=backend,
@@ -72,10 +72,10 @@ class PoolStorm:
             conn.rollback()
 
     def play(self, rounds: int) -> None:
-        """Strike so often, then see that the pool is whole."""
+        """Interrupt so often, then see that the pool is whole."""
         with self._borrowers():
             for number in range(rounds):
-                self._strike(number)
+                self._interrupt(number)
         self._settle()
 
     @contextmanager
@@ -89,13 +89,13 @@ class PoolStorm:
             for job in self._jobs:
                 self._judge(job)
 
-    def _strike(self, number: int) -> None:
+    def _interrupt(self, number: int) -> None:
         self._backend.sleep(self._random.expovariate(1 / BREATH))
         place = self._random.randrange(BORROWERS)
         job = self._jobs[place]
         if "kill" in self._backend.capabilities:
             job.kill()
-            self.struck += 1
+            self.interrupted += 1
             self._jobs[place] = Job(self._backend, self._borrow, ())
             self._judge(job)
         if number % 200 == 199:
@@ -136,7 +136,7 @@ class PoolStorm:
             self.served += 1
 
     def _ask(self, conn: Any) -> None:
-        """Ask for something that tells a foreign answer from our own."""
+        """Ask for a random number, so that another task's answer is noticed."""
         token = self._random.randrange(1 << 30)
         with conn.cursor() as cur:
             cur.execute(self._random.choice(STATEMENTS))

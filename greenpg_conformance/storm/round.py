@@ -1,4 +1,4 @@
-"""One round of the storm: a few operations on a connection, each interrupted and judged."""
+"""One round of the storm: a few operations on a connection, each interrupted and checked."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from greenpg.errors import InFailedSqlTransaction
 from greenpg.sync import ConnectionLock
 
 from . import more, operations, streams  # noqa: F401  they fill the table
-from .scene import Scene
-from .strikes import HARD, LESSER, Run, Strike, was_cancelled
+from .fixture import Fixture
+from .interrupts import HARD, LESSER, Interrupt, Run, was_cancelled
 from .table import OPERATIONS, Operation
 
 if TYPE_CHECKING:
@@ -44,82 +44,82 @@ def prepared(observer: Any, gid: str) -> list[str]:
 
 
 class Round:
-    """A few operations on one connection, each interrupted and judged."""
+    """A few operations on one connection, each interrupted and checked."""
 
     def __init__(self, storm: Storm, seed: int, dsn: str) -> None:
         self.story: list[str] = [f"by {'the proxy' if dsn != storm.dsn else 'TCP'}"]
         self._storm = storm
         self._seed = seed
-        self._striker = storm.striker
+        self._counting = storm.counting
         self._observer = storm.observer
-        self._scene = Scene(storm.striker, dsn, storm.table, storm.rows)
+        self._fixture = Fixture(storm.counting, dsn, storm.table, storm.rows)
 
     def run(self, rng: Random) -> None:
         """Play the steps and compare the table at the end."""
-        scene = self._scene
-        scene.conn.autocommit = rng.random() < 0.4
+        fixture = self._fixture
+        fixture.conn.autocommit = rng.random() < 0.4
         for number in range(rng.randint(2, 5)):
             self._step(Random(f"{self._seed}.{number}"))
         self._finish()
 
-    def run_one(self, operation: Operation, strikes: list[Strike]) -> None:
-        """Play one operation, interrupted as told, in a transaction if it may be in one."""
-        self._play(operation, strikes, Random(self._seed))
+    def run_one(self, operation: Operation, interrupts: list[Interrupt]) -> None:
+        """Play one operation, with these interrupts, in a transaction if it may be in one."""
+        self._play(operation, interrupts, Random(self._seed))
         self._finish()
 
     def _finish(self) -> None:
-        scene = self._scene
-        if not scene.conn.closed:
-            scene.rollback()
-            scene.echo(nap=0)
-            scene.rollback()
+        fixture = self._fixture
+        if not fixture.conn.closed:
+            fixture.rollback()
+            fixture.echo(nap=0)
+            fixture.rollback()
         self._compare()
         self.story.append("the end")
 
     def close(self) -> None:
         """Close the round's connections."""
-        self._scene.close()
+        self._fixture.close()
 
     def _step(self, rng: Random) -> None:
         operation = rng.choice(OPERATIONS)
         self._play(operation, self._storm.draw(rng, self._storm.kinds), rng)
 
-    def _play(self, operation: Operation, strikes: list[Strike], rng: Random) -> None:
-        scene = self._scene
-        scene.rng = rng
-        scene.for_ever = any(strike.ends(operation.elsewhere) for strike in strikes)
-        scene.cancelled.clear()
+    def _play(self, operation: Operation, interrupts: list[Interrupt], rng: Random) -> None:
+        fixture = self._fixture
+        fixture.rng = rng
+        fixture.for_ever = any(interrupt.ends(operation.elsewhere) for interrupt in interrupts)
+        fixture.cancelled.clear()
         self._prepare(operation, rng)
-        self.story.append(f"{operation.name}, {'auto' if scene.autocommit else 'tx'}")
-        steps = operation.steps(scene)
+        self.story.append(f"{operation.name}, {'auto' if fixture.autocommit else 'tx'}")
+        steps = operation.steps(fixture)
         next(steps)
-        description, current = self._storm.description, lambda: scene.statement
-        run = Run(self._striker, description, scene.conn, strikes, current)
+        description, current = self._storm.description, lambda: fixture.statement
+        run = Run(self._counting, description, fixture.conn, interrupts, current)
         try:
             run.perform(steps)
         finally:
-            told = "; ".join(map(str, strikes))
+            told = "; ".join(map(str, interrupts))
             self.story[-1] += f": {told} -> {run.error!r} in {run.seconds:.3f} s, {run.waits} waits"
         self._judge(operation, run)
         self._aftermath(operation, run, rng)
 
     def _prepare(self, operation: Operation, rng: Random) -> None:
-        scene = self._scene
+        fixture = self._fixture
         mode = operation.autocommit
-        changing = mode is not None and mode != scene.autocommit
-        if operation.fresh or changing or scene.doomed is not False or scene.gid:
+        changing = mode is not None and mode != fixture.autocommit
+        if operation.fresh or changing or fixture.doomed is not False or fixture.gid:
             self._end_transaction()
-        if scene.transaction == ext.TRANSACTION_STATUS_INERROR:
+        if fixture.transaction == ext.TRANSACTION_STATUS_INERROR:
             self._end_transaction()
         if changing:
-            scene.conn.autocommit = mode
+            fixture.conn.autocommit = mode
 
     def _end_transaction(self) -> None:
-        scene = self._scene
-        scene.rollback()
-        if scene.gid is not None:
-            assert not prepared(self._observer, scene.gid), "tpc_rollback() left it prepared"
-            scene.gid = None
+        fixture = self._fixture
+        fixture.rollback()
+        if fixture.gid is not None:
+            assert not prepared(self._observer, fixture.gid), "tpc_rollback() left it prepared"
+            fixture.gid = None
 
     # The verdict
 
@@ -129,155 +129,157 @@ class Round:
             raise AssertionError(complaint) from run.error
         self._judge_companions(run)
         self._judge_cancels(run)
-        self._scene.tidy()
+        self._fixture.tidy()
         if self._may_abandon(run):
-            self._storm.end_sessions(0 if self._scene.conn.closed else self._scene.pid)
+            self._storm.end_sessions(0 if self._fixture.conn.closed else self._fixture.pid)
         self._judge_connection(operation, run)
 
     def _may_abandon(self, run: Run) -> bool:
-        """Tell whether a connection may be closed, and its query be left to itself.
+        """Return True if a connection may be closed, and its query be left to itself.
 
         A second Ctrl-C gives up; on threads a signal may come between any two steps.
         """
-        twice = sum(strike.kind == HARD for strike in run.landed) > 1
-        return twice or bool(run.landed and "hub" not in self._striker.capabilities)
+        twice = sum(interrupt.kind == HARD for interrupt in run.landed) > 1
+        return twice or bool(run.landed and "hub" not in self._counting.capabilities)
 
     def _judge_companions(self, run: Run) -> None:
-        for job in self._scene.jobs:
+        for job in self._fixture.jobs:
             job.stop()
-            forgiven = [FORGIVEN[s.kind] for s in run.strikes if s.kind in FORGIVEN]
+            forgiven = [FORGIVEN[s.kind] for s in run.interrupts if s.kind in FORGIVEN]
             forgiven += [InterfaceError] if self._may_abandon(run) else []
             if job.error is not None and not isinstance(job.error, tuple(forgiven)):
                 raise AssertionError(f"another task got {job.error!r}") from job.error
 
     def _judge_cancels(self, run: Run) -> None:
         """Compare the statements that were cancelled with those that were meant."""
-        meant = [strike.target for strike in run.strikes if strike.kind == "cancel"]
-        strays = set(self._scene.cancelled).difference(meant)
-        assert self._scene.jobs or not strays, f"cancelled in place of {meant}: {strays}"
+        meant = [interrupt.target for interrupt in run.interrupts if interrupt.kind == "cancel"]
+        strays = set(self._fixture.cancelled).difference(meant)
+        assert self._fixture.jobs or not strays, f"cancelled in place of {meant}: {strays}"
 
     def _judge_connection(self, operation: Operation, run: Run) -> None:
-        scene = self._scene
+        fixture = self._fixture
         self._quiet()
         if operation.elsewhere:
             self._alone()
-        if scene.conn.closed:
+        if fixture.conn.closed:
             self._storm.lost += self._lost(run)
             self._finish_two_phase()
-            scene.renew()
+            fixture.renew()
             return
         self._judge_lock(run)
         self._agree()
-        if operation.settles and len(run.landed) == len(run.strikes) > 0:
-            assert scene.settled(), "an interrupt kept it from having its effect"
-            scene.rollback()
+        if operation.settles and len(run.landed) == len(run.interrupts) > 0:
+            assert fixture.settled(), "an interrupt kept it from having its effect"
+            fixture.rollback()
 
     def _judge_lock(self, run: Run) -> None:
         """Fail if the lock is held; one that a signal has kept from release, others take over."""
-        lock = ConnectionLock(self._scene.conn)
+        lock = ConnectionLock(self._fixture.conn)
         if lock.locked() and self._may_abandon(run):
-            self._striker.spawn(_pass_through, lock).join(QUIET_SECONDS)
+            self._counting.spawn(_pass_through, lock).join(QUIET_SECONDS)
         assert not lock.locked(), "the lock is still held"
 
     def _lost(self, run: Run) -> bool:
         """Fail if there was no reason to close the connection; False for a good one."""
-        if any(strike.kind == "close" for strike in run.strikes):
+        if any(interrupt.kind == "close" for interrupt in run.interrupts):
             return False
         assert self._may_abandon(run), "the connection was lost"
         return True
 
     def _finish_two_phase(self) -> None:
         """Roll back what a closed connection has left prepared."""
-        scene = self._scene
-        for gid in prepared(self._observer, scene.gid) if scene.gid is not None else ():
+        fixture = self._fixture
+        for gid in prepared(self._observer, fixture.gid) if fixture.gid is not None else ():
             self._observer.ask(f"rollback prepared '{gid}'")
-            scene.ledger.refused()
-        scene.gid = None
+            fixture.ledger.refused()
+        fixture.gid = None
 
     def _agree(self) -> None:
         """Compare psycopg2's status, libpq's and the server's."""
-        scene = self._scene
-        status, transaction = scene.conn.status, scene.transaction
-        rows = self._observer.ask("select state from pg_stat_activity where pid = %s", scene.pid)
+        fixture = self._fixture
+        status, transaction = fixture.conn.status, fixture.transaction
+        rows = self._observer.ask("select state from pg_stat_activity where pid = %s", fixture.pid)
         told = f"status {status}, libpq {transaction}, server {rows[0][0]!r}"
         assert STATES[rows[0][0]] == transaction, f"libpq and the server disagree: {told}"
         inside = transaction in OPEN
-        failed = scene.gid is not None and not inside  # a PREPARE: tpc_rollback() is to come
+        failed = fixture.gid is not None and not inside  # a PREPARE: tpc_rollback() is to come
         assert (status == ext.STATUS_BEGIN) == inside or failed, f"psycopg2 disagrees: {told}"
-        if scene.gid is not None:
-            on_server = bool(prepared(self._observer, scene.gid))
+        if fixture.gid is not None:
+            on_server = bool(prepared(self._observer, fixture.gid))
             assert on_server == (status == ext.STATUS_PREPARED), f"prepared {on_server}: {told}"
 
     def _quiet(self) -> None:
         end = time.monotonic() + QUIET_SECONDS
         while rows := self._observer.ask(RUNNING, self._storm.application):
             assert time.monotonic() < end, f"still running: {rows}"
-            self._striker.sleep(0.002)
+            self._counting.sleep(0.002)
 
     def _alone(self) -> None:
         """Wait until the round's connection is the only session."""
         end = time.monotonic() + QUIET_SECONDS
         while len(found := self._observer.sessions(self._storm.application)) > 1:
             assert time.monotonic() < end, f"sessions are left: {found}"
-            self._striker.sleep(0.002)
+            self._counting.sleep(0.002)
 
     # What a program may do next
 
     def _aftermath(self, operation: Operation, run: Run, rng: Random) -> None:
-        scene = self._scene
-        inside = scene.transaction in OPEN
+        fixture = self._fixture
+        inside = fixture.transaction in OPEN
         if not inside:
-            scene.ended()
+            fixture.ended()
         elif run.error is not None and not was_cancelled(run.error):
-            vague = operation.lax or any(strike.kind == "deadline" for strike in run.strikes)
-            vague = vague or "hub" not in self._striker.capabilities
-            scene.doomed = None if vague or operation.elsewhere else True
+            vague = operation.lax or any(
+                interrupt.kind == "deadline" for interrupt in run.interrupts
+            )
+            vague = vague or "hub" not in self._counting.capabilities
+            fixture.doomed = None if vague or operation.elsewhere else True
         choice = rng.choice(("nothing", "probe", "commit", "rollback", "undo", "undo"))
         self.story[-1] += f", {choice}"
-        if scene.gid is None:
+        if fixture.gid is None:
             getattr(self, f"_then_{choice}")()
 
     def _then_nothing(self) -> None:
         """Leave it as it is."""
 
     def _then_rollback(self) -> None:
-        self._scene.rollback()
+        self._fixture.rollback()
 
     def _then_probe(self) -> None:
-        scene = self._scene
+        fixture = self._fixture
         try:
-            scene.echo(nap=0)
+            fixture.echo(nap=0)
         except InFailedSqlTransaction:
-            failed = scene.transaction == ext.TRANSACTION_STATUS_INERROR
-            assert failed or scene.doomed is not False, "a sound transaction was refused"
+            failed = fixture.transaction == ext.TRANSACTION_STATUS_INERROR
+            assert failed or fixture.doomed is not False, "a sound transaction was refused"
         else:
-            assert not scene.doomed, "a statement was accepted after an interrupt"
+            assert not fixture.doomed, "a statement was accepted after an interrupt"
 
     def _then_commit(self) -> None:
-        scene = self._scene
+        fixture = self._fixture
         try:
-            scene.commit()
+            fixture.commit()
         except InFailedSqlTransaction:
-            assert scene.doomed is not False, "commit() of a sound transaction was refused"
+            assert fixture.doomed is not False, "commit() of a sound transaction was refused"
 
     def _then_undo(self) -> None:
         """Roll back to the savepoint, if there is one, and go on."""
-        scene = self._scene
-        if scene.savepoint is None:
+        fixture = self._fixture
+        if fixture.savepoint is None:
             return
-        scene.conn.cursor().execute("rollback to savepoint storm")
-        scene.ledger.undo_since(scene.savepoint)
-        scene.doomed = False
-        scene.write(nap=0)
-        scene.commit()
+        fixture.conn.cursor().execute("rollback to savepoint storm")
+        fixture.ledger.undo_since(fixture.savepoint)
+        fixture.doomed = False
+        fixture.write(nap=0)
+        fixture.commit()
 
     def _compare(self) -> None:
-        scene = self._scene
-        scene.ended()
+        fixture = self._fixture
+        fixture.ended()
         rows = self._observer.ask(
-            f"select id from {self._storm.table} where id = any(%s)", list(scene.rows)
+            f"select id from {self._storm.table} where id = any(%s)", list(fixture.rows)
         )
-        complaint = scene.ledger.complaint({row[0] for row in rows})
+        complaint = fixture.ledger.complaint({row[0] for row in rows})
         assert complaint is None, complaint
 
 

@@ -28,9 +28,9 @@ from greenpg_conformance.toolkit.observer import Observer
 from greenpg_conformance.toolkit.proxy import Proxy
 from greenpg_conformance.toolkit.watchdog import Watchdog
 
+from .interrupts import HARD, CountingBackend, Interrupt, draw, kinds, pairs
 from .older import older_libpq
 from .round import Round, prepared
-from .strikes import HARD, Strike, Striker, draw, kinds, pairs
 from .table import OPERATIONS, Operation
 
 __all__ = ["Storm", "StormError", "main"]
@@ -54,7 +54,7 @@ class Storm:
     """Rounds of random interrupts against one server."""
 
     def __init__(self, backend: Any, description: Any, dsn: str, observer: Any, proxy: Any) -> None:
-        self.striker = Striker(backend)
+        self.counting = CountingBackend(backend)
         self.description = description
         self.observer = observer
         self.dsn = dsn
@@ -72,10 +72,10 @@ class Storm:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Have the table, and psycopg2's own connections on the counted backend, for the block."""
+        """Make the table, and put psycopg2's own connections on the counting backend."""
         chosen = current()
         self._create()
-        greenpg.use(self.striker)
+        greenpg.use(self.counting)
         try:
             yield
         finally:
@@ -102,10 +102,10 @@ class Storm:
             play = Round(self, seed, self._link(rng))
             self._judged(play, seed, lambda: play.run(rng))
 
-    def one(self, operation: Operation, strikes: list[Strike]) -> None:
-        """Play one operation, interrupted as told."""
+    def one(self, operation: Operation, interrupts: list[Interrupt]) -> None:
+        """Play one operation with these interrupts."""
         play = Round(self, 0, self.dsn)
-        self._judged(play, 0, lambda: play.run_one(operation, strikes))
+        self._judged(play, 0, lambda: play.run_one(operation, interrupts))
 
     def _judged(self, play: Round, seed: int, run: Callable[[], object]) -> None:
         try:
@@ -152,17 +152,17 @@ def test_random_interrupts(ctx: Any) -> None:
 @needs("hub")
 @each(*[operation.name for operation in OPERATIONS])
 def test_ctrl_c_twice(ctx: Any, operation: str) -> None:
-    """Give up the connection when the user does not wait; what comes out is the interrupt."""
+    """Give up the connection when the user does not wait; what propagates is the interrupt."""
     chosen = next(one for one in OPERATIONS if one.name == operation)
     storm = Storm(ctx.backend, ctx.description, ctx.dsn, ctx.server, ctx.proxy())
 
     with storm.ready():
         for first, second in TWICE:
-            storm.one(chosen, [Strike(HARD, first, 0.0), Strike(HARD, second, 0.0)])
+            storm.one(chosen, [Interrupt(HARD, first, 0.0), Interrupt(HARD, second, 0.0)])
 
 
 def soak(column: str, dsn: str, seeds: range, closely: bool) -> None:
-    """Play rounds in this process; after a failed one tell how to repeat it, and exit with 1.
+    """Play rounds in this process; after a failed one print how to repeat it, and exit with 1.
 
     `closely`: each operation suffers two or three interrupts that follow each other at once.
     """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .table import Steps, operation
 
 if TYPE_CHECKING:
-    from .scene import Scene
+    from .fixture import Fixture
 
 ROWS: Final = 2000
 SIZE: Final = 300_000
@@ -18,7 +18,7 @@ SIZE: Final = 300_000
 
 
 @operation()
-def copy_out(s: Scene) -> Steps:
+def copy_out(s: Fixture) -> Steps:
     cur, file = s.conn.cursor(), StringIO()
     query = f"select i, repeat('x', 200) from generate_series(1, {ROWS}) i, pg_sleep({s.nap()})"
     yield
@@ -27,7 +27,7 @@ def copy_out(s: Scene) -> Steps:
 
 
 @operation()
-def copy_in(s: Scene) -> Steps:
+def copy_in(s: Fixture) -> Steps:
     rows, auto = [s.row() for _ in range(ROWS)], s.autocommit
     file = StringIO("".join(f"{row}\t0\n" for row in rows))
     yield
@@ -36,7 +36,7 @@ def copy_in(s: Scene) -> Steps:
 
 
 @operation()
-def copy_in_a_block(s: Scene) -> Steps:
+def copy_in_a_block(s: Fixture) -> Steps:
     rows, auto = [s.row() for _ in range(100)], s.autocommit
     yield
     with s.ledger.inserting(rows, auto), s.conn.cursor().copy(f"copy {s.table} from stdin") as copy:
@@ -45,7 +45,7 @@ def copy_in_a_block(s: Scene) -> Steps:
 
 
 @operation()
-def copy_out_of_a_block(s: Scene) -> Steps:
+def copy_out_of_a_block(s: Fixture) -> Steps:
     query = f"select i, repeat('x', 200) from generate_series(1, {ROWS}) i"
     yield
     with s.conn.cursor().copy(f"copy ({query}) to stdout") as copy:
@@ -53,7 +53,7 @@ def copy_out_of_a_block(s: Scene) -> Steps:
 
 
 @operation(loose=True)
-def stream(s: Scene) -> Steps:
+def stream(s: Fixture) -> Steps:
     yield
     rows = s.conn.cursor().stream("select i from generate_series(1, %s) i", (ROWS,))
     assert [row[0] for row in rows] == list(range(1, ROWS + 1))
@@ -63,7 +63,7 @@ def stream(s: Scene) -> Steps:
 
 
 @operation(autocommit=False, loose=True)
-def write_large_object(s: Scene) -> Steps:
+def write_large_object(s: Fixture) -> Steps:
     yield
     large = s.conn.lobject(0, "wb")
     large.write(b"x" * SIZE)
@@ -72,7 +72,7 @@ def write_large_object(s: Scene) -> Steps:
 
 
 @operation(autocommit=False, loose=True)
-def read_large_object(s: Scene) -> Steps:
+def read_large_object(s: Fixture) -> Steps:
     large: Any = s.conn.lobject(0, "wb")
     large.write(b"y" * SIZE)
     large.seek(0)
@@ -86,7 +86,7 @@ def read_large_object(s: Scene) -> Steps:
 
 
 @operation(loose=True)
-def pipeline(s: Scene) -> Steps:
+def pipeline(s: Fixture) -> Steps:
     yield
     with s.conn.pipeline() as pipe:
         results = [pipe.execute("select %s", (number,)) for number in range(300)]
@@ -95,7 +95,7 @@ def pipeline(s: Scene) -> Steps:
 
 
 @operation()
-def pipeline_of_inserts(s: Scene) -> Steps:
+def pipeline_of_inserts(s: Fixture) -> Steps:
     rows, auto = [s.row() for _ in range(50)], s.autocommit
     yield
     with s.ledger.inserting(rows, auto), s.conn.pipeline() as pipe:
@@ -107,7 +107,7 @@ def pipeline_of_inserts(s: Scene) -> Steps:
 
 
 @operation(fresh=True, autocommit=True, loose=True, settles=True)
-def listen(s: Scene) -> Steps:
+def listen(s: Fixture) -> Steps:
     s.settled = lambda: not _channels(s)
     yield
     with s.conn.listen(s.table, timeout=1) as notes:
@@ -115,7 +115,7 @@ def listen(s: Scene) -> Steps:
         assert next(notes).payload == "hello"
 
 
-def _channels(s: Scene) -> list[Any]:
+def _channels(s: Fixture) -> list[Any]:
     with s.conn.cursor() as cur:
         cur.execute("select pg_listening_channels()")
         found: list[Any] = cur.fetchall()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from .scene import Scene
+    from .fixture import Fixture
 
 __all__ = ["OPERATIONS", "Operation", "Steps", "operation"]
 
@@ -18,14 +18,14 @@ Steps: TypeAlias = Generator[None, None, None]
 class Operation:
     """`steps` is the generator; `fresh`: it begins outside a transaction.
 
-    `settles`: even interrupted it has its effect, which `scene.settled` tells.
+    `settles`: even interrupted it has its effect, which `fixture.settled` tells.
     `autocommit` is the mode that it needs, if any. `lax`: an interrupt may come before anything
     was sent, so that the transaction may go on. `loose`: it makes several calls, so any of two
-    interrupts may come out. `elsewhere`: it uses other connections than the scene's.
+    interrupts may propagate. `elsewhere`: it uses other connections than the fixture's.
     """
 
     name: str
-    steps: Callable[[Scene], Steps]
+    steps: Callable[[Fixture], Steps]
     fresh: bool = False
     autocommit: bool | None = None
     lax: bool = False
@@ -39,10 +39,10 @@ OPERATIONS: list[Operation] = []
 
 def operation(
     **traits: Any,
-) -> Callable[[Callable[[Scene], Steps]], Callable[[Scene], Steps]]:
+) -> Callable[[Callable[[Fixture], Steps]], Callable[[Fixture], Steps]]:
     """Add a generator to the table."""
 
-    def add(steps: Callable[[Scene], Steps]) -> Callable[[Scene], Steps]:
+    def add(steps: Callable[[Fixture], Steps]) -> Callable[[Fixture], Steps]:
         OPERATIONS.append(Operation(steps.__name__, steps, **traits))
         return steps
 

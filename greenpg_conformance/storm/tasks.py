@@ -1,4 +1,4 @@
-"""What other tasks do with the storm's connection meanwhile."""
+"""Other tasks that use the storm's connection at the same time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from psycopg2 import InterfaceError
 from psycopg2.errors import QueryCanceled
 
 if TYPE_CHECKING:
-    from .scene import Scene
+    from .fixture import Fixture
 
 __all__ = ["Companion", "Holder", "Sleeper"]
 
@@ -19,17 +19,17 @@ class Holder:
 
     error: BaseException | None = None
 
-    def __init__(self, s: Scene) -> None:
+    def __init__(self, s: Fixture) -> None:
         self._seconds = s.rng.choice((0.001, 0.005, 0.03))
-        self._scene = s
+        self._fixture = s
         self._began = s.backend.event()
         self._task = s.backend.spawn(self._hold)
         self._began.wait()
 
     def _hold(self) -> None:
-        with self._scene.conn.exclusive():
+        with self._fixture.conn.exclusive():
             self._began.set()
-            self._scene.backend.sleep(self._seconds)
+            self._fixture.backend.sleep(self._seconds)
 
     def stop(self) -> None:
         """Wait for its end."""
@@ -39,17 +39,17 @@ class Holder:
 class Companion:
     """A task that uses the connection too, and must not notice what happens to others."""
 
-    def __init__(self, s: Scene) -> None:
+    def __init__(self, s: Fixture) -> None:
         self.error: BaseException | None = None
-        self._scene = s
+        self._fixture = s
         self._stopped = False
         self._task = s.backend.spawn(self._run, s.conn)
 
     def _run(self, conn: Any) -> None:
         try:
             while not self._stopped:
-                self._scene.echo(conn, nap=0)
-                self._scene.backend.pause()
+                self._fixture.echo(conn, nap=0)
+                self._fixture.backend.pause()
         except BaseException as error:
             self.error = error
 
@@ -64,7 +64,7 @@ class Sleeper:
 
     error: BaseException | None = None
 
-    def __init__(self, s: Scene, conn: Any) -> None:
+    def __init__(self, s: Fixture, conn: Any) -> None:
         self._seconds = s.rng.choice((0.001, 0.005, 0.2))
         self._began = s.backend.event()
         self._task = s.backend.spawn(self._run, conn)

@@ -1,4 +1,4 @@
-"""How green is judged: a second task ticks, and its longest gap is the verdict."""
+"""Measures whether code is green: a second task ticks, and its longest gap is the result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from .machine import CoreWaits, stood_still, witness
+from .machine import CoreWaits, clock_watch, stood_still
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
@@ -78,7 +78,7 @@ def heartbeat(backend: Backend, limit: float | None = None) -> Iterator[Heartbea
 
     The default limit comes from an idle run of this process, made before the block if need be.
     """
-    witness()
+    clock_watch()
     pulse = Heartbeat(backend, calibrated(backend) if limit is None else limit)
     with pulse.ticking():
         yield pulse

@@ -1,4 +1,4 @@
-"""What a test runs beside itself, and how it ended."""
+"""Runs functions in tasks and OS threads beside a test, and keeps what they returned or raised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tells what a piece of code left behind: descriptors, threads, green tasks, server sessions."""
+"""Finds what a piece of code left behind: descriptors, threads, green tasks, server sessions."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def threads() -> dict[Hashable, str]:
 
 
 def tasks() -> dict[Hashable, str]:
-    """Greenlets of this OS thread that have not ended, of whatever green library.
+    """Greenlets of this OS thread that have not ended, of any green library.
 
     Those of other threads are left out: a library's thread pool keeps a worker in each.
     """

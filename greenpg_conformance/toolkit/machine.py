@@ -1,4 +1,4 @@
-"""What the machine does to the time: other programs get the cores, or a core stands still."""
+"""Corrects measured times for the machine: waits for a core, and moments when it stood still."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Final
 
 from greenpg._helper_process import Child
 
-__all__ = ["CoreWaits", "Stopwatch", "clock", "stood_still", "witness"]
+__all__ = ["CoreWaits", "Stopwatch", "clock", "clock_watch", "stood_still"]
 
 _SCHEDULER: Final = "/proc/self/task/{}/schedstat"
 
 # Letting the interpreter go for each call would cost a turn of every other thread that is busy.
 _libc: Final = ctypes.PyDLL(None)
 
-_witness: Child | None = None
+_clock_watch: Child | None = None
 
 
 class CoreWaits:
@@ -34,7 +34,7 @@ class CoreWaits:
         """Return the seconds since the last call, the first one since this was made."""
         before, self._known = self._known, _waits()
         grown = (waited - before.get(thread, 0.0) for thread, waited in self._known.items())
-        return sum(seconds for seconds in grown if seconds > 0)  # one that has just ended tells 0
+        return sum(seconds for seconds in grown if seconds > 0)  # one that has just ended counts 0
 
 
 def clock() -> float:
@@ -42,21 +42,21 @@ def clock() -> float:
     return time.monotonic() - _waited(threading.get_native_id())
 
 
-def witness() -> Child:
+def clock_watch() -> Child:
     """Return the process that `stood_still` asks, started at the first call; it ends with this one.
 
     It can tell of nothing that was before its start.
     """
-    global _witness
-    if _witness is None:
-        _witness = Child(f"{__package__}.witness")
-        atexit.register(_witness.close)
-    return _witness
+    global _clock_watch
+    if _clock_watch is None:
+        _clock_watch = Child(f"{__package__}.clock_watch")
+        atexit.register(_clock_watch.close)
+    return _clock_watch
 
 
 def stood_still(began: float, ended: float) -> float:
     """Return how long a core stood still between two readings of time.monotonic(), in seconds."""
-    seconds: float = witness().ask("stood_still", began=began, ended=ended)["seconds"]
+    seconds: float = clock_watch().ask("stood_still", began=began, ended=ended)["seconds"]
     return seconds
 
 
@@ -64,7 +64,7 @@ class Stopwatch:
     """Measures from its making on; what `clock` leaves out and standstills do not count."""
 
     def __init__(self) -> None:
-        witness()
+        clock_watch()
         self._began, self._ready = time.monotonic(), clock()
 
     def seconds(self) -> float:
@@ -79,7 +79,7 @@ def _waits() -> dict[int, float]:
 
 
 def _waited(thread: int) -> float:
-    """Return how long an OS thread has waited for a core in its life; 0 if nobody tells."""
+    """Return how long an OS thread has waited for a core in its life; 0 if unknown."""
     descriptor = _libc.open(_SCHEDULER.format(thread).encode(), 0)
     if descriptor < 0:
         return 0.0

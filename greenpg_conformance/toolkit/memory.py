@@ -1,4 +1,4 @@
-"""The process's memory."""
+"""Measures this process's memory, for tests that bound what an operation holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A view of the server that depends neither on greenpg's connections nor on any event loop."""
+"""Queries the server without greenpg's connections and without any event loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SESSIONS: Final = """
 
 
 class Observer:
-    """A connection of psycopg2's own that waits plainly, whatever is patched in this process."""
+    """A stock psycopg2 connection that blocks, whether or not the process is patched."""
 
     def __init__(self, dsn: str) -> None:
         connect: Any = psycopg2._psycopg._connect  # below every hook
@@ -41,11 +41,11 @@ class Observer:
         return {pid: f"session {pid} ({doing})" for pid, doing in self.ask(SESSIONS, name)}
 
     def is_busy(self, pid: int) -> bool:
-        """Tell whether a session runs a statement now."""
+        """Return True if a session runs a statement now."""
         return self._has("state = 'active'", pid)
 
     def exists(self, pid: int) -> bool:
-        """Tell whether a session exists."""
+        """Return True if a session exists."""
         return self._has("true", pid)
 
     def terminate(self, pid: int) -> None:

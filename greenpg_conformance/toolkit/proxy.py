@@ -19,7 +19,7 @@ NO_HOST: Final = "/tmp"  # where a libpq of a wheel looks when the DSN names no 
 
 
 class Proxy:
-    """Stands between a client and the server of a DSN; everything passes until told otherwise.
+    """Stands between a client and the server of a DSN; everything passes at first.
 
     `way` is "down" (what the server says), "up" (what the client says) or "both"; `scope` says
     which connections are meant: those at hand ("present"), those made later ("coming") or all.
@@ -65,7 +65,7 @@ class Proxy:
         self._set(way, scope, stalled=True)
 
     def cut(self) -> int:
-        """Reset the connections at hand, on both sides; return how many there were."""
+        """Reset the present connections, on both sides; return how many there were."""
         cut: int = self._child.ask("cut")["links"]
         return cut
 

@@ -164,7 +164,7 @@ class Proxy:
     async def count(self) -> Reply:
         return {"links": len(self._links), "accepted": self._accepted}
 
-    async def obey(self) -> None:
+    async def follow_orders(self) -> None:
         """Obey orders from standard input until its end."""
         loop = asyncio.get_running_loop()
         orders = asyncio.StreamReader()
@@ -216,7 +216,7 @@ async def main(*server: str) -> None:
     """Listen until standard input ends."""
     proxy = Proxy(*server)
     send(await proxy.start())
-    await proxy.obey()
+    await proxy.follow_orders()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Plain connected sockets to wait for, made below every monkey-patch."""
+"""Makes connected sockets for tests of waiting, below every monkey-patch."""
 
 from __future__ import annotations
 

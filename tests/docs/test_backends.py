@@ -15,7 +15,7 @@ ASIDE = ("import ", "from ", "#", '"""')
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("rows", ["seam.*", "tasks.*", "interrupts.kill*"])
+@pytest.mark.parametrize("rows", ["waits.*", "tasks.*", "interrupts.kill*"])
 def test_example_conforms(server, rows):
     order = ["conformance", "aiogreen_conformance:backend", "-k", rows, "--dsn", server.dsn]
 

@@ -12,16 +12,16 @@ from greenpg_conformance.harness.results import Column, Result, failed
 from greenpg_conformance.harness.runner import Suite, columns_of
 from greenpg_conformance.harness.tests import Test, discover
 
-QUICK = ("seam", "tasks", "hub", "os_threads")
+QUICK = ("waits", "tasks", "hub", "os_threads")
 COLUMNS = [column for name in installed() for column in columns_of(name)]
 FAULTS = {
-    "timeout_raises": "seam.timeout_is_a_return_value[read]",
-    "wait_blocks": "seam.others_run_during_a_wait",
-    "hang_up_is_ignored": "seam.hang_up_counts_as_ready[read]",
-    "loop_spins_after_a_wait": "seam.idle_waiter_costs_nothing[read]",
-    "timer_runs_on": "seam.nothing_late_comes_of_a_wait[ready]",
+    "timeout_raises": "waits.timeout_is_a_return_value[read]",
+    "wait_blocks": "waits.others_run_during_a_wait",
+    "hang_up_is_ignored": "waits.hang_up_counts_as_ready[read]",
+    "loop_spins_after_a_wait": "waits.idle_waiter_costs_nothing[read]",
+    "timer_runs_on": "waits.nothing_late_comes_of_a_wait[ready]",
     "watcher_is_kept_after_close": "watcher.close_leaves_nothing",
-    "interrupt_is_kept_for_later": "seam.interrupt_never_hits_a_later_wait",
+    "interrupt_is_kept_for_later": "waits.interrupt_never_hits_a_later_wait",
     "spawn_runs_at_once": "tasks.spawn_does_not_run_the_function_at_once",
     "set_wakes_no_other_thread": "tasks.set_from_another_thread_wakes_an_idle_hub",
     "hub_may_wait": "hub.refused_before_anything_is_sent[execute]",
@@ -78,7 +78,7 @@ def test_fault_is_found(dsn, fault, test):
 
 @pytest.mark.timeout(60)
 def test_hang_ends_with_all_stacks_and_the_next_test_runs(dsn):
-    hanging, sound = FAULTS["set_wakes_no_other_thread"], "seam.data_ends_a_wait"
+    hanging, sound = FAULTS["set_wakes_no_other_thread"], "waits.data_ends_a_wait"
 
     results = ran(dsn, "set_wakes_no_other_thread", hanging, sound)
 

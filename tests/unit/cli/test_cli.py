@@ -179,7 +179,7 @@ def test_conformance_runs_the_driver_part_only_on_demand(words, driver, capsys):
     assert main(["conformance", "threads", "--list", *words]) == 0
 
     said = capsys.readouterr().out
-    assert "seam.data_ends_a_wait" in said
+    assert "waits.data_ends_a_wait" in said
     assert "storm.random_interrupts" in said
     assert ("forks.fork_under_load" in said) == driver
 

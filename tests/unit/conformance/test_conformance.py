@@ -102,10 +102,10 @@ def test_raises_fails_where_nothing_or_something_else_is_raised():
 def test_raises_keeps_what_was_raised():
     error = ValueError("seven")
 
-    with raises(ValueError, KeyError, words="seven") as witness:
+    with raises(ValueError, KeyError, words="seven") as caught:
         raise error
 
-    assert witness.error is error
+    assert caught.error is error
 
 
 def test_cases_become_arguments():

@@ -11,7 +11,7 @@ import pytest
 
 from greenpg.backend import load
 from greenpg_conformance.toolkit.heartbeat import Stalled, calibrated, heartbeat
-from greenpg_conformance.toolkit.machine import CoreWaits, witness
+from greenpg_conformance.toolkit.machine import CoreWaits, clock_watch
 
 THREADS = load("threads")
 
@@ -59,12 +59,12 @@ def test_error_of_the_block_is_not_masked():
 
 @contextmanager
 def stopped_witness():
-    """Let the witness stand still as long as this process does: so does a whole machine."""
-    os.kill(witness().pid, signal.SIGSTOP)
+    """Let the clock_watch stand still as long as this process does: so does a whole machine."""
+    os.kill(clock_watch().pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        os.kill(witness().pid, signal.SIGCONT)
+        os.kill(clock_watch().pid, signal.SIGCONT)
 
 
 def test_machine_that_stood_still_is_no_stall():

@@ -1,4 +1,4 @@
-"""The seam's waits: what they return, what interrupts them and what they leave behind."""
+"""Waits in the backend interface: what they return, what interrupts them, what they leave."""
 
 from __future__ import annotations
 
@@ -201,9 +201,9 @@ def test_library_timeout_ends_a_wait_without_trace(ctx: Context) -> None:
 
         def wait() -> float:
             limit: Any = ctx.timeout(SHORT)
-            with raises(type(limit)) as witness, limit:
+            with raises(type(limit)) as caught, limit:
                 waiter.wait(ours.fileno(), READ, 3 * SHORT)
-            assert witness.error is limit
+            assert caught.error is limit
             return _wait_and_sleep(ctx, waiter, ours, 0)
 
         task = ctx.spawn(wait)
@@ -325,10 +325,10 @@ def test_interrupt_wakes_a_hub_with_nothing_else_to_do(ctx: Context) -> None:
     with pair() as (ours, _), waiting(ctx) as waiter:
         thread = ctx.native(_later, waiter.interrupt, error)
 
-        with raises(Interruption) as witness:
+        with raises(Interruption) as caught:
             waiter.wait(ours.fileno(), READ, None)
 
-        assert witness.error is error
+        assert caught.error is error
         thread.join()
 
 

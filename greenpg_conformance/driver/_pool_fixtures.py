@@ -19,7 +19,7 @@ __all__ = ["ask", "borrow_and_ask", "count", "pool_of", "terminate_all"]
 
 @contextmanager
 def pool_of(ctx: Context, dsn: str | None = None, **options: Any) -> Iterator[Any]:
-    """A pool on the tested backend, whose sessions `count` tells apart."""
+    """A pool on the tested backend, whose sessions `count` counts."""
     made = ConnectionPool(
         make_dsn(dsn or ctx.dsn, application_name=f"{ctx.name}_pool"),
         backend=ctx.backend,

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 __all__ = [
     "HARD",
     "LESSER",
+    "CountingBackend",
+    "Interrupt",
     "Run",
-    "Strike",
-    "Striker",
-    "Struck",
+    "Thrown",
     "draw",
     "kinds",
     "pairs",
@@ -45,13 +45,13 @@ LATE_SECONDS: Final = 0.3
 SIGNAL: Final = signal.SIGUSR1
 
 
-class Struck(Exception):
-    """What the storm throws, beside the library's own exits and timeouts."""
+class Thrown(Exception):
+    """The storm's own exception, beside the library's own exits and timeouts."""
 
 
 @dataclass(slots=True)
-class Strike:
-    """One interrupt: by time if `wait` is 0. `landed` tells that it met the running operation."""
+class Interrupt:
+    """One interrupt: by time if `wait` is 0. `landed`: it hit the running operation."""
 
     kind: str
     wait: int
@@ -61,12 +61,12 @@ class Strike:
     target: object = None
 
     def ends(self, elsewhere: bool) -> bool:
-        """Tell whether it is sure to end the operation, however long that would take."""
+        """Return True if it is sure to end the operation, however long that would take."""
         kinds = (*THROWN, "kill", "timeout") if elsewhere else (*THROWN, "kill", "timeout", "close")
         return self.wait < 2 and self.kind in kinds
 
     def __str__(self) -> str:
-        """Tell what and when."""
+        """Return what and when."""
         return f"{self.kind} at {self.moment}{', landed' if self.landed else ''}"
 
     @property
@@ -85,7 +85,7 @@ def kinds(backend: Any, description: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def draw(rng: Random, possible: tuple[str, ...]) -> list[Strike]:
+def draw(rng: Random, possible: tuple[str, ...]) -> list[Interrupt]:
     """Draw up to two interrupts; the second often meets what the first one has set off."""
     count = rng.choice((0, 1, 1, 1, 1, 2, 2, 2))
     if count < 2:
@@ -97,19 +97,21 @@ def draw(rng: Random, possible: tuple[str, ...]) -> list[Strike]:
     return [first, second]
 
 
-def pairs(rng: Random, possible: tuple[str, ...]) -> list[Strike]:
+def pairs(rng: Random, possible: tuple[str, ...]) -> list[Interrupt]:
     """Draw two or three interrupts that follow each other closely, which most often goes wrong."""
-    found: list[Strike] = []
+    found: list[Interrupt] = []
     wait = rng.choice(WAITS[4:])
     for kind in rng.choices((*possible, HARD, HARD), k=rng.choice((2, 2, 3))):
-        found.append(Strike(kind, 0 if kind in TIMED else wait, rng.random() * rng.choice(SCALES)))
+        found.append(
+            Interrupt(kind, 0 if kind in TIMED else wait, rng.random() * rng.choice(SCALES))
+        )
         wait += rng.choice((0, 1, 1, 1, 2))
     return found
 
 
-def _drawn(rng: Random, kind: str) -> Strike:
+def _drawn(rng: Random, kind: str) -> Interrupt:
     wait = 0 if kind in TIMED else rng.choice(WAITS)
-    return Strike(kind, wait, rng.random() * rng.choice(SCALES))
+    return Interrupt(kind, wait, rng.random() * rng.choice(SCALES))
 
 
 class _Counted:
@@ -127,7 +129,7 @@ class _Counted:
         return getattr(self._inner, name)
 
 
-class Striker:
+class CountingBackend:
     """A backend that counts the waits of the run under way."""
 
     def __init__(self, backend: Any) -> None:
@@ -152,7 +154,7 @@ class Striker:
 
 
 def was_cancelled(error: BaseException) -> bool:
-    """Tell whether it is the error of `cancel()`: the transaction has failed, but is not barred."""
+    """Return True for the error of `cancel()`: the transaction has failed, but is not doomed."""
     told = "due to user request" in str(error)  # a large object's error has no class of its own
     return (isinstance(error, QueryCanceled) or told) and not isinstance(error, DeadlineExceeded)
 
@@ -167,56 +169,56 @@ def _between(code: CodeType, frame: FrameType | None) -> list[str]:
 
 
 def _ends_a_block(frame: FrameType | None) -> bool:
-    """Tell whether it stands at the entry of an `__exit__`, before its first `try`."""
+    """Return True if it stands at the entry of an `__exit__`, before its first `try`."""
     if frame is None or frame.f_code.co_name != "__exit__":
         return False
     return frame.f_lineno == frame.f_code.co_firstlineno
 
 
 class Run:
-    """One operation under fire, and what came of it."""
+    """One operation that is interrupted, and its outcome."""
 
     def __init__(
         self,
-        striker: Striker,
+        counting: CountingBackend,
         description: Any,
         conn: Any,
-        strikes: list[Strike],
+        interrupts: list[Interrupt],
         statement: Callable[[], object],
     ) -> None:
-        self.strikes = strikes
+        self.interrupts = interrupts
         self._statement = statement
         self.running = False
         self.who: Any = None
         self.error: BaseException | None = None
         self.seconds = 0.0
         self.waits = 0
-        self.landed: list[Strike] = []
-        self._backend: Any = striker._inner
-        self._striker = striker
+        self.landed: list[Interrupt] = []
+        self._backend: Any = counting._inner
+        self._counting = counting
         self._description = description
         self._conn = conn
         self._done = self._backend.event()
         self._task: Any = None
         self._green = "hub" in self._backend.capabilities
-        self._signals: deque[Strike] = deque()
+        self._signals: deque[Interrupt] = deque()
         self._others: list[Any] = []
         self._fn: Callable[[], object]
-        for strike in strikes:
-            strike.error = self._made(strike)
+        for interrupt in interrupts:
+            interrupt.error = self._made(interrupt)
 
-    def _made(self, strike: Strike) -> BaseException | None:
-        if strike.kind == "throw":
-            return Struck(strike.moment)
-        if strike.kind == "exit":
+    def _made(self, interrupt: Interrupt) -> BaseException | None:
+        if interrupt.kind == "throw":
+            return Thrown(interrupt.moment)
+        if interrupt.kind == "exit":
             return self._backend.exits[0]()  # type: ignore[no-any-return]
-        return KeyboardInterrupt() if strike.kind == HARD else None
+        return KeyboardInterrupt() if interrupt.kind == HARD else None
 
     def perform(self, steps: Any) -> Run:
-        """Go on with the operation's generator in a task, or on threads in this one, and strike."""
+        """Advance the operation's generator and interrupt it; on threads in this very task."""
         self._fn = lambda: next(steps, None)
         self._code = steps.gi_code
-        self._striker.run = self
+        self._counting.run = self
         if self._green:
             self._task = self._backend.spawn(self._call)
             assert self._task.join(HANG_SECONDS), "the operation hangs"
@@ -225,7 +227,7 @@ class Run:
         self._done.set()
         for task in self._others:
             assert task.join(HANG_SECONDS), "a task beside the operation hangs"
-        self._striker.run = None
+        self._counting.run = None
         return self
 
     def _call(self) -> None:
@@ -233,8 +235,8 @@ class Run:
         began = time.monotonic()
         try:
             with ExitStack() as stack:
-                for strike in self.strikes:
-                    self._prepare(stack, strike)
+                for interrupt in self.interrupts:
+                    self._prepare(stack, interrupt)
                 self.running = True
                 try:
                     self._fn()
@@ -254,88 +256,88 @@ class Run:
                 task.join()
             signal.signal(SIGNAL, before)
 
-    def _prepare(self, stack: ExitStack, strike: Strike) -> None:
-        if strike.kind == "timeout":
-            strike.error = stack.enter_context(self._description.timeout(strike.after))
-        elif strike.kind == "deadline":
-            stack.enter_context(self._conn.deadline(strike.after))
-        elif not strike.wait:
-            self._beside(self._later, strike)
+    def _prepare(self, stack: ExitStack, interrupt: Interrupt) -> None:
+        if interrupt.kind == "timeout":
+            interrupt.error = stack.enter_context(self._description.timeout(interrupt.after))
+        elif interrupt.kind == "deadline":
+            stack.enter_context(self._conn.deadline(interrupt.after))
+        elif not interrupt.wait:
+            self._beside(self._later, interrupt)
 
     def _beside(self, fn: Callable[..., None], *args: object) -> None:
         self._others.append(self._backend.spawn(fn, *args))
 
-    def _later(self, strike: Strike) -> None:
-        if not self._done.wait(strike.after) and self.running:
-            self._strike(strike)
+    def _later(self, interrupt: Interrupt) -> None:
+        if not self._done.wait(interrupt.after) and self.running:
+            self._interrupt(interrupt)
 
     def wait_begins(self) -> None:
-        """Strike what is due at this wait."""
+        """Interrupt what is due at this wait."""
         self.waits += 1
-        for strike in self.strikes:
-            if strike.wait == self.waits:
-                self._strike(strike)
+        for interrupt in self.interrupts:
+            if interrupt.wait == self.waits:
+                self._interrupt(interrupt)
 
-    def _strike(self, strike: Strike) -> None:
-        if strike.kind in THROWN and self._green:
-            self._description.in_hub(lambda: self._throw(strike))
-        elif strike.kind in THROWN:
-            self._by_signal(strike)
-        elif strike.kind == "kill":
+    def _interrupt(self, interrupt: Interrupt) -> None:
+        if interrupt.kind in THROWN and self._green:
+            self._description.in_hub(lambda: self._throw(interrupt))
+        elif interrupt.kind in THROWN:
+            self._by_signal(interrupt)
+        elif interrupt.kind == "kill":
             self._task.kill()
         else:
-            self._beside(self._meddle, strike)
+            self._beside(self._meddle, interrupt)
 
-    def _by_signal(self, strike: Strike) -> None:
-        self._signals.append(strike)
+    def _by_signal(self, interrupt: Interrupt) -> None:
+        self._signals.append(interrupt)
         signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
 
-    def _throw(self, strike: Strike) -> None:
+    def _throw(self, interrupt: Interrupt) -> None:
         if self.running:
-            strike.landed = True
-            self.landed.append(strike)
-            self.who.throw(strike.error)
+            interrupt.landed = True
+            self.landed.append(interrupt)
+            self.who.throw(interrupt.error)
 
     def _signalled(self, _number: int, frame: FrameType | None) -> None:
-        strike = self._signals.popleft()
+        interrupt = self._signals.popleft()
         where = _between(self._code, frame)
         if "__del__" in where or _ends_a_block(frame):  # where it is swallowed, or forestalls it
-            self._by_signal(strike)
+            self._by_signal(interrupt)
         elif self.running and where:
-            strike.landed = True
-            self.landed.append(strike)
-            assert strike.error is not None
-            raise strike.error
+            interrupt.landed = True
+            self.landed.append(interrupt)
+            assert interrupt.error is not None
+            raise interrupt.error
 
-    def _meddle(self, strike: Strike) -> None:
-        strike.target = self._statement()
+    def _meddle(self, interrupt: Interrupt) -> None:
+        interrupt.target = self._statement()
         try:
-            getattr(self._conn, strike.kind)()
-            strike.landed = True
+            getattr(self._conn, interrupt.kind)()
+            interrupt.landed = True
         except InterfaceError:
-            strike.landed = self._conn.closed
+            interrupt.landed = self._conn.closed
         except BaseException as error:
-            strike.error = error
+            interrupt.error = error
 
     # What is to be expected
 
     def explains(self, error: BaseException) -> bool:
-        """Tell whether one of the strikes is the cause of an exception."""
-        return any(self._explains(strike, error) for strike in self.strikes)
+        """Return True if one of the interrupts is the cause of an exception."""
+        return any(self._explains(interrupt, error) for interrupt in self.interrupts)
 
-    def _explains(self, strike: Strike, error: BaseException | None) -> bool:
-        if strike.kind == "kill":
-            ours = any(other.error is error for other in self.strikes)
+    def _explains(self, interrupt: Interrupt, error: BaseException | None) -> bool:
+        if interrupt.kind == "kill":
+            ours = any(other.error is error for other in self.interrupts)
             return isinstance(error, self._backend.exits) and not ours
-        if strike.kind == "close":
+        if interrupt.kind == "close":
             return isinstance(error, InterfaceError)
-        if strike.kind == "cancel":
+        if interrupt.kind == "cancel":
             return error is not None and was_cancelled(error)
-        if strike.kind == "deadline":
+        if interrupt.kind == "deadline":
             return isinstance(error, DeadlineExceeded)
         if isinstance(error, QueryCanceled) and error.__cause__ is not None:
             error = error.__cause__  # it came out of a file's read()
-        return error is strike.error
+        return error is interrupt.error
 
     def complaint(self) -> str | None:
         """Return what is wrong with the way in which the operation ended, if anything."""
@@ -345,7 +347,9 @@ class Run:
         if error is None and self.landed:
             return f"it swallowed {self.landed[0].error!r}"
         late = [
-            s for s in self.strikes if s.kind == "timeout" and s.after + LATE_SECONDS < self.seconds
+            s
+            for s in self.interrupts
+            if s.kind == "timeout" and s.after + LATE_SECONDS < self.seconds
         ]
         if error is None and late:
             return f"it swallowed a timeout of {late[0].after} s"
@@ -360,9 +364,11 @@ class Run:
         return None if self.error is wanted else f"{self.error!r} {LESSER} {wanted!r}"
 
     def _by_another(self) -> bool:
-        """Tell whether it was a kill or a timeout, of which nobody knows when they landed."""
-        strikes = (strike for strike in self.strikes if strike.kind in ("kill", "timeout"))
-        return any(self._explains(strike, self.error) for strike in strikes)
+        """Return True if it was a kill or a timeout, whose moment of arrival is unknown."""
+        interrupts = (
+            interrupt for interrupt in self.interrupts if interrupt.kind in ("kill", "timeout")
+        )
+        return any(self._explains(interrupt, self.error) for interrupt in interrupts)
 
-    def _weight(self, strike: Strike) -> bool:
-        return isinstance(strike.error, (*self._backend.exits, KeyboardInterrupt))
+    def _weight(self, interrupt: Interrupt) -> bool:
+        return isinstance(interrupt.error, (*self._backend.exits, KeyboardInterrupt))

@@ -1,4 +1,4 @@
-"""A process that does nothing but tick: when it was late, a core or the whole machine stood still.
+"""A process that only ticks: when a tick is late, a core or the whole machine stood still.
 
 A virtual machine's cores are threads of its host, which may stop each of them for some while
 without a word in the statistics.
@@ -60,7 +60,7 @@ def _each_core() -> list[set[int]]:
 
 
 def main() -> None:
-    """Tick and tell, until standard input ends."""
+    """Tick and answer, until standard input ends."""
     tickers = [Ticker(cores) for cores in _each_core()]
 
     def stood_still(began: float, ended: float) -> Reply:

@@ -18,14 +18,14 @@ from greenpg.errors import InFailedSqlTransaction, QueryCanceled
 
 from .ledger import Ledger
 
-__all__ = ["Scene"]
+__all__ = ["Fixture"]
 
 NAPS: Final = (0.0, 0.0, 0.003, 0.02)
 FOR_EVER: Final = 30.0  # an interrupted query that goes on sleeping is found on the server
 _tokens = itertools.count(1000)
 
 
-class Scene:
+class Fixture:
     """One round's connection. Every row and result is checked against what it must be."""
 
     def __init__(self, backend: Any, dsn: str, table: str, rows: Any) -> None:
@@ -153,7 +153,7 @@ class Scene:
         self.ended()
 
     def rollback(self) -> None:
-        """End the transaction of whatever kind without committing it."""
+        """End a transaction of any kind without a commit."""
         if self.gid is None:
             self.conn.rollback()
         else:
