@@ -1,3 +1,5 @@
+"""Fixtures of all tests: a server, a proxy, and the check for what a test leaves behind."""
+
 import faulthandler
 import os
 import signal

@@ -1,3 +1,5 @@
+"""Fixtures of the tests on a server, for each backend that runs them."""
+
 from __future__ import annotations
 
 import gc

@@ -1,3 +1,5 @@
+"""`greenpg bench`: each workload once, and contenders that fail."""
+
 import json
 import os
 import subprocess

@@ -1,3 +1,5 @@
+"""`greenpg demo`: its jobs on each backend, and what it prints and leaves behind."""
+
 import os
 import signal
 import subprocess

@@ -1,3 +1,5 @@
+"""The leak checks find descriptors, threads, tasks and sessions that are left behind."""
+
 import os
 import socket
 import threading

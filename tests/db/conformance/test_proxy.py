@@ -1,3 +1,5 @@
+"""The proxy delays, stalls, cuts and refuses, with TLS and without."""
+
 import socket
 import threading
 import time

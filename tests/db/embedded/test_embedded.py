@@ -1,3 +1,5 @@
+"""The embedded server: it answers, restarts, and leaves neither processes nor files."""
+
 import os
 import signal
 import subprocess

@@ -1,3 +1,5 @@
+"""The metrics of pools for Prometheus."""
+
 import pytest
 
 from greenpg.pool import ConnectionPool, PoolSet

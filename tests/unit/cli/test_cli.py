@@ -1,3 +1,5 @@
+"""The command line: its words, errors and exit codes, and the parts of the demo's picture."""
+
 import importlib
 import sys
 

@@ -1,3 +1,5 @@
+"""The harness of the conformance suite: outcomes, cases, descriptions of backends."""
+
 import traceback
 
 import pytest

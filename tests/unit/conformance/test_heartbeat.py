@@ -1,3 +1,5 @@
+"""The heartbeat: it finds what blocks, and does not count what the machine does."""
+
 import ctypes
 import os
 import signal

@@ -1,3 +1,5 @@
+"""The doctor: its table, its verdict, and that it hides passwords."""
+
 import pytest
 from rich.console import Console
 

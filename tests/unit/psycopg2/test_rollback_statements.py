@@ -1,3 +1,5 @@
+"""Which statements are rollbacks, so that a doomed transaction accepts them."""
+
 import pytest
 
 from greenpg._psycopg2.rollback_statements import is_rollback
