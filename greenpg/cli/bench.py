@@ -15,16 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from greenpg.embedded import server_dsn
-from greenpg_bench._session import Plan, Result
-from greenpg_bench._session import run as run_workload
+from greenpg_bench.session import Plan, Result
+from greenpg_bench.session import run as run_workload
 from greenpg_bench.workloads import NAMES, find
 
 if TYPE_CHECKING:
     import argparse
 
-    from greenpg_bench._model import Metric
-    from greenpg_bench._runner import Record
-    from greenpg_bench._stats import Verdict
+    from greenpg_bench.model import Metric
+    from greenpg_bench.runner import Record
+    from greenpg_bench.stats import Verdict
 
 WIDTH = 130
 NOTABLE = 0.1

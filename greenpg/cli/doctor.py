@@ -16,8 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from greenpg.doctor import Row, examine
-from greenpg.doctor._examine import LIMIT
-from greenpg.doctor._row import NOT_A_DSN, is_dsn, is_green
+from greenpg.doctor.examination import LIMIT
+from greenpg.doctor.rows import NOT_A_DSN, is_dsn, is_green
 from greenpg.embedded import server_dsn
 from greenpg_conformance.harness.describe import installed
 

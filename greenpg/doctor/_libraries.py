@@ -14,7 +14,7 @@ from greenpg._protocol.libpq import libpq
 from greenpg.backend import GROUP
 from greenpg.errors import FeatureUnavailable
 
-from ._row import Row
+from .rows import Row
 
 __all__ = ["libraries"]
 

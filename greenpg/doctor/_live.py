@@ -15,7 +15,7 @@ from greenpg._session.connect_plan import plan
 from greenpg_conformance.toolkit.heartbeat import Heartbeat, calibrated
 from greenpg_conformance.toolkit.jobs import Job
 
-from ._row import Row
+from .rows import Row
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend

@@ -13,7 +13,7 @@ from greenpg._psycopg2.wait_callback import wait_callback
 from greenpg.backend import Backend, chosen, load
 from greenpg.errors import BackendError
 
-from ._row import Row, State
+from .rows import Row, State
 
 __all__ = ["here", "is_testable", "ticking_backend"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, Final
 
-from ._row import Row
+from .rows import Row
 
 __all__ = ["server"]
 

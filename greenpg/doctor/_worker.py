@@ -26,8 +26,8 @@ from greenpg_conformance.harness.describe import find
 
 from ._live import Live
 from ._process import here, is_testable, ticking_backend
-from ._row import Row, unquoted
 from ._server import server
+from .rows import Row, unquoted
 
 __all__ = ["main"]
 

@@ -56,7 +56,7 @@ class EmbeddedServer:
         self.bin: Final = binaries or _binaries(version)
         chosen = json.dumps({**DEFAULTS, **(settings or {})})
         sources = [] if source is None else [source]
-        self._supervisor = Child("greenpg.embedded._supervisor", str(self.bin), chosen, *sources)
+        self._supervisor = Child("greenpg.embedded.supervisor", str(self.bin), chosen, *sources)
         facts = self._supervisor.greeting
         self.port: Final[int] = facts["port"]
         self.directory: Final = Path(facts["directory"])

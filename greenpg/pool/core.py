@@ -4,11 +4,13 @@ from ._connections import BROKEN, CLEAN, DIRTY, Condition, ConnectionManager, Po
 from ._pool import Pool
 from ._report import describe_load
 from ._slots import Limits, Slot
+from ._state import WAKE
 
 __all__ = [
     "BROKEN",
     "CLEAN",
     "DIRTY",
+    "WAKE",
     "Condition",
     "ConnectionManager",
     "Limits",

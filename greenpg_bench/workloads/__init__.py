@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from greenpg_bench._model import Workload
+    from greenpg_bench.model import Workload
 
 NAMES = (
     "select1",

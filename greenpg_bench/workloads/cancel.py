@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg2
 
-from greenpg_bench._drivers import connector
-from greenpg_bench._hosts import HOSTS, crew
-from greenpg_bench._model import Contender, Job, Metric, Target, Workload
-from greenpg_bench._ticker import stall
+from greenpg_bench.drivers import connector
+from greenpg_bench.hosts import HOSTS, crew
+from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.ticker import stall
 from greenpg_conformance.toolkit.proxy import Proxy
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from greenpg_bench._drivers import plain_connector
-from greenpg_bench._meter import meter
-from greenpg_bench._model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.drivers import plain_connector
+from greenpg_bench.meter import meter
+from greenpg_bench.model import Contender, Job, Metric, Target, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

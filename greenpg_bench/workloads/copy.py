@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from greenpg_bench._drivers import connector
-from greenpg_bench._hosts import HOSTS, crew
-from greenpg_bench._meter import meter
-from greenpg_bench._model import Contender, Job, Metric, Target, Workload
-from greenpg_bench._ticker import stall
+from greenpg_bench.drivers import connector
+from greenpg_bench.hosts import HOSTS, crew
+from greenpg_bench.meter import meter
+from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.ticker import stall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

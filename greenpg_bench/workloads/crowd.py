@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from greenpg_bench._drivers import connector
-from greenpg_bench._hosts import HOSTS, crew
-from greenpg_bench._meter import meter
-from greenpg_bench._model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.drivers import connector
+from greenpg_bench.hosts import HOSTS, crew
+from greenpg_bench.meter import meter
+from greenpg_bench.model import Contender, Job, Metric, Target, Workload
 from greenpg_conformance.toolkit.memory import resident
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from greenpg_bench._drivers import Connection
-    from greenpg_bench._hosts import Crew, Queue
+    from greenpg_bench.drivers import Connection
+    from greenpg_bench.hosts import Crew, Queue
 
 CONNECTIONS = 20
 MANY, FEW = "10000", "100"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from greenpg_bench._drivers import connector
-from greenpg_bench._meter import meter
-from greenpg_bench._model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.drivers import connector
+from greenpg_bench.meter import meter
+from greenpg_bench.model import Contender, Job, Metric, Target, Workload
 from greenpg_conformance.toolkit.proxy import Proxy
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from greenpg import Listener, use
-from greenpg_bench._hosts import HOSTS, crew
-from greenpg_bench._meter import meter
-from greenpg_bench._model import Contender, Job, Metric, Target, Workload
-from greenpg_bench._publisher import Publisher
+from greenpg_bench.hosts import HOSTS, crew
+from greenpg_bench.meter import meter
+from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

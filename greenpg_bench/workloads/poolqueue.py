@@ -10,11 +10,11 @@ import time
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
-from greenpg_bench._drivers import connector
-from greenpg_bench._hosts import HOSTS, crew
-from greenpg_bench._meter import meter
-from greenpg_bench._model import Contender, Job, Metric, Target, Workload
-from greenpg_bench._pools import lender
+from greenpg_bench.drivers import connector
+from greenpg_bench.hosts import HOSTS, crew
+from greenpg_bench.meter import meter
+from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.pools import lender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -8,10 +8,10 @@ from importlib import import_module
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from greenpg_bench._drivers import DRIVERS, connector
-from greenpg_bench._hosts import HOSTS, crew
-from greenpg_bench._meter import meter
-from greenpg_bench._model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.drivers import DRIVERS, connector
+from greenpg_bench.hosts import HOSTS, crew
+from greenpg_bench.meter import meter
+from greenpg_bench.model import Contender, Job, Metric, Target, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -6,17 +6,17 @@ import gc
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from greenpg_bench._drivers import connector
-from greenpg_bench._hosts import HOSTS, crew
-from greenpg_bench._meter import meter
-from greenpg_bench._model import Contender, Job, Metric, Target, Workload
-from greenpg_bench._ticker import stall
+from greenpg_bench.drivers import connector
+from greenpg_bench.hosts import HOSTS, crew
+from greenpg_bench.meter import meter
+from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.ticker import stall
 from greenpg_conformance.toolkit.memory import resident
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from greenpg_bench._meter import Reading
+    from greenpg_bench.meter import Reading
 
 ROWS = 1_000_000
 QUERY = f"select generate_series(1, {ROWS})"

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from psycopg2.extensions import parse_dsn
 
-from greenpg_bench._drivers import connector
-from greenpg_bench._hosts import HOSTS, crew
-from greenpg_bench._meter import meter
-from greenpg_bench._model import CALLS, Contender, Job, Metric, Target, Workload
+from greenpg_bench.drivers import connector
+from greenpg_bench.hosts import HOSTS, crew
+from greenpg_bench.meter import meter
+from greenpg_bench.model import CALLS, Contender, Job, Metric, Target, Workload
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Mapping
     from typing import Protocol
 
-    from greenpg_bench._drivers import Cursor
+    from greenpg_bench.drivers import Cursor
 
     class AsyncConnection(Protocol):
         """What is used of an asyncpg connection."""

@@ -6,12 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from greenpg.pool._state import WAKE
+from greenpg.pool.core import WAKE
 
 if TYPE_CHECKING:
     from greenpg.backend import Task
-    from greenpg.pool._slots import Waiter
-    from greenpg.pool._state import PoolState
 
 __all__ = ["Line", "Starter"]
 
@@ -19,17 +17,18 @@ __all__ = ["Line", "Starter"]
 class Line(deque[Any]):
     """Notes the order in which a pool's waiters asked and the order in which they were served."""
 
-    def __init__(self, state: PoolState) -> None:
+    def __init__(self, state: Any) -> None:
         super().__init__()
-        self.asked: dict[Waiter, None] = {}
-        self.served: list[Waiter] = []
+        self.asked: dict[Any, None] = {}
+        self.served: list[Any] = []
         self._queue = state.queue
-        state.queue = self._ask  # type: ignore[method-assign]  # called with the pool's lock held
+        state.queue = self._ask  # called with the pool's lock held
         state.effects = self
 
-    def _ask(self, waiter: Waiter, now: float) -> bool:
+    def _ask(self, waiter: Any, now: float) -> bool:
         self.asked[waiter] = None
-        return self._queue(waiter, now)
+        queued: bool = self._queue(waiter, now)
+        return queued
 
     def append(self, effect: Any) -> None:
         """Take an effect that the state asks for."""

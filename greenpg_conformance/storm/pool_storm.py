@@ -12,7 +12,6 @@ import psycopg2
 
 from greenpg.errors import PoolTimeout
 from greenpg.pool import ConnectionPool
-from greenpg.pool._slots import IDLE
 from greenpg_conformance.toolkit.jobs import Job
 
 __all__ = ["PoolStorm"]
@@ -145,12 +144,11 @@ class PoolStorm:
 
     def _settle(self) -> None:
         """See that all slots can be had at once, and not one more."""
-        state = self.pool._pool.performer.state
         end = time.monotonic() + PATIENCE
-        while state.waiters or any(slot.phase is not IDLE for slot in state.slots):
-            assert time.monotonic() < end, f"slots do not come to rest: {state.slots}"
+        while (found := self.pool.get_stats())["requests_waiting"] or _in_use(found):
+            assert time.monotonic() < end, f"slots do not come to rest: {found}"
             self._backend.sleep(BREATH)
-        assert len(state.slots) <= MAX
+        assert found["pool_size"] <= MAX
         conns = [self.pool.getconn() for _ in range(MAX)]
         try:
             with suppress(PoolTimeout):
@@ -170,3 +168,7 @@ class PoolStorm:
     def close(self) -> None:
         """Close the pool."""
         self.pool.close()
+
+
+def _in_use(stats: dict[str, int]) -> int:
+    return stats["pool_size"] - stats["pool_available"]

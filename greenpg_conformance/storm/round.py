@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from psycopg2 import InterfaceError
 from psycopg2 import extensions as ext
@@ -19,7 +19,10 @@ from .interrupts import HARD, LESSER, Interrupt, Run, was_cancelled
 from .table import OPERATIONS, Operation
 
 if TYPE_CHECKING:
-    from .storm import Storm
+    from collections.abc import Callable
+    from itertools import count
+
+    from .interrupts import CountingBackend
 
 __all__ = ["Round", "prepared"]
 
@@ -43,10 +46,27 @@ def prepared(observer: Any, gid: str) -> list[str]:
     return [text for text, xid in xids if xid.gtrid.startswith(gid)]
 
 
+class _Storm(Protocol):
+    """What a round needs of its storm."""
+
+    dsn: str
+    application: str
+    table: str
+    rows: count[int]
+    counting: CountingBackend
+    observer: Any
+    description: Any
+    kinds: tuple[str, ...]
+    draw: Callable[[Random, tuple[str, ...]], list[Interrupt]]
+    lost: int
+
+    def end_sessions(self, living: int) -> None: ...
+
+
 class Round:
     """A few operations on one connection, each interrupted and checked."""
 
-    def __init__(self, storm: Storm, seed: int, dsn: str) -> None:
+    def __init__(self, storm: _Storm, seed: int, dsn: str) -> None:
         self.story: list[str] = [f"by {'the proxy' if dsn != storm.dsn else 'TCP'}"]
         self._storm = storm
         self._seed = seed

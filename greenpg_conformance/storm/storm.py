@@ -62,7 +62,7 @@ class Storm:
         self.rows = itertools.count(1)
         self.table = f"{self.application.replace('-', '_')}_storm"
         self.kinds = kinds(backend, description)
-        self.draw = draw
+        self.draw: Callable[[Random, tuple[str, ...]], list[Interrupt]] = draw
         self.lost = 0  # connections closed for want of anything better
         self._proxy = proxy
 

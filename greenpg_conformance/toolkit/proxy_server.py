@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from greenpg._helper_process import Reply, send
-from greenpg.embedded._supervisor import free_port
+from greenpg.embedded.supervisor import free_port
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from greenpg_bench._model import Contender, Job
-from greenpg_bench._player import ContenderFailedError, Player
+from greenpg_bench.model import Contender, Job
+from greenpg_bench.player import ContenderFailedError, Player
 from greenpg_bench.workloads import NAMES, find
 
 

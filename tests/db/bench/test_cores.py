@@ -5,7 +5,7 @@ import os
 import psycopg2
 import pytest
 
-from greenpg_bench._cores import one_core
+from greenpg_bench.cores import one_core
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="capability: sched_setaffinity"

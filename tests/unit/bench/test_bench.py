@@ -2,13 +2,13 @@
 
 import pytest
 
-from greenpg_bench import _syscalls
-from greenpg_bench._drivers import DRIVERS
-from greenpg_bench._hosts import HOSTS
-from greenpg_bench._model import Contender, Sample, Target
-from greenpg_bench._player import ContenderFailedError
-from greenpg_bench._runner import Record, by_name, play
-from greenpg_bench._stats import judge
+from greenpg_bench import syscalls
+from greenpg_bench.drivers import DRIVERS
+from greenpg_bench.hosts import HOSTS
+from greenpg_bench.model import Contender, Sample, Target
+from greenpg_bench.player import ContenderFailedError
+from greenpg_bench.runner import Record, by_name, play
+from greenpg_bench.stats import judge
 from greenpg_bench.workloads import NAMES, find
 
 STRACE = """\
@@ -130,7 +130,7 @@ def test_one_not_installed_is_never_started():
 
 
 def test_the_table_of_strace_is_read():
-    calls = _syscalls.parse(STRACE)
+    calls = syscalls.parse(STRACE)
 
     assert calls == {"sendto": 3904, "epoll_ctl": 3905}
 

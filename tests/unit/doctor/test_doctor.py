@@ -6,8 +6,8 @@ from rich.console import Console
 from greenpg.cli import main
 from greenpg.cli.doctor import _table, _verdict
 from greenpg.doctor import Row, here
-from greenpg.doctor._examine import _part
-from greenpg.doctor._row import Secrets, is_green
+from greenpg.doctor.examination import _part
+from greenpg.doctor.rows import Secrets, is_green
 
 SECRET, QUOTED = "hunt@er2", "hunt%40er2"
 MALFORMED = ("host=x password=hunter secret_ter2", "postgresql://joe:hun%ter2@nowhere.invalid/db")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from ._model import Sample, Target
+    from .model import Sample, Target
 
     Samples = Mapping[str, Sequence[Sample | None]]
 

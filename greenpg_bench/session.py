@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
-from . import _syscalls
-from ._cores import one_core
-from ._model import Job
-from ._player import ContenderFailedError, Player
-from ._runner import Record, by_name, play, record
-from ._stats import Verdict, judge
+from . import syscalls
+from .cores import one_core
+from .model import Job
+from .player import ContenderFailedError, Player
+from .runner import Record, by_name, play, record
+from .stats import Verdict, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ._model import Workload
+    from .model import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +90,14 @@ def _run(workload: Workload, plan: Plan, tell: Callable[[str], None]) -> Result:
 def _count_calls(
     workload: Workload, plan: Plan, records: Sequence[Record], tell: Callable[[str], None]
 ) -> list[str]:
-    if not _syscalls.available():
+    if not syscalls.available():
         return ["strace not installed: no system calls counted"]
     for one in records:
         if not one.fit:
             continue
         tell(f"{workload.name}: counting the system calls of {one.contender.name}")
         try:
-            calls, one.commonest = _syscalls.count(workload, Job(one.contender, plan.dsn))
+            calls, one.commonest = syscalls.count(workload, Job(one.contender, plan.dsn))
         except ContenderFailedError as error:
             return [f"strace: {str(error).splitlines()[-1]}"]
         one.samples.append(calls)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
-from ._hosts import HOSTS
+from .hosts import HOSTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ._hosts import Host
-    from ._model import Contender
+    from .hosts import Host
+    from .model import Contender
 
 
 class Cursor(Protocol):

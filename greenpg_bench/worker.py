@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from greenpg._helper_process import Reply, send, serve
 
-from ._drivers import DRIVERS
-from ._hosts import HOSTS, patch
-from ._model import Contender, Job
+from .drivers import DRIVERS
+from .hosts import HOSTS, patch
+from .model import Contender, Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -8,15 +8,15 @@ from importlib.util import find_spec
 from statistics import median
 from typing import TYPE_CHECKING, Protocol
 
-from ._drivers import needs
-from ._player import ContenderFailedError
-from ._stats import values
+from .drivers import needs
+from .player import ContenderFailedError
+from .stats import values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from ._model import Contender, Sample
+    from .model import Contender, Sample
 
     class Laps(Protocol):
         """Something that can be measured again and again."""

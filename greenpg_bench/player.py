@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from greenpg._helper_process import Child, ChildError
 
-from ._hosts import HOSTS, LOOP_VARIABLES
+from .hosts import HOSTS, LOOP_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from ._model import Contender, Job, Sample
+    from .model import Contender, Job, Sample
 
 
 class ContenderFailedError(Exception):
@@ -61,7 +61,7 @@ class Player:
         self.close()
 
     def _start(self, job: Job, prefix: Sequence[str]) -> Child:
-        module, env = f"{__package__}._worker", _environment(job.contender)
+        module, env = f"{__package__}.worker", _environment(job.contender)
         try:
             return Child(module, prefix=prefix, env=env, stderr=self._stderr)
         except ChildError as err:

@@ -8,10 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._player import Player
+from .player import Player
 
 if TYPE_CHECKING:
-    from ._model import Job, Sample, Workload
+    from .model import Job, Sample, Workload
 
 GROUPS = {
     "send": ("sendto", "sendmsg", "write", "writev"),

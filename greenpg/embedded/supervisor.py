@@ -1,4 +1,4 @@
-"""The supervisor process: `python -m greenpg.embedded._supervisor BIN SETTINGS [SOURCE]`."""
+"""The supervisor process: `python -m greenpg.embedded.supervisor BIN SETTINGS [SOURCE]`."""
 
 from __future__ import annotations
 

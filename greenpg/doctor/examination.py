@@ -17,7 +17,7 @@ from greenpg_conformance.harness.child import child_process, unchosen
 from greenpg_conformance.harness.describe import find, installed
 
 from ._libraries import libraries
-from ._row import NOT_A_DSN, Row, Secrets, is_dsn, unquoted
+from .rows import NOT_A_DSN, Row, Secrets, is_dsn, unquoted
 
 __all__ = ["LIMIT", "examine"]
 

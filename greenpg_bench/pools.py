@@ -8,14 +8,14 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from ._drivers import connector
-from ._hosts import HOSTS, crew
+from .drivers import connector
+from .hosts import HOSTS, crew
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from ._model import Contender
+    from .model import Contender
 
     Lend = Callable[[], AbstractContextManager[Any]]
 

@@ -9,7 +9,7 @@ from greenpg_conformance.toolkit.machine import clock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._hosts import Crew
+    from .hosts import Crew
 
 TICK = 0.001
 IDLE = 0.3
