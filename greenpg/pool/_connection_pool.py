@@ -166,11 +166,10 @@ class ConnectionPool:
         _life.begin(self._pool)
         state = self._pool.state
         if not _life.until(self._pool, state.filled, timeout):
-            error = state.last_error
             self.close(0)
             raise PoolTimeout(
                 f"pool {self.name!r}: not filled with {self.min_size} connections in {timeout:g} s"
-            ) from error
+            ) from state.last_error
 
     def close(self, timeout: float = 5.0) -> None:
         """Close for good: wait for what is lent, then cancel what it runs, then close it.

@@ -85,7 +85,6 @@ def end(pool: Pool, timeout: float) -> None:
     """Close: wait for what is lent, then cancel, then close; waiters get PoolClosed."""
     if not pool.state.ended:
         error = PoolClosed(f"pool {pool.name!r} was closed ({load(pool.state, monotonic())})")
-        error.__cause__ = pool.state.last_error
         pool.tell(pool.state.end, error)
     if not pool.state.slots or not pool.backend.can_wait():
         return

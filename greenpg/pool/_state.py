@@ -240,9 +240,12 @@ class PoolState:
     def connected(self, slot: Slot, key: int, now: float) -> None:
         """Note a new connection; `key` names it among the lent ones."""
         slot.key = key
+        if not self.open:
+            self.retire(slot, now)
+            return
         self.failures, self.failing_since = 0, inf
         self.retry_at, self.given_up, self.last_error = -inf, False, None
-        if not self.open or self.surplus or slot.expires < now:
+        if self.surplus or slot.expires < now:
             self.retire(slot, now)
             return
         slot.expires = now + self.limits.max_lifetime * (1 - JITTER * self._jitter())
@@ -260,7 +263,8 @@ class PoolState:
         """Note that no connection was made; the next attempt waits a little longer."""
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self.failures, 10))
         self.failures += 1
-        self.last_error = error
+        if not self.ended:
+            self.last_error = error
         self.retry_at = now + delay * (0.5 + 0.5 * self._jitter())
         self.failing_since = min(self.failing_since, now)
         if not self.given_up and now - self.failing_since >= self.limits.reconnect_timeout:
@@ -352,7 +356,11 @@ class PoolState:
         return idle
 
     def end(self, error: Exception, now: float) -> None:
-        """Close the pool: waiters fail, connections go as they come back."""
+        """Close the pool: waiters fail, connections go as they come back.
+
+        Why it could not connect, if it could not, is from now on the cause of every failure.
+        """
+        error.__cause__ = self.last_error
         self.open, self.ended, self.error = False, True, error
         self.drain(now)
         while self.waiters:
