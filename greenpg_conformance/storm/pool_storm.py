@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from random import Random
@@ -14,6 +13,7 @@ from greenpg.errors import PoolTimeout
 from greenpg.pool import ConnectionPool
 from greenpg.pool._slots import IDLE
 from greenpg_conformance.toolkit.jobs import Job
+from greenpg_conformance.toolkit.machine import Patience
 
 __all__ = ["PoolStorm"]
 
@@ -146,9 +146,9 @@ class PoolStorm:
     def _settle(self) -> None:
         """See that all slots can be had at once, and not one more."""
         state = self.pool._pool.state
-        end = time.monotonic() + PATIENCE
+        patience = Patience(PATIENCE)
         while state.waiters or any(slot.phase is not IDLE for slot in state.slots):
-            assert time.monotonic() < end, f"slots do not come to rest: {state.slots}"
+            assert patience.left(), f"slots do not come to rest: {state.slots}"
             self._backend.sleep(BREATH)
         assert len(state.slots) <= MAX
         conns = [self.pool.getconn() for _ in range(MAX)]

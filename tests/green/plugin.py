@@ -19,7 +19,7 @@ from greenpg_conformance.toolkit.jobs import Job
 PATCHED: Final = pytest.StashKey[bool]()
 DB: Final = Path(__file__).parents[1] / "db"
 TOOLS: Final = (DB / "bench", DB / "conformance", DB / "embedded")
-LIMIT: Final = 20.0
+LIMIT: Final = 35.0
 STDERR: Final = "Captured stderr"
 TRACEBACK: Final = "Traceback (most recent call last)"
 FROZEN: Final = 10.0  # beyond the limit: the loop itself stands still, print stacks and exit
