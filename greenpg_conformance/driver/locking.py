@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from greenpg import ConnectionLock, DeadlineExceeded
-from greenpg_conformance.harness.tests import each, limit, needs, raises
+from greenpg_conformance.harness.tests import each, needs, raises
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
@@ -164,7 +164,6 @@ def test_killed_holder_lets_go(ctx: Context) -> None:
 
 
 @needs("kill")
-@limit(30)
 def test_storm_of_kills_leaves_the_lock_free(ctx: Context) -> None:
     conn, inside = ctx.connect(autocommit=True), list[int]()
 

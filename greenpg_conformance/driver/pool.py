@@ -100,7 +100,6 @@ def test_time_is_kept_though_all_tasks_of_the_pool_are_killed(ctx: Context) -> N
 
 
 @needs("kill")
-@limit(30)
 def test_killed_close_goes_on(ctx: Context) -> None:
     with pool_of(ctx, min_size=3) as pool:
         pool.wait()
@@ -117,7 +116,6 @@ def test_killed_close_goes_on(ctx: Context) -> None:
 
 
 @each("plain", "tls")
-@limit(30)
 def test_forked_child_gets_connections_of_its_own(ctx: Context, case: str) -> None:
     dsn = ctx.proxy(tls=True).dsn if case == "tls" else None
     with pool_of(ctx, dsn, min_size=2) as pool:
@@ -144,7 +142,6 @@ def test_forked_child_gets_connections_of_its_own(ctx: Context, case: str) -> No
 
 
 @needs("hub")
-@limit(30)
 def test_forked_copies_of_waiting_tasks_end(ctx: Context) -> None:
     with pool_of(ctx, timeout=20.0) as pool:
         lent = pool.getconn()
@@ -187,7 +184,6 @@ def test_in_the_hub_nothing_waits(ctx: Context) -> None:
             assert same is conn
 
 
-@limit(30)
 def test_pool_of_a_busy_process_blocks_nobody(ctx: Context) -> None:
     with ctx.heartbeat(), pool_of(ctx, min_size=2, max_size=8) as pool:
         for job in [ctx.spawn(borrow_and_ask, pool) for _ in range(64)]:
