@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
 
 ROUNDS: Final = 300
+ROUNDS_OF_ALL: Final = 30  # of 64 borrowers, who may be OS threads
 
 
 @limit(60)
@@ -72,7 +73,7 @@ def test_nobody_is_starved_or_overtaken(ctx: Context) -> None:
                 served[number] += 1
 
         jobs = [ctx.spawn(loop, number) for number in range(64)]
-        ctx.wait_until(lambda: min(served.values()) >= 100, "all often served", 50)
+        ctx.wait_until(lambda: min(served.values()) >= ROUNDS_OF_ALL, "all often served", 50)
         counts = list(served.values())
         over.append(True)
         for job in jobs:
