@@ -288,11 +288,10 @@ class Pool:
         self.open()
         state = self.performer.state
         if not self._until(state.filled, timeout):
-            error = state.last_error
             self.close(0)
             size = state.limits.min_size
             text = f"pool {self.name!r}: not filled with {size} connections in {timeout:g} s"
-            raise self._errors.timeout(text) from error
+            raise self._errors.timeout(text) from state.last_error
 
     def _until(self, true: Callable[[], bool], timeout: float) -> bool:
         """Wait until a condition is true; False after `timeout` seconds."""
@@ -321,7 +320,6 @@ class Pool:
         if not state.ended:
             load = describe_load(state, monotonic())
             error = self._errors.closed(f"pool {self.name!r} was closed ({load})")
-            error.__cause__ = state.last_error
             performer.apply(state.end, error)
         if not state.slots or not performer.backend.can_wait():
             return

@@ -253,9 +253,12 @@ class PoolState:
     def connected(self, slot: Slot, key: int, now: float) -> None:
         """Note a new connection; `key` is its key in `lent`."""
         slot.key = key
+        if not self.open:
+            self.retire(slot, now)
+            return
         self.failures, self.failing_since = 0, inf
         self.retry_at, self.given_up, self.last_error = -inf, False, None
-        if not self.open or self.surplus or slot.expires < now:
+        if self.surplus or slot.expires < now:
             self.retire(slot, now)
             return
         slot.expires = now + self.limits.max_lifetime * (1 - JITTER * self._jitter())
@@ -273,7 +276,8 @@ class PoolState:
         """Note that an attempt to connect failed; the next one begins after a backoff."""
         self.retry_at = now + backoff(self.failures, LONGEST_DELAY, self._jitter)
         self.failures += 1
-        self.last_error = error
+        if not self.ended:
+            self.last_error = error
         self.failing_since = min(self.failing_since, now)
         if not self.given_up and now - self.failing_since >= self.limits.reconnect_timeout:
             self.given_up = True
@@ -371,7 +375,11 @@ class PoolState:
         return idle
 
     def end(self, error: Exception, now: float) -> None:
-        """Close the pool: waiters fail, connections are closed when they come back."""
+        """Close the pool: waiters fail, connections are closed when they come back.
+
+        The error of the last attempt to connect, if it failed, is the cause of all later failures.
+        """
+        error.__cause__ = self.last_error
         self.open, self.ended, self.error = False, True, error
         self.drain(now)
         while self.waiters:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from io import StringIO
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import InterfaceError, OperationalError
 from psycopg2.extensions import make_dsn
 
 import greenpg
-from greenpg_conformance.harness.tests import each, limit, needs, raises
+from greenpg_conformance.harness.tests import each, needs, raises
+from greenpg_conformance.toolkit.machine import Stopwatch
 
 from .connecting import listening
 
@@ -91,26 +91,25 @@ def test_close_ends_the_wait_of_another_task(ctx: Context, case: str) -> None:
 def test_close_takes_milliseconds(ctx: Context, case: str) -> None:
     dsn = ctx.proxy(tls=True).dsn if case == "tls" else ctx.dsn
 
-    took = min(_seconds_to_close(ctx, dsn) for _ in range(TRIES))
+    took = [(_seconds_to_close(ctx, dsn), ctx.soon(SOON, dsn)) for _ in range(TRIES)]
 
-    assert took < SOON, f"{took * 1000:.0f} ms"
+    assert any(seconds < soon for seconds, soon in took), took
 
 
 def _seconds_to_close(ctx: Context, dsn: str) -> float:
     conn = ctx.connect(dsn)
     task = ctx.spawn(WAYS["execute"], conn)
     ctx.busy(conn)
-    began = monotonic()
+    watch = Stopwatch()
     conn.close()
     task.join(2)
-    return monotonic() - began
+    return watch.seconds()
 
 
 def _under_way(ctx: Context, task: Any, pid: int) -> bool:
     return task.ended or ctx.server.is_busy(pid)
 
 
-@limit(30)
 @each(*LINKS)
 def test_close_says_goodbye(ctx: Context, case: str) -> None:
     with _database(ctx) as name:
@@ -167,7 +166,6 @@ def test_close_of_what_is_being_interrupted(ctx: Context) -> None:
     _gone(ctx, pid)
 
 
-@limit(30)
 def test_close_of_a_frozen_server_is_bounded(ctx: Context) -> None:
     proxy = ctx.proxy()
     conn = ctx.connect(proxy.dsn, autocommit=True)
@@ -175,18 +173,17 @@ def test_close_of_a_frozen_server_is_bounded(ctx: Context) -> None:
     task = ctx.spawn(WAYS["execute"], conn)
     ctx.busy(conn)
     proxy.stall()
-    began = monotonic()
+    watch = Stopwatch()
 
     with ctx.heartbeat():
         conn.close()
         task.join(3)
 
-    assert monotonic() - began < 2
+    assert watch.seconds() < 2
     assert isinstance(task.error, InterfaceError)
     ctx.server.terminate(pid)
 
 
-@limit(20)
 @each("task", "hub")
 def test_close_ends_a_connect(ctx: Context, case: str) -> None:
     made: list[Any] = []

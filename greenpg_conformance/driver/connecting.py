@@ -17,7 +17,7 @@ from psycopg2.errors import DivisionByZero
 from psycopg2.extensions import make_dsn, parse_dsn
 
 import greenpg
-from greenpg_conformance.harness.tests import each, limit, needs, raises
+from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.storm.interrupts import CountingBackend, Interrupt, Run
 from greenpg_conformance.toolkit.machine import Stopwatch
 
@@ -211,7 +211,6 @@ def _fails_after(ctx: Context, dsn: str, seconds: float) -> str:
     return str(caught.error)
 
 
-@limit(30)
 def test_server_that_stops_answering_half_way_fails_at_the_timeout(ctx: Context) -> None:
     for size in (1, 9, 60):
         ctx.proxy().drip(size, 0.2, scope="coming")
@@ -324,7 +323,6 @@ def test_service_file(ctx: Context, case: str) -> None:
 
 
 @needs("hub")
-@limit(30)
 @each("one host", "two hosts", "a name")
 def test_interrupt_at_any_wait_leaves_nothing(ctx: Context, case: str) -> None:
     hosts = {"one host": HERE, "two hosts": f"{HERE},{HERE}", "a name": "localhost"}

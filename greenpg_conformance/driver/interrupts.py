@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import StringIO
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg2
 
 from greenpg.errors import DeadlineExceeded
-from greenpg_conformance.harness.tests import each, limit, needs, raises
+from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.storm.older import older_libpq
 from greenpg_conformance.toolkit.internals import set_cancel_timeout
+from greenpg_conformance.toolkit.machine import Stopwatch
 
 from ._interrupting import INTERRUPTS, LONG, SHORT, check_alive, interrupted
 
@@ -81,7 +81,7 @@ def test_cancel_that_overtakes_its_query_is_repeated(ctx: Context) -> None:
     proxy = ctx.proxy()
     conn = ctx.connect(proxy.dsn, autocommit=True)
     proxy.stall(way="up", scope="present")  # the request to cancel goes by a new connection
-    began = monotonic()
+    watch = Stopwatch()
 
     def flow() -> None:
         ctx.backend.sleep(3 * SHORT)
@@ -92,13 +92,12 @@ def test_cancel_that_overtakes_its_query_is_repeated(ctx: Context) -> None:
         conn.cursor().execute(LONG)
 
     later.result()
-    assert monotonic() - began < 2
+    assert watch.seconds() < 2
     check_alive(ctx, conn)
 
 
 @needs("kill")
 @each("with libpq 17", "with libpq 16")
-@limit(30)
 def test_late_cancel_hits_no_later_query(ctx: Context, case: str) -> None:
     conn, hits = ctx.connect(autocommit=True), 0
     for _ in range(40):
@@ -165,7 +164,6 @@ def test_plain_connection_is_closed_and_its_query_cancelled(ctx: Context, case: 
 
 
 @needs("kill")
-@limit(30)
 def test_block_over_a_lost_connection_raises_the_interrupt(ctx: Context) -> None:
     proxy = ctx.proxy()
     conn = ctx.connect(proxy.dsn)
@@ -182,7 +180,6 @@ def test_block_over_a_lost_connection_raises_the_interrupt(ctx: Context) -> None
 # An unreachable server
 
 
-@limit(30)
 @each("keep", "drop")
 def test_unreachable_server_costs_no_more_than_the_cancel_timeout(ctx: Context, case: str) -> None:
     proxy = ctx.proxy()
@@ -191,12 +188,12 @@ def test_unreachable_server_costs_no_more_than_the_cancel_timeout(ctx: Context, 
     set_cancel_timeout(conn, 0.3)
     conn.cursor().execute("select 1")
     proxy.stall(scope="all" if case == "keep" else "present")
-    began = monotonic()
+    watch = Stopwatch()
 
     with raises(DeadlineExceeded) as kept, conn.deadline(SHORT):  # as a log may keep an error
         conn.cursor().execute("select 1")
 
-    assert monotonic() - began < 2
+    assert watch.seconds() < 2
     assert conn.closed
     assert ctx.descriptors() == before
     assert kept.error.__traceback__ is not None
@@ -207,19 +204,16 @@ def test_unreachable_server_costs_no_more_than_the_cancel_timeout(ctx: Context, 
 
 @each("autocommit", "transaction")
 def test_keyboard_interrupt_stops_a_query(ctx: Context, case: str) -> None:
-    began = monotonic()
-
     done = ctx.python(
         *CTRL_C,
         f"conn.autocommit = {case == 'autocommit'}",
         "try:",
-        "    conn.cursor().execute('select pg_sleep(8)')",
+        "    conn.cursor().execute('select pg_sleep(60)')",  # longer than a test may take
         "except KeyboardInterrupt:",
         "    print('interrupted')",
         *AFTERWARDS,
     )
 
-    assert monotonic() - began < 6
     assert done.stdout.split() == ["interrupted", "7"], done.stdout + done.stderr
 
 

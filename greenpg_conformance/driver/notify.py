@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import greenpg
 from greenpg import InterfaceError, Listener, Missed, OperationalError
 from greenpg_conformance.harness.tests import limit, needs, raises
 from greenpg_conformance.toolkit.internals import waits_for_input
+from greenpg_conformance.toolkit.machine import Stopwatch
 
 from .forks import Child
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SUBSCRIBERS: Final = 200
 NOTIFICATIONS: Final = 3000
+HEARD_BY_MANY: Final = 900
 CHANNELS: Final = 3
 INTERRUPTS: Final = 150
 CUTS: Final = 6
@@ -62,17 +63,17 @@ def test_many_subscribers_hear_everything_in_order(ctx: Context) -> None:
     def subscribe(number: int) -> list[int]:
         with listener.subscribe(_channel(ctx, number % CHANNELS)) as subscription:
             ready.append(number)
-            return _numbers(islice(subscription, NOTIFICATIONS // CHANNELS))
+            return _numbers(islice(subscription, HEARD_BY_MANY // CHANNELS))
 
     with _listener(ctx) as listener:
         jobs = [ctx.spawn(subscribe, number) for number in range(SUBSCRIBERS)]
         ctx.wait_until(lambda: len(ready) == SUBSCRIBERS, "all have subscribed")
 
-        for first in range(0, NOTIFICATIONS, 100):
+        for first in range(0, HEARD_BY_MANY, 100):
             _send(ctx, first, first + 99, CHANNELS)
 
         for number, job in enumerate(jobs):
-            expected = list(range(number % CHANNELS, NOTIFICATIONS, CHANNELS))
+            expected = list(range(number % CHANNELS, HEARD_BY_MANY, CHANNELS))
             assert job.result(30) == expected
 
 
@@ -222,12 +223,12 @@ def test_half_open_link_is_found_out(ctx: Context) -> None:
     proxy = ctx.proxy()
     with _listener(ctx, proxy.dsn, heartbeat=0.1, patience=0.3) as listener:
         subscription = listener.subscribe(_channel(ctx))
-        began = monotonic()
+        watch = Stopwatch()
         with ctx.heartbeat():
             proxy.stall(scope="present")
             assert subscription.get(10) == Missed(None)
 
-        assert monotonic() - began < 5
+        assert watch.seconds() < 5
         _send(ctx, 1, 1)
         assert _numbers(islice(subscription, 1)) == [1]
 
@@ -249,7 +250,6 @@ def test_closing_in_the_hub_waits_for_nothing(ctx: Context) -> None:
     ctx.wait_until(lambda: not ctx.server.exists(pid), "the session has ended")
 
 
-@limit(40)
 def test_forked_child_harms_nobody_and_may_subscribe_anew(ctx: Context) -> None:
     with _listener(ctx) as listener, listener.subscribe(_channel(ctx)) as subscription:
         pid = _pid(listener)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg2
 
 from greenpg.errors import PoolTimeout
-from greenpg_conformance.harness.tests import limit, needs, raises
+from greenpg_conformance.harness.tests import needs, raises
 from greenpg_conformance.toolkit.machine import Stopwatch
 
 from ._pool_fixtures import ask, borrow_and_ask, pool_of, terminate_all
@@ -28,7 +28,7 @@ def test_ended_idle_sessions_are_replaced_unseen(ctx: Context) -> None:
     with pool_of(ctx, min_size=8) as pool:
         pool.wait()
         while not took or (took[-1] > soon and len(took) < TRIES):
-            soon = max(0.02, 3 * _connect_and_ask(ctx))
+            soon = ctx.soon(0.02)
             ctx.wait_until(lambda: pool.get_stats()["pool_available"] == 8, "all idle")
             terminate_all(ctx)
             began = monotonic()
@@ -39,13 +39,6 @@ def test_ended_idle_sessions_are_replaced_unseen(ctx: Context) -> None:
                 job.result()
 
     assert took[-1] <= soon, f"first answers after {took}"
-
-
-def _connect_and_ask(ctx: Context) -> float:
-    """Return how long a new connection takes to answer, the machine being as busy as it is."""
-    began = monotonic()
-    ask(ctx.connect())
-    return monotonic() - began
 
 
 def test_ended_sessions_in_use_cost_one_error_each(ctx: Context) -> None:
@@ -72,7 +65,6 @@ def test_ended_sessions_in_use_cost_one_error_each(ctx: Context) -> None:
     assert all(isinstance(error, psycopg2.OperationalError) for error in errors), errors
 
 
-@limit(30)
 def test_outage_costs_what_is_in_use_and_ends_soon(ctx: Context) -> None:
     proxy = ctx.proxy()
     errors: list[BaseException] = []
@@ -97,12 +89,14 @@ def test_outage_costs_what_is_in_use_and_ends_soon(ctx: Context) -> None:
         proxy.cut()
         ctx.backend.sleep(2)
         proxy.admit()
-        back = monotonic()
+        back, watch = monotonic(), Stopwatch()
         made = [(back, proxy.accepted())]
-        while good[-1] < back or monotonic() < back + 1:
+        first = 0.0
+        while not first or monotonic() < back + 1:
             ctx.backend.sleep(0.005)
             made.append((monotonic(), proxy.accepted()))
-        first = next(moment for moment in good if moment > back) - back
+            if good[-1] > back:
+                first = first or watch.seconds()
         over.set()
         for job in jobs:
             job.result()
@@ -122,25 +116,24 @@ def most_within(seconds: float, counted: list[tuple[float, int]]) -> int:
     )
 
 
-@limit(30)
 def test_silence_ends_each_wait_at_its_own_time(ctx: Context) -> None:
     proxy = ctx.proxy()
     took: list[float] = []
     with pool_of(ctx, proxy.dsn, min_size=0, max_size=2, timeout=0.5) as pool:
         proxy.stall()
-        while not took or (abs(took[-1] - 0.5) > 0.1 and len(took) < TRIES):
-            began = monotonic()
+        while not took or (took[-1] > 0.6 and len(took) < TRIES):
+            began, watch = monotonic(), Stopwatch()
             with raises(PoolTimeout):
                 pool.getconn()
-            took.append(monotonic() - began)
+            assert monotonic() - began >= 0.4
+            took.append(watch.seconds())
         proxy.flow()
         with pool.connection(timeout=5) as conn:
             assert ask(conn) == 1
 
-    assert min(abs(one - 0.5) for one in took) <= 0.1
+    assert took[-1] <= 0.6, took
 
 
-@limit(30)
 def test_hung_rollback_frees_its_caller_and_then_the_slot(ctx: Context) -> None:
     proxy = ctx.proxy()
     with pool_of(ctx, proxy.dsn, min_size=1, max_size=1, timeout=5.0) as pool:
@@ -159,7 +152,6 @@ def test_hung_rollback_frees_its_caller_and_then_the_slot(ctx: Context) -> None:
 
 
 @needs("kill")
-@limit(30)
 def test_hung_rollback_frees_its_caller_at_his_own_timeout(ctx: Context) -> None:
     proxy = ctx.proxy()
     with pool_of(ctx, proxy.dsn, max_size=1) as pool:
@@ -184,7 +176,6 @@ def test_hung_rollback_frees_its_caller_at_his_own_timeout(ctx: Context) -> None
 
 
 @needs("kill")
-@limit(30)
 def test_interrupted_rollback_is_finished_by_the_pool(ctx: Context) -> None:
     proxy = ctx.proxy()
     with pool_of(ctx, proxy.dsn, min_size=1, max_size=1) as pool:
@@ -204,7 +195,6 @@ def test_interrupted_rollback_is_finished_by_the_pool(ctx: Context) -> None:
 
 
 @needs("kill")
-@limit(30)
 def test_kill_is_not_lost_to_a_timeout_during_the_rollback(ctx: Context) -> None:
     proxy = ctx.proxy()
     with pool_of(ctx, proxy.dsn) as pool:

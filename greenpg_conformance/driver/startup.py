@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from contextlib import contextmanager, suppress
 from importlib import metadata
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg2
@@ -16,6 +15,7 @@ from greenpg.backend import GROUP, as_backend, current
 from greenpg.errors import BackendError, ConnectionFactoryWarning
 from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.toolkit.heartbeat import Stalled
+from greenpg_conformance.toolkit.machine import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -187,13 +187,13 @@ def test_server_that_closes_during_start_up(ctx: Context, case: str) -> None:
         "with garbage": b"HTTP/1.1 400 Bad Request\r\n\r\n",
         "after SSL is refused": b"N",
     }
-    began = monotonic()
+    watch = Stopwatch()
     with _server_that_closes(ctx, answers[case]) as port, ctx.heartbeat():
         dsn = f"host=127.0.0.1 port={port} user=nobody dbname=none"
         with raises(greenpg.OperationalError):
             greenpg.connect(dsn)
 
-    assert monotonic() - began < 5
+    assert watch.seconds() < 5
     assert _works(ctx)
 
 

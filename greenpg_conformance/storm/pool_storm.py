@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from random import Random
@@ -13,6 +12,7 @@ import psycopg2
 from greenpg.errors import PoolTimeout
 from greenpg.pool import ConnectionPool
 from greenpg_conformance.toolkit.jobs import Job
+from greenpg_conformance.toolkit.machine import Patience
 
 __all__ = ["PoolStorm"]
 
@@ -144,9 +144,9 @@ class PoolStorm:
 
     def _settle(self) -> None:
         """See that all slots can be had at once, and not one more."""
-        end = time.monotonic() + PATIENCE
+        patience = Patience(PATIENCE)
         while (found := self.pool.get_stats())["requests_waiting"] or _in_use(found):
-            assert time.monotonic() < end, f"slots do not come to rest: {found}"
+            assert patience.left(), f"slots do not come to rest: {found}"
             self._backend.sleep(BREATH)
         assert found["pool_size"] <= MAX
         conns = [self.pool.getconn() for _ in range(MAX)]

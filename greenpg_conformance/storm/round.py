@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -12,6 +11,7 @@ from psycopg2.errors import QueryCanceled
 
 from greenpg.errors import InFailedSqlTransaction
 from greenpg.sync import ConnectionLock
+from greenpg_conformance.toolkit.machine import Patience
 
 from . import more, operations, streams  # noqa: F401  they fill the table
 from .fixture import Fixture
@@ -229,16 +229,16 @@ class Round:
             assert on_server == (status == ext.STATUS_PREPARED), f"prepared {on_server}: {told}"
 
     def _quiet(self) -> None:
-        end = time.monotonic() + QUIET_SECONDS
+        patience = Patience(QUIET_SECONDS)
         while rows := self._observer.ask(RUNNING, self._storm.application):
-            assert time.monotonic() < end, f"still running: {rows}"
+            assert patience.left(), f"still running: {rows}"
             self._counting.sleep(0.002)
 
     def _alone(self) -> None:
         """Wait until the round's connection is the only session."""
-        end = time.monotonic() + QUIET_SECONDS
+        patience = Patience(QUIET_SECONDS)
         while len(found := self._observer.sessions(self._storm.application)) > 1:
-            assert time.monotonic() < end, f"sessions are left: {found}"
+            assert patience.left(), f"sessions are left: {found}"
             self._counting.sleep(0.002)
 
     # What a program may do next

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count, takewhile
 from typing import TYPE_CHECKING, Final
 
 from .machine import CoreWaits, clock_watch, stood_still
@@ -16,6 +17,7 @@ __all__ = ["Heartbeat", "Stalled", "calibrated", "heartbeat"]
 
 INTERVAL: Final = 0.005
 IDLE_SECONDS: Final = 0.5
+ENOUGH: Final = 10
 TOLERANCE: Final = 10.0  # how many times the longest gap of an idle run is still called idle
 
 _limits: dict[str, float] = {}
@@ -46,6 +48,11 @@ class Heartbeat:
             if seconds > self.limit:
                 told = f"{seconds * 1000:.0f} ms (limit {self.limit * 1000:.0f} ms)"
                 raise Stalled(f"{self._backend.name}: the ticker stood still for {told}")
+
+    def enough(self) -> Iterator[int]:
+        """Count for as long as shows that nobody is held up: ten times the limit."""
+        end = time.monotonic() + ENOUGH * self.limit
+        return takewhile(lambda _: time.monotonic() < end, count())
 
     @contextmanager
     def ticking(self) -> Iterator[None]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from greenpg.threads import backend as plain
 
+from .machine import Patience
+
 if TYPE_CHECKING:
     from greenpg.backend import Backend
 
@@ -44,7 +46,9 @@ class Job:
 
     def join(self, seconds: float = SECONDS) -> Job:
         """Wait for the end, and fail the test if it does not come in time."""
-        assert self._task.join(seconds), f"{self._fn.__qualname__} did not end in {seconds:g} s"
+        patience = Patience(seconds)
+        while not self._task.join(patience.left()):
+            assert patience.left(), f"{self._fn.__qualname__} did not end in {seconds:g} s"
         return self
 
     def result(self, seconds: float = SECONDS) -> Any:
@@ -85,11 +89,12 @@ class NativeJob(Job):
 
     def join(self, seconds: float = SECONDS) -> Job:
         """Wait for the end, and fail the test if it does not come in time."""
-        for _ in range(int(seconds / TICK)):
-            if self._gone:
-                return self
+        patience = Patience(seconds)
+        while not self._gone:
+            told = f"{self._fn.__qualname__}: the thread did not end in {seconds:g} s"
+            assert patience.left(), told
             self._backend.sleep(TICK)
-        raise AssertionError(f"{self._fn.__qualname__}: the thread did not end in {seconds:g} s")
+        return self
 
     def kill(self) -> None:
         """Do nothing: a thread ends by itself."""

@@ -18,6 +18,8 @@ from psycopg2.extensions import POLL_OK, POLL_READ
 from greenpg.backend import READ, WRITE
 from greenpg.threads import backend as plain
 
+from .machine import Patience
+
 __all__ = ["Leaked", "Probe", "Sessions", "descriptors", "no_leaks", "tasks", "threads"]
 
 Found: TypeAlias = Mapping[Hashable, str]
@@ -45,10 +47,10 @@ def no_leaks(
     """
     before = [set(probe()) for probe in probes]
     yield
-    deadline = time.monotonic() + settle
+    patience = Patience(settle)
     while left := _left(probes, before):
         gc.collect()
-        if time.monotonic() > deadline:
+        if not patience.left():
             raise Leaked(f"left behind after {settle:g} s: " + "; ".join(left))
         sleep(0.01)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CoreWaits",
+    "Patience",
     "Stopwatch",
     "clock",
     "clock_of_this_thread",
@@ -47,6 +48,26 @@ class CoreWaits:
         before, self._known = self._known, _waits()
         grown = (waited - before.get(thread, 0.0) for thread, waited in self._known.items())
         return sum(seconds for seconds in grown if seconds > 0)  # one that has just ended counts 0
+
+
+class Patience:
+    """Seconds after which a test gives up; those that the machine gave to others are added.
+
+    It is for what must happen some time, where the number of seconds promises nothing.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._waits = CoreWaits()
+        self._looked = time.monotonic()
+        self._end = self._looked + seconds
+
+    def left(self) -> float:
+        """Return the seconds that are left; 0 if this is over."""
+        now = time.monotonic()
+        if now >= self._end:  # not before: each look costs a little for each thread
+            self._end += min(self._waits.since(), now - self._looked)
+            self._looked = now
+        return max(self._end - now, 0.0)
 
 
 def clock() -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from types import ModuleType
@@ -16,6 +15,7 @@ import pytest
 import greenpg
 from greenpg.backend import current
 from greenpg_conformance.toolkit.jobs import Job
+from greenpg_conformance.toolkit.machine import Patience
 from tests.green.plugin import PATCHED
 
 PATIENCE: Final = 5.0
@@ -36,9 +36,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def until(true: Callable[[], Any], why: str) -> Any:
     """Return the first true value of `true()`; other tasks run meanwhile."""
-    end = time.monotonic() + PATIENCE
+    patience = Patience(PATIENCE)
     while not (value := true()):
-        assert time.monotonic() < end, f"{why}: not in {PATIENCE:g} s"
+        assert patience.left(), f"{why}: not in {PATIENCE:g} s"
         current().sleep(0.005)
     return value
 

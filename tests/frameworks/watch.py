@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from greenpg_conformance.toolkit.machine import Patience
 from greenpg_conformance.toolkit.observer import Observer
 
 __all__ = ["Watch", "until"]
@@ -15,9 +16,9 @@ PATIENCE: Final = 15.0  # seconds
 
 def until(true: Callable[[], Any], why: str, seconds: float = PATIENCE) -> Any:
     """Return the first true value of `true()`; fail after `seconds`."""
-    end = time.monotonic() + seconds
+    patience = Patience(seconds)
     while not (value := true()):
-        assert time.monotonic() < end, f"{why}: not in {seconds:g} s"
+        assert patience.left(), f"{why}: not in {seconds:g} s"
         time.sleep(0.01)
     return value
 

@@ -11,7 +11,7 @@ from greenpg import Listener, Missed
 from greenpg.backend import current
 from tests.db.conftest import until
 
-SUBSCRIBERS, NOTIFICATIONS, CHANNELS = 200, 3000, 3
+SUBSCRIBERS, NOTIFICATIONS, CHANNELS = 200, 900, 3
 
 
 @pytest.fixture

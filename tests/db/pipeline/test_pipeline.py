@@ -122,16 +122,18 @@ def test_typecaster_that_raises_harms_only_its_fetch(conn, count):
 
 @pytest.mark.parametrize("fetch", [True, False])
 def test_large_results_are_freed(conn, fetch):
+    size, rows = 8000, 1500  # enough rows to be made late, and 12 MB of them
+
     def run():
         with conn.pipeline() as p:
-            result = p.execute("select generate_series(1, 50000)")
+            result = p.execute(f"select repeat('x', {size}) from generate_series(1, {rows})")
             p.sync()
-            assert result.rowcount == 50_000
+            assert result.rowcount == rows
         return len(result.fetchall()) if fetch else 0
 
     run()
     before = resident()
-    for _ in range(20):
+    for _ in range(5):
         run()
 
     assert resident() - before < 16 << 20

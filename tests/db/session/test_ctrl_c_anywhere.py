@@ -20,7 +20,8 @@ from greenpg.pool import ConnectionPool
 
 PACKAGES = tuple(os.path.dirname(greenpg.__file__) + end for end in ("/", "_gevent/", "_eventlet/"))
 LOOKS = ("CALL", "RESUME", "JUMP_BACKWARD")  # after these the interpreter looks for signals
-STEP = 3  # places in one test: all of them take long
+STEP = 12  # one test strikes at every twelfth place: all of them take long
+STEP_OF_TWO = 9
 
 
 class CtrlC(KeyboardInterrupt):
@@ -192,9 +193,9 @@ def test_lock_is_free_and_the_connection_right_or_closed(fire, operation, nth):
 @pytest.mark.parametrize("again", [0, 1, 4, 18])
 @pytest.mark.parametrize("operation", [copy_in, copy_a_part])
 def test_twice_in_a_copy_block(fire, operation, again):
-    places = fire(operation, again, 3 * STEP, again)
+    places = fire(operation, again, STEP_OF_TWO, again)
 
-    assert places > STEP
+    assert places > STEP_OF_TWO
 
 
 def loan(pool):

@@ -13,7 +13,7 @@ import pytest
 
 from greenpg.backend import load
 from greenpg_conformance.toolkit.heartbeat import Stalled, calibrated, heartbeat
-from greenpg_conformance.toolkit.machine import CoreWaits, clock_watch
+from greenpg_conformance.toolkit.machine import CoreWaits, Patience, clock_watch
 
 THREADS = load("threads")
 
@@ -117,3 +117,25 @@ def test_wait_of_another_thread_for_a_core_is_counted():
             thread.join(0.01)
 
     assert counted > 0.15
+
+
+@pytest.mark.parametrize("waited", [0.0, 7.0])
+def test_patience_is_prolonged_by_waits_for_a_core_alone(monkeypatch, waited):
+    monkeypatch.setattr(CoreWaits, "since", lambda _: waited)
+    patience = Patience(0.01)
+
+    before = patience.left()
+    time.sleep(0.02)
+
+    assert 0 < before <= 0.01
+    assert (patience.left() > 0) == (waited > 0)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="no scheduler statistics")
+def test_patience_lasts_while_another_program_has_the_core():
+    with one_busy_core():
+        patience = Patience(0.3)
+        spin_until_waited(0.2)
+        time.sleep(max(0.0, patience._end - time.monotonic()))
+
+        assert patience.left() > 0.1

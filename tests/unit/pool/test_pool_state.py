@@ -281,6 +281,12 @@ class Pool(RuleBasedStateMachine):
 
         assert len(young) <= self.state.limits.num_workers
 
+    @invariant()
+    def closed_pool_gives_all_the_same_cause(self):
+        error = self.state.error
+
+        assert error is None or error.__cause__ is self.state.last_error
+
     def teardown(self):
         """Whatever happened, once all is given back and done, the pool can be emptied."""
         if not hasattr(self, "state"):
