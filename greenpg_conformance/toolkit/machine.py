@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from greenpg._helper_process import Child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = [
     "CoreWaits",
@@ -24,7 +24,8 @@ __all__ = [
     "stood_still",
 ]
 
-_SCHEDULER: Final = "/proc/self/task/{}/schedstat"
+_TASKS: Final = "/proc/self/task"
+_SCHEDULER: Final = f"{_TASKS}/{{}}/schedstat"
 _TEXT: Final = 80  # bytes, more than it has
 
 # Letting the interpreter go for each call would cost a turn of every other thread that is busy.
@@ -36,16 +37,20 @@ _clock_watch: Child | None = None
 class CoreWaits:
     """How long the OS threads of this process were ready to run but had no core.
 
-    All of them count, since one that holds the interpreter without a core holds up the others.
-    Nothing counts where the system does not tell.
+    More than one counts, since one that holds the interpreter without a core holds up the others:
+    those that `threading` knows, or `threads()`. Nothing counts where the system does not tell.
     """
 
-    def __init__(self) -> None:
-        self._known = _waits()
+    def __init__(self, threads: Callable[[], Iterable[int]] | None = None) -> None:
+        self._threads = threads or _python_threads
+        self._known = self._waits()
+
+    def _waits(self) -> dict[int, float]:
+        return {thread: _waited(thread) for thread in self._threads()}
 
     def since(self) -> float:
         """Return the seconds since the last call, the first one since this was made."""
-        before, self._known = self._known, _waits()
+        before, self._known = self._known, self._waits()
         grown = (waited - before.get(thread, 0.0) for thread, waited in self._known.items())
         return sum(seconds for seconds in grown if seconds > 0)  # one that has just ended counts 0
 
@@ -57,7 +62,7 @@ class Patience:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._waits = CoreWaits()
+        self._waits = CoreWaits(_all_threads)  # tasks that are OS threads bypass `threading`
         self._looked = time.monotonic()
         self._end = self._looked + seconds
 
@@ -121,9 +126,14 @@ class Stopwatch:
         return ready - self._ready - stood_still(self._began, ended)
 
 
-def _waits() -> dict[int, float]:
+def _python_threads() -> set[int]:
     others = (getattr(thread, "native_id", None) for thread in threading.enumerate())
-    return {thread: _waited(thread) for thread in (threading.get_native_id(), *others) if thread}
+    return {thread for thread in (threading.get_native_id(), *others) if thread}
+
+
+def _all_threads() -> list[int]:
+    """Return all threads of this process; slow, as it lets the interpreter go for each of them."""
+    return [int(name) for name in os.listdir(_TASKS)] if os.path.exists(_TASKS) else []
 
 
 def _waited(thread: int) -> float:

@@ -139,3 +139,15 @@ def test_patience_lasts_while_another_program_has_the_core():
         time.sleep(max(0.0, patience._end - time.monotonic()))
 
         assert patience.left() > 0.1
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="no scheduler statistics")
+def test_patience_lasts_while_a_task_that_is_an_os_thread_waits_for_the_core():
+    with one_busy_core():
+        patience = Patience(0.3)
+        task = THREADS.spawn(spin_until_waited, 0.6)
+        time.sleep(0.3)
+        left = patience.left()
+        task.join()
+
+    assert left > 0.05
