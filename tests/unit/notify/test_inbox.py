@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg2 import InterfaceError
 from psycopg2.extensions import Notify
 
 from greenpg.notify._subscription import Inbox, Missed
-from greenpg.threads import backend
+from greenpg.threads import Event, Threads, backend
 
 
 def note(number):
@@ -109,3 +113,74 @@ def test_finish_wakes_who_waits():
 
     assert inbox.get(5) is None
     assert task.join(5)
+
+
+class Asleep(Exception):
+    """A wait that nobody has ended."""
+
+
+class Insomnia(Event):
+    """An event whose wait raises instead of blocking."""
+
+    def wait(self, timeout=None):
+        if not self.is_set():
+            sys.settrace(None)
+            raise Asleep
+        return True
+
+
+class Insomniac(Threads):
+    """A backend in which nothing blocks."""
+
+    event = Insomnia
+
+
+class AtPlace:
+    """Calls a function at the nth instruction of the inbox's code, as another thread may."""
+
+    def __init__(self, nth, fn):
+        self.called = False
+        self._left, self._fn = nth, fn
+
+    def __enter__(self):
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 wants one before it traces any
+        sys.settrace(self._enter)
+        return self
+
+    def __exit__(self, *_):
+        sys.settrace(None)
+
+    def _enter(self, frame, event, arg):
+        if frame.f_code.co_filename != Inbox.get.__code__.co_filename:
+            return None
+        frame.f_trace = self._step  # Python 3.13 wants it before the next line
+        frame.f_trace_opcodes = True
+        return self._step
+
+    def _step(self, frame, event, arg):
+        if event == "opcode":
+            self._left -= 1
+            if self._left < 0 and not self.called:
+                self.called = True
+                self._fn()
+        return self._step
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_get_misses_nothing_that_happens_anywhere_in_it(ends):
+    places = 0
+    while True:
+        inbox = Inbox(Insomniac(), 10)
+        happen = partial(inbox.finish, InterfaceError()) if ends else partial(inbox.put, note(7))
+        at = AtPlace(places, happen)
+        try:
+            with at:
+                item = inbox.get()
+        except Asleep:
+            break
+        assert at.called
+        assert item is None if ends else told(item) == 7
+        places += 1
+
+    assert not at.called
+    assert places > 50
