@@ -13,6 +13,8 @@ from .interrupts import close_if_asked, closed
 from .wait_callback import settle_descriptor
 
 if TYPE_CHECKING:
+    from greenpg.backend import Backend
+
     from .state import State
 
 __all__ = ["InputWait", "wait_for_input"]
@@ -27,13 +29,17 @@ class InputWait:
 
     def __init__(self, conn: Any) -> None:
         self._conn = conn
+        self._backend: Backend = conn._state.backend
+        self._may_miss = "hub" not in self._backend.capabilities
+        self._wakers: list[object] = []
         self.waiting = False
         self._woken = False
 
     def wait(self, timeout: float | None, has_work: Callable[[], object], events: int) -> bool:
         """Return True if data has arrived; do not wait if `has_work` returns something true.
 
-        A wake-up from another OS thread may come just before the wait, and is lost then.
+        A wake-up from another OS thread may come just before the wait; it is lost, but not the
+        next one.
         """
         self.waiting, self._woken = True, False
         try:
@@ -43,6 +49,8 @@ class InputWait:
             return False
         finally:
             self.waiting = False
+            while self._wakers:  # another OS thread's interrupt must not hit a later wait
+                self._backend.pause()
             if self._woken:
                 self._absorb()
 
@@ -56,9 +64,13 @@ class InputWait:
 
     def wake(self) -> None:
         """End the wait, if there is one; from any thread, and in the hub."""
-        if self.waiting and not self._woken:
-            self._woken = True
-            self._conn._state.waiter.interrupt(_Wake())
+        try:
+            self._wakers.append(None)  # before the look at `waiting`; inside, for Ctrl-C
+            if self.waiting and (self._may_miss or not self._woken):
+                self._woken = True
+                self._conn._state.waiter.interrupt(_Wake())
+        finally:
+            self._wakers.pop()
 
 
 def wait_for_input(conn: Any, timeout: float | None, events: int = READ) -> bool:
