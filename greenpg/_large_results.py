@@ -14,8 +14,6 @@ from ._protocol.libpq import libpq
 from ._psycopg2.transaction_mark import Mark
 from ._session.time_slice import TimeSlice
 
-__all__ = ["SLICE_ROWS", "RowStream", "fetch_on", "stream"]
-
 SLICE_ROWS: Final = 2000  # rows built in C between two looks at the clock
 _FIRST: Final = 100
 _LARGEST: Final = 4000

@@ -15,8 +15,6 @@ from .wait_callback import settle_descriptor
 if TYPE_CHECKING:
     from .state import State
 
-__all__ = ["InputWait", "wait_for_input"]
-
 
 class _Wake(BaseException):
     """Ends a wait: there is other work."""

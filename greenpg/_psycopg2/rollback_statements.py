@@ -7,8 +7,6 @@ from typing import Any, Final
 
 from psycopg2.sql import SQL, Composed
 
-__all__ = ["is_rollback"]
-
 _ROLLBACK: Final = re.compile(
     r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*(?:rollback|abort)\b", re.I | re.S
 )

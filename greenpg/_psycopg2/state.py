@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from greenpg._session.shield import Shield
     from greenpg.backend import Backend
 
-__all__ = ["ERRORS", "CopyJob", "State", "believes_in_transaction"]
-
 ACTIVE: Final = TransactionStatus.ACTIVE
 log = logging.getLogger("greenpg")
 

@@ -7,8 +7,6 @@ from typing import Any, Final
 from psycopg2 import Error
 from psycopg2._psycopg import cursor as c_cursor
 
-__all__ = ["Mark"]
-
 _execute: Final[Any] = c_cursor.execute
 
 

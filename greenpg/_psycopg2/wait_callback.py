@@ -24,14 +24,6 @@ from .attempt import current_request
 from .psycopg2_c import poll, transaction_status
 from .state import State
 
-__all__ = [
-    "install",
-    "set_wait_callback",
-    "settle_descriptor",
-    "wait",
-    "wait_callback",
-]
-
 POLL_OK: Final = ext.POLL_OK
 POLL_READ: Final = ext.POLL_READ
 EVENTS: Final = (0, READ, READ | WRITE)  # for POLL_READ and POLL_WRITE
