@@ -62,7 +62,7 @@ WITH_CTYPES = {
 }
 ADAPTERS = ("celery", "django", "metrics", "sqlalchemy")
 # Comparing drivers by name under the loops by name is what these are for.
-COMPARISONS = ("greenpg_bench", "greenpg.cli.bench")
+COMPARISONS = ("greenpg_bench", "greenpg_bench.command")
 
 MODULES = modules()
 BY_NAME = {module.name: module for module in MODULES}

@@ -11,10 +11,10 @@ import greenpg
 from greenpg import cli
 from greenpg._helper_process import ChildError
 from greenpg.cli import demo, main
-from greenpg.cli._demo.facts import facts
-from greenpg.cli._demo.job import TICK, Job
-from greenpg.cli._demo.picture import ASCII, Picture
-from greenpg.cli._demo.record import Record
+from greenpg_bench.demo.facts import facts
+from greenpg_bench.demo.job import TICK, Job
+from greenpg_bench.demo.picture import ASCII, Picture
+from greenpg_bench.demo.record import Record
 
 START = 1000.0
 SECRET = "hunter2"
@@ -230,7 +230,7 @@ def test_what_ends_a_command_is_told_in_one_line(error, code, text, monkeypatch,
     def fail(args):
         raise error
 
-    monkeypatch.setattr(importlib.import_module("greenpg.cli.demo"), "run", fail)
+    monkeypatch.setattr(importlib.import_module("greenpg_bench.demo.command"), "run", fail)
 
     assert main(["demo"]) == code
 

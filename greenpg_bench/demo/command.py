@@ -20,11 +20,11 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from greenpg.backend import GROUP
-from greenpg.cli._demo.facts import facts
-from greenpg.cli._demo.job import DRIVERS, Job
-from greenpg.cli._demo.picture import ASCII, BLOCKS, Picture, seconds, title
-from greenpg.cli._demo.process import Event, events
-from greenpg.cli._demo.record import Record
+from greenpg_bench.demo.facts import facts
+from greenpg_bench.demo.job import DRIVERS, Job
+from greenpg_bench.demo.picture import ASCII, BLOCKS, Picture, seconds, title
+from greenpg_bench.demo.process import Event, events
+from greenpg_bench.demo.record import Record
 from greenpg.embedded import server_dsn
 
 from . import CommandError
