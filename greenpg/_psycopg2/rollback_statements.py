@@ -13,7 +13,7 @@ _ROLLBACK: Final = re.compile(
 
 
 def is_rollback(statement: Any) -> bool:
-    """Tell whether an SQL statement begins with ROLLBACK or ABORT."""
+    """Return True if an SQL statement begins with ROLLBACK or ABORT."""
     while isinstance(statement, Composed):
         statement = next(iter(statement), "")
     if isinstance(statement, SQL):
