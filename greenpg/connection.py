@@ -58,9 +58,9 @@ class _Setting:
 class Connection(c_connection):
     """psycopg2's connection, whose waits are green and which tasks may share.
 
-    Each operation has the connection to itself; other tasks wait in order. An interrupt comes
-    out of the operation as the same object, with the query cancelled and the connection
-    usable: at once under autocommit, after a rollback inside a transaction.
+    Each operation has the connection to itself; other tasks wait in order. An interrupt
+    propagates from the operation unchanged, with the query cancelled and the connection usable:
+    at once under autocommit, after a rollback inside a transaction.
     """
 
     _state: Any = LazyState()
@@ -193,7 +193,7 @@ class Connection(c_connection):
         return self._run(c_connection.poll)
 
     def __exit__(self, kind: Any, exc: Any, trace: Any) -> None:
-        """Commit, or roll back after an exception, unless that closed the connection: it propagates."""
+        """Commit, or roll back after an exception, unless that has closed the connection."""
         if kind is None or not self.closed:
             c_connection.__exit__(self, kind, exc, trace)
 
@@ -301,7 +301,7 @@ class Connection(c_connection):
         return ConnectionLock(self)
 
     def deadline(self, seconds: float) -> Deadline:
-        """Limit this task's operations in a with block; after `seconds` they raise DeadlineExceeded.
+        """Limit this task's operations in a with block; later they raise DeadlineExceeded.
 
         The query is cancelled and the connection stays usable: at once under autocommit,
         after a rollback inside a transaction. The nearest of nested deadlines counts.
@@ -324,7 +324,7 @@ def _failed(state: State, error: BaseException) -> None:
 
 
 def _forget_xid(conn: Connection) -> None:
-    """Make psycopg2 drop the xid that it keeps when COMMIT fails, with which it refuses all else."""
+    """Make psycopg2 drop the xid that it keeps when COMMIT fails, and refuses all else for."""
     try:
         c_connection.rollback(conn)  # sends nothing
     except ProgrammingError:
