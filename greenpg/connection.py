@@ -153,7 +153,7 @@ class Connection(c_connection):
             self._close_after(state)
 
     def _close_after(self, state: State) -> None:
-        """Close once the other task has left C, unless it has closed; it may keep the lock in a block."""
+        """Close once the other task is out of C, unless it has closed; it may keep the lock."""
         while not self.closed:
             try:
                 state.acquire(state.current(), AGAIN, first=True)
