@@ -11,8 +11,6 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["Order", "in_child"]
-
 
 class Order(IntEnum):
     """Whose hook it is; hooks of the same rank run in the order in which they were registered."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-__all__ = ["derived_class", "green", "green_class", "original_class"]
-
 _Class = TypeVar("_Class", bound=type)
 _green: Final[dict[type, type]] = {}  # by psycopg2's C class
 

@@ -1,4 +1,4 @@
-"""Large results without holding the hub, and without holding them in memory."""
+"""Large results: built in time slices, or streamed in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from psycopg2 import Error, ProgrammingError
 from psycopg2._psycopg import cursor as c_cursor
 
 from ._protocol.libpq import libpq
-from ._psycopg2.transaction_mark import Mark
+from ._psycopg2.transaction_mark import TransactionMark
 from ._session.time_slice import TimeSlice
-
-__all__ = ["SLICE_ROWS", "RowStream", "fetch_on", "stream"]
 
 SLICE_ROWS: Final = 2000  # rows built in C between two looks at the clock
 _FIRST: Final = 100
@@ -45,7 +43,7 @@ def fetch_on(cur: Any, fetchmany: Callable[..., list[Any]], rows: list[Any], wan
 
 
 class RowStream:
-    """Iterates over the rows of a query; `close()` gives up the rest on the server."""
+    """Iterates over the rows of a query; `close()` drops the rest on the server."""
 
     def __init__(self, parts: Generator[Iterable[Any], None, None]) -> None:
         self._parts = parts
@@ -58,7 +56,7 @@ class RowStream:
         return next(self._rows)
 
     def close(self) -> None:
-        """Fetch no more; a loop gets to its end with the rows that are here."""
+        """Fetch no more; a loop ends after the rows that have been fetched."""
         self._parts.close()
         self._rows = iter(())
 
@@ -99,10 +97,10 @@ def _results(
     conn: Any, name: str, hold: bool, reader: Any, execute: Callable[[Any, str], None]
 ) -> Generator[Iterable[Any], None, None]:
     """Yield the cursor `reader` with some rows at a time, which it then makes in C one by one."""
-    mark = Mark(conn)
+    mark = TransactionMark(conn)
     size = _FIRST
     while True:
-        if not hold and not mark.stands():
+        if not hold and not mark.is_current():
             raise ProgrammingError("the transaction in which the stream began has ended")
         execute(reader, f"FETCH FORWARD {size} FROM {name}")
         if not reader.rowcount:

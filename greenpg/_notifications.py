@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from ._psycopg2.state import State
 
-__all__ = ["Notifications", "checked", "statement"]
-
 _TICK: Final = 0.005
 LONGEST: Final = 63  # bytes; the server cuts off what is longer
 _IDLE: Final = ext.TRANSACTION_STATUS_IDLE

@@ -14,20 +14,9 @@ from ._fork_hooks import Order, in_child
 from .errors import BackendError
 
 __all__ = [
-    "READ",
-    "WRITE",
-    "Address",
-    "Backend",
-    "Event",
-    "Task",
-    "Waiter",
-    "after_fork",
-    "as_backend",
-    "choose",
-    "chosen",
-    "current",
-    "load",
-]
+    "READ", "WRITE", "Address", "Backend", "Event", "Task", "Waiter", "after_fork",
+    "as_backend", "choose", "chosen", "current", "load",
+]  # fmt: skip
 
 READ: Final = 1
 WRITE: Final = 2
@@ -46,11 +35,9 @@ class Waiter(Protocol):
         as ready. However the wait ends, it leaves behind no timer, no late switch into the
         task and nothing that can wake the next owner of the descriptor.
         """
-        ...
 
     def interrupt(self, exc: BaseException) -> None:
         """Raise `exc` in the task that waits here, if there is one; callable from any thread."""
-        ...
 
     def fileno(self) -> int:
         """Return the descriptor of the duplicate socket that the waiter keeps, or -1 if none.
@@ -58,11 +45,9 @@ class Waiter(Protocol):
         In a forked child greenpg replaces that descriptor, so that it no longer leads to the
         parent's session.
         """
-        ...
 
     def close(self) -> None:
         """Remove everything from the hub; callable from any thread, any number of times."""
-        ...
 
 
 class Event(Protocol):
@@ -70,15 +55,12 @@ class Event(Protocol):
 
     def set(self) -> None:
         """Wake all waiting tasks, from any thread; they run later, not inside this call."""
-        ...
 
     def is_set(self) -> bool:
         """Return True if `set` was called."""
-        ...
 
     def wait(self, timeout: float | None = None) -> bool:
         """Return True once set, or False after `timeout` seconds."""
-        ...
 
 
 class Task(Protocol):
@@ -86,11 +68,9 @@ class Task(Protocol):
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end; return False after `timeout` seconds. The task's errors stay there."""
-        ...
 
     def kill(self) -> None:
         """Raise the library's exit in the task at its current or next wait, without waiting."""
-        ...
 
 
 class Backend(Protocol):
@@ -103,56 +83,44 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """Return the name by which users choose the backend."""
-        ...
 
     @property
     def exits(self) -> tuple[type[BaseException], ...]:
         """Return the exceptions that end a task; they take precedence over a timeout."""
-        ...
 
     @property
     def capabilities(self) -> frozenset[str]:
         """Return the names of the optional features that this library has."""
-        ...
 
     def waiter(self) -> Waiter:
         """Make the waiter of one connection."""
-        ...
 
     def can_wait(self) -> bool:
         """Return True if the caller may wait; False inside the hub."""
-        ...
 
     def sleep(self, seconds: float) -> None:
         """Suspend this task for `seconds`."""
-        ...
 
     def pause(self) -> None:
         """Let ready tasks, due timers and ready sockets run once."""
-        ...
 
     def spawn(self, fn: Callable[..., object], *args: object) -> Task:
         """Start a task; on a green backend it does not run before this call returns."""
-        ...
 
     def current(self) -> Hashable:
         """Return a value that identifies the running task; it is equal only to itself."""
-        ...
 
     def event(self) -> Event:
         """Make an event; locks and pool queues are built on events."""
-        ...
 
     def in_thread(self, fn: Callable[..., Any], *args: object) -> Any:
         """Run blocking code in an OS thread and return its result, or raise its error.
 
         If the waiting task is interrupted, the code in the thread runs on to its end.
         """
-        ...
 
     def resolve(self, host: str, port: int) -> Sequence[Address]:
         """Return getaddrinfo's rows for a stream socket; raise its OSError."""
-        ...
 
 
 def after_fork(hook: Callable[[], object]) -> None:

@@ -58,9 +58,9 @@ class _Setting:
 class Connection(c_connection):
     """psycopg2's connection, whose waits are green and which tasks may share.
 
-    Each operation has the connection to itself; other tasks wait in order. An interrupt comes
-    out of the operation as the same object, with the query cancelled and the connection
-    usable: at once under autocommit, after a rollback inside a transaction.
+    Each operation has the connection to itself; other tasks wait in order. An interrupt
+    propagates from the operation unchanged, with the query cancelled and the connection usable:
+    at once under autocommit, after a rollback inside a transaction.
     """
 
     _state: Any = LazyState()
@@ -153,7 +153,7 @@ class Connection(c_connection):
             self._close_after(state)
 
     def _close_after(self, state: State) -> None:
-        """Close once the other task is out of C, unless it has closed: it may keep the lock."""
+        """Close once the other task is out of C, unless it has closed; it may keep the lock."""
         while not self.closed:
             try:
                 state.acquire(state.current(), AGAIN, first=True)
@@ -166,7 +166,7 @@ class Connection(c_connection):
                 state.relinquish()
 
     def _abandoned_in_hub(self) -> bool:
-        """Close in place of a wait, where nothing may wait and nobody uses the connection."""
+        """Close instead of waiting, in the hub, if no task uses the connection."""
         state = self._state
         if state.in_driver or state.waiting_outside or state.can_wait() or self.closed:
             return False
@@ -193,7 +193,7 @@ class Connection(c_connection):
         return self._run(c_connection.poll)
 
     def __exit__(self, kind: Any, exc: Any, trace: Any) -> None:
-        """Commit, or roll back after an exception; one that closed the connection is not hidden."""
+        """Commit, or roll back after an exception, unless that has closed the connection."""
         if kind is None or not self.closed:
             c_connection.__exit__(self, kind, exc, trace)
 
@@ -254,7 +254,7 @@ class Connection(c_connection):
         return xids
 
     def _tidied(self, first: BaseException, tidy: Callable[[], object]) -> BaseException:
-        """Put right what a failed operation has left; return what the caller is to see of it."""
+        """Call `tidy` after a failed operation; return the exception that the operation raises."""
         try:
             tidy()
         except Error:
@@ -301,7 +301,7 @@ class Connection(c_connection):
         return ConnectionLock(self)
 
     def deadline(self, seconds: float) -> Deadline:
-        """Bound this task's operations in a with block; past it they raise DeadlineExceeded.
+        """Limit this task's operations in a with block; later they raise DeadlineExceeded.
 
         The query is cancelled and the connection stays usable: at once under autocommit,
         after a rollback inside a transaction. The nearest of nested deadlines counts.
@@ -324,7 +324,7 @@ def _failed(state: State, error: BaseException) -> None:
 
 
 def _forget_xid(conn: Connection) -> None:
-    """Free psycopg2 of the xid that it keeps when COMMIT fails, and that bars all else."""
+    """Make psycopg2 drop the xid that it keeps when COMMIT fails, and refuses all else for."""
     try:
         c_connection.rollback(conn)  # sends nothing
     except ProgrammingError:

@@ -146,7 +146,7 @@ class Cursor(c_cursor):
         """Run a COPY statement from or to a file.
 
         psycopg2's manual, "Using COPY TO and COPY FROM". What `read()` raises fails the copy,
-        and is the cause of the server's error; what `write()` raises comes out. The file's
+        and is the cause of the server's error; what `write()` raises propagates. The file's
         methods may wait, but not use the connection.
         """
         self._copy(partial(c_cursor.copy_expert, self, sql, file, size), sql, file, size)
@@ -196,7 +196,7 @@ class Cursor(c_cursor):
             raise job.error
 
     def _copies_in_c(self) -> bool:
-        """Tell whether C is to say what is wrong, or to copy blockingly where nothing is green."""
+        """Return True if C has to raise the error, or to copy, blocking, where nothing is green."""
         conn = self.connection
         plain = self.closed or not hasattr(conn, "_state") or conn.async_
         return plain or get_wait_callback() is not wait_callback
@@ -273,7 +273,7 @@ def _failed(state: State, error: BaseException) -> None:
 
 
 def _rows_outside_c(conn: Any, rows: Iterable[_T]) -> Generator[_T, None, None]:
-    """Yield the rows with the connection usable while the next one is made: C does not wait."""
+    """Yield the rows; while the source makes the next one, the task is outside C."""
     source = iter(rows)
     state = conn._state
     state.depth += 1

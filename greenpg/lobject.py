@@ -22,7 +22,7 @@ from ._protocol.generators import call, finish
 from ._protocol.libpq import libpq
 from ._psycopg2.interrupts import closed
 from ._psycopg2.operation import drive, pgconn_of
-from ._psycopg2.transaction_mark import Mark
+from ._psycopg2.transaction_mark import TransactionMark
 
 if TYPE_CHECKING:
     from ._protocol.libpq import Parameter
@@ -77,7 +77,7 @@ class Lobject(c_lobject):
             raise ValueError(f"bad mode for lobject: '{mode}'")
         access = parsed[1] or "r" if oid else "w"
         self._text = parsed[2] != "b"
-        self._mark = Mark(conn)
+        self._mark = TransactionMark(conn)
         self._conn: Any = conn
         self._begun(self._open, _oid(oid), access, _oid(new_oid), new_file)
         self._mode = access if access == "n" else access + ("t" if self._text else "b")
@@ -216,7 +216,7 @@ class Lobject(c_lobject):
             self._begun(self._close)
 
     def _close(self, conn: Any) -> None:
-        if self._fd >= 0 and self._mark.stands():
+        if self._fd >= 0 and self._mark.is_current():
             fd, self._fd = self._fd, -1
             _call(conn, _LO_CLOSE, _int4(fd))
 
@@ -290,7 +290,7 @@ class Lobject(c_lobject):
             raise _already_closed()
         if conn.autocommit:
             raise _no_transaction()
-        if not self._mark.stands():
+        if not self._mark.is_current():
             raise ProgrammingError("lobject isn't valid anymore")
         return method(conn, *args)
 

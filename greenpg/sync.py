@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from time import monotonic
-from types import TracebackType
 from typing import Any
 
 from ._session.session import Session
@@ -50,12 +49,7 @@ class ConnectionLock:
         self.acquire()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         state = self._state
         state.depth -= 1  # as relinquish() does, at whose entry Ctrl-C would keep the lock
         if not state.depth and not state.in_driver:
@@ -86,10 +80,5 @@ class Deadline:
         )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._state.set_deadline(self._task, self._outer)

@@ -12,8 +12,6 @@ import psycopg2
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["one_core"]
-
 ADDRESS = "select pg_backend_pid(), coalesce(host(inet_server_addr()), '127.0.0.1')"
 
 

@@ -7,8 +7,6 @@ import sys
 
 import psycopg2
 
-__all__ = ["Publisher"]
-
 
 class Publisher:
     """Sends while its owner goes on; ends when that ends."""

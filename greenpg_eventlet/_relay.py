@@ -13,8 +13,6 @@ from greenpg.threads import pristine
 
 from ._waker import waker
 
-__all__ = ["EventWait", "Relay", "relay", "resume"]
-
 # one wait for an event: its relay, its task (None once it has ended), whether it was woken
 EventWait: TypeAlias = list[Any]
 HOPS: Final = 64  # switches between tasks, after which the hub must serve sockets and timers

@@ -12,8 +12,6 @@ from gevent._hub_local import get_hub_if_exists
 
 from greenpg.backend import READ
 
-__all__ = ["LibuvWaiter", "Waiter"]
-
 _switch = Greenlet.switch
 
 

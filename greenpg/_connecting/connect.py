@@ -25,8 +25,6 @@ from greenpg.errors import ConnectionFactoryWarning, NotGreenWarning
 
 from .monkey_patches import library
 
-__all__ = ["connect", "connect_untraced", "default_backend", "hook", "is_hooked", "use"]
-
 _unwrapped: Final = None if hasattr(psycopg2.connect, "__wrapped__") else psycopg2.connect
 _MODES: Final = ("async", "async_")  # psycopg2.connect's own keywords, beside libpq's
 CANNOT_CONNECT_NOW: Final = "57P03"  # the server starts or stops: libpq tries the next host

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-__all__ = ["PATCHABLE", "library", "owners"]
-
 PATCHABLE: Final = {  # what waits in each module, and is replaced by every library that patches it
     "socket": ("socket", "socket"),
     "select": ("select", "select"),

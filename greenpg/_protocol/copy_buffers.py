@@ -10,8 +10,6 @@ from typing import Any, Final
 
 from .libpq import libpq
 
-__all__ = ["CopyBuffer", "CopyMessages", "Intake", "skip_copy_data"]
-
 
 class Intake:
     """Takes what has arrived from the socket for a stream of data, more at a time as it goes on."""

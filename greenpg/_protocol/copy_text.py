@@ -13,8 +13,6 @@ from psycopg2 import ProgrammingError, _psycopg
 from psycopg2 import extensions as ext
 from psycopg2.extras import Range
 
-__all__ = ["OIDS", "Formatter", "Lines", "fields"]
-
 Encoder: TypeAlias = Callable[[Any], str]
 
 OIDS: Final = {

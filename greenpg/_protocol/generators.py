@@ -29,11 +29,6 @@ from .libpq import (
     single_value,
 )
 
-__all__ = [
-    "Steps", "call", "can_cancel_stepwise", "cancel", "copy_in", "copy_out", "copy_status",
-    "end_copy", "end_copy_in", "finish", "flush", "receive", "results", "send",
-]  # fmt: skip
-
 BLOCK: Final = 65536
 _COPYING: Final = (PGRES_COPY_IN, PGRES_COPY_OUT, PGRES_COPY_BOTH)
 Steps: TypeAlias = Generator[tuple[int, int], None, None]

@@ -13,8 +13,6 @@ from psycopg2 import extensions as ext
 
 from greenpg.errors import FeatureUnavailable
 
-__all__ = ["Libpq", "libpq"]
-
 PGRES_COMMAND_OK: Final = 1
 PGRES_TUPLES_OK: Final = 2
 PGRES_FATAL_ERROR: Final = 7

@@ -13,8 +13,6 @@ from typing import Any, Final, TypeAlias
 from psycopg2 import _psycopg
 from psycopg2 import extensions as ext
 
-__all__ = ["PlainInsert"]
-
 Encoded: TypeAlias = "tuple[int, bytes | None]"  # the literal's type, and its text
 
 BOOL, BYTEA, INT8, INT4, FLOAT8, NUMERIC = 16, 17, 20, 23, 701, 1700

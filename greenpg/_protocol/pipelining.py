@@ -12,8 +12,6 @@ from greenpg.backend import READ, WRITE
 from .generators import Steps, flush
 from .libpq import PGRES_PIPELINE_SYNC, libpq
 
-__all__ = ["PIPELINES", "Answer", "Pipe", "has_pipelines"]
-
 PIPELINES: Final = ("PQenterPipelineMode", "PQpipelineSync", "PQsendFlushRequest")
 EVERY: Final = 256  # commands between two looks at what the server has answered
 

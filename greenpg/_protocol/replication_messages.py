@@ -9,10 +9,6 @@ from typing import Final
 
 from psycopg2 import OperationalError
 
-__all__ = [
-    "DATA", "HEADER", "KEEPALIVE", "Progress", "data_header", "feedback", "keepalive", "moment",
-]  # fmt: skip
-
 DATA: Final = ord("w")  # type, start and end of WAL, time
 KEEPALIVE: Final = ord("k")  # type, end of WAL, time, whether a reply is wanted
 HEADER: Final = 25  # bytes before a data message's payload

@@ -11,8 +11,6 @@ from greenpg.errors import lookup
 
 from .libpq import libpq
 
-__all__ = ["Rows", "cast_of", "columns", "error_of", "rowcount", "statusmessage"]
-
 _FIELDS: Final = {
     "severity": "S", "severity_nonlocalized": "V", "sqlstate": "C", "message_primary": "M",
     "message_detail": "D", "message_hint": "H", "statement_position": "P",

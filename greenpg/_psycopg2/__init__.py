@@ -24,7 +24,7 @@ attempt              attach.py                    the attempt to connect, or Non
 job                  cursor.py, copy/             the COPY that the statement begins, or None
 block_paused         COPY blocks                  None: no block; {}: the block's task runs its own
                                                   code; {0: id}: that party has libpq
-copy_may_be_running  note_copy                    psycopg2 may have let go of a COPY half-way
+copy_may_be_running  note_copy                    psycopg2 may have abandoned a COPY half-way
 status_uncertain     note_failure                 after a failure psycopg2's status may be wrong
 sending_blocked      note_blocked                 libpq is in pipeline mode: psycopg2 cannot send
 cursors_fetching     large results                cursors whose result is being built in slices

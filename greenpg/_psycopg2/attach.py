@@ -13,8 +13,6 @@ from .state import State
 if TYPE_CHECKING:
     from greenpg.backend import Waiter
 
-__all__ = ["LazyState", "WaiterCloser"]
-
 
 class WaiterCloser(list["Waiter"]):
     """Closes the waiter before psycopg2's deallocator closes the socket.

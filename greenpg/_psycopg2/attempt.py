@@ -16,8 +16,6 @@ from greenpg._protocol.libpq import libpq
 if TYPE_CHECKING:
     from greenpg.backend import Backend
 
-__all__ = ["Attempt", "Request", "current_request", "sqlstate", "with_request"]
-
 _T = TypeVar("_T")
 _VERBOSE: Final = 2  # libpq-fe.h, PGVerbosity: PQERRORS_VERBOSE
 _DEFAULT: Final = 1  # PQERRORS_DEFAULT

@@ -16,8 +16,6 @@ from .interrupts import CLOSE_TIMEOUT, close_if_asked, closed
 if TYPE_CHECKING:
     from .state import State
 
-__all__ = ["cancel", "cancel_block"]
-
 
 def cancel(conn: Any) -> None:
     """Cancel what runs on the connection; return when the server has taken the request."""

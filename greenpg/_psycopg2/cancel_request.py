@@ -17,8 +17,6 @@ from .psycopg2_c import c_connection
 if TYPE_CHECKING:
     from greenpg.backend import Backend
 
-__all__ = ["cancel_query", "wait_once"]
-
 
 def cancel_query(conn: Any, shield: Shield) -> None:
     """Send a cancel request and wait until the server has taken it; Unrecovered or Error if not.

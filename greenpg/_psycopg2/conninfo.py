@@ -14,8 +14,6 @@ from greenpg._protocol.libpq import libpq
 if TYPE_CHECKING:
     from greenpg._session.connect_plan import Conninfo
 
-__all__ = ["CONNINFO"]
-
 
 class _Psycopg2Conninfo:
     """psycopg2's `Conninfo`."""

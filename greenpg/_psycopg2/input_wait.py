@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from .state import State
 
-__all__ = ["InputWait", "wait_for_input"]
-
 
 class _Wake(BaseException):
     """Ends a wait: there is other work."""

@@ -28,16 +28,6 @@ if TYPE_CHECKING:
 
     from .state import State
 
-__all__ = [
-    "AGAIN",
-    "CLOSE_TIMEOUT",
-    "close_if_asked",
-    "closed",
-    "interrupted",
-    "stop_command",
-    "stopped",
-]
-
 CLOSE_TIMEOUT: Final = 1.0  # seconds
 AGAIN: Final = 0.25  # seconds until a cancel request is repeated: it may have overtaken its query
 log = logging.getLogger("greenpg")

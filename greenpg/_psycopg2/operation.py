@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from .state import State
 
-__all__ = ["Operation", "cancel_and_drain", "drive", "guarded", "pgconn_of", "run_operation"]
-
 _T = TypeVar("_T")
 Operation: TypeAlias = Generator[tuple[int, int], None, _T]
 

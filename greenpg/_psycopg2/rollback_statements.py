@@ -7,15 +7,13 @@ from typing import Any, Final
 
 from psycopg2.sql import SQL, Composed
 
-__all__ = ["is_rollback"]
-
 _ROLLBACK: Final = re.compile(
     r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*(?:rollback|abort)\b", re.I | re.S
 )
 
 
 def is_rollback(statement: Any) -> bool:
-    """Tell whether an SQL statement begins with ROLLBACK or ABORT."""
+    """Return True if an SQL statement begins with ROLLBACK or ABORT."""
     while isinstance(statement, Composed):
         statement = next(iter(statement), "")
     if isinstance(statement, SQL):

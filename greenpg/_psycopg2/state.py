@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from greenpg._session.shield import Shield
     from greenpg.backend import Backend
 
-__all__ = ["ERRORS", "CopyJob", "State", "believes_in_transaction"]
-
 ACTIVE: Final = TransactionStatus.ACTIVE
 log = logging.getLogger("greenpg")
 
@@ -81,7 +79,7 @@ class State(Session):
         )  # fmt: skip
 
     def note_copy(self) -> None:
-        """Note that psycopg2 may have let go of a COPY half-way."""
+        """Note that psycopg2 may have abandoned a COPY half-way."""
         self.copy_may_be_running = self.exit_needs_check = True
 
     def note_failure(self) -> None:
@@ -134,7 +132,7 @@ class State(Session):
     def _run_behind_psycopg2(
         self, conn: Any, begin: Callable[[Any, Shield], object]
     ) -> BaseException | None:
-        """Run a command that psycopg2 does not see, such as the end of a COPY it has let go of."""
+        """Run a command that psycopg2 does not see, such as the end of an abandoned COPY."""
 
         def run(shield: Shield) -> None:
             begin(conn, shield)

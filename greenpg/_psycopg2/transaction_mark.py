@@ -1,30 +1,29 @@
-"""Whether a transaction still goes on, by psycopg2's own count."""
+"""Whether a transaction still goes on, by the count of transactions that psycopg2 keeps."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from psycopg2 import Error
-from psycopg2._psycopg import cursor as c_cursor
 
-__all__ = ["Mark"]
-
-_execute: Final[Any] = c_cursor.execute
+from .psycopg2_c import c_cursor, execute
 
 
-class Mark:
-    """Remembers the transaction that goes on, or the one that the next statement begins."""
+class TransactionMark:
+    """Marks the open transaction, or the one that the next statement begins."""
 
     def __init__(self, conn: Any) -> None:
         self._cur = c_cursor(conn, "mark")
 
-    def stands(self) -> bool:
-        """Tell whether neither commit nor rollback has come since.
+    def is_current(self) -> bool:
+        """Return True if neither commit nor rollback has come since.
 
-        C looks at its count first when a named cursor executes, and only then at the statement.
+        A named cursor compares its `mark`, a count of transactions, with the connection's before it
+        looks at the statement (EXC_IF_NO_MARK in psycopg2's psycopg/cursor.h). So it raises
+        TypeError for the statement 1 if they are equal, and ProgrammingError if not.
         """
         try:
-            _execute(self._cur, 1)
+            execute(self._cur, 1)
         except TypeError:
             return True
         except Error:

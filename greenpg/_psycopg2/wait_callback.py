@@ -24,14 +24,6 @@ from .attempt import current_request
 from .psycopg2_c import poll, transaction_status
 from .state import State
 
-__all__ = [
-    "install",
-    "set_wait_callback",
-    "settle_descriptor",
-    "wait",
-    "wait_callback",
-]
-
 POLL_OK: Final = ext.POLL_OK
 POLL_READ: Final = ext.POLL_READ
 EVENTS: Final = (0, READ, READ | WRITE)  # for POLL_READ and POLL_WRITE
@@ -45,10 +37,10 @@ _installed = False
 
 
 def install() -> None:
-    """Make `wait_callback` the process's; one that the program sets after that stays.
+    """Make `wait_callback` the process's; a callback that the program sets later stays.
 
-    Not so one of the chosen library's own, such as some monkey-patching brings: it would
-    lose what the backend adds.
+    A callback of the chosen library, which its monkey-patching may set, is replaced: it lacks
+    what the backend adds.
     """
     callback = ext.get_wait_callback()
     if _installed and callback is wait_callback:
@@ -61,8 +53,8 @@ def install() -> None:
 def set_wait_callback(callback: Callable[[Any], object] | None) -> None:
     """Let `callback(conn)` drive every wait of the process, as psycopg2's own function does.
 
-    It calls `conn.poll()` until that returns POLL_OK, waiting for `conn.fileno()` in between;
-    what it raises closes the connection. None puts greenpg's callback back.
+    The callback calls `conn.poll()` until that returns POLL_OK, and waits for `conn.fileno()` in
+    between. An exception that it raises closes the connection. None restores greenpg's callback.
     """
     global _installed
     _installed = True
@@ -104,7 +96,7 @@ def wait_callback(conn: Any) -> None:
 
 
 def _lost(conn: Any, state: State, exc: Error) -> bool:
-    """Tell an error of poll(), which means that the server is gone, from an interrupt."""
+    """Return True if poll() raised the error: the server is gone. Else it is an interrupt."""
     if conn.closed:
         return True
     if libpq.has("PQstatus"):
@@ -113,10 +105,7 @@ def _lost(conn: Any, state: State, exc: Error) -> bool:
 
 
 def _transfer(conn: Any, state: State) -> bool:
-    """Run the job of a COPY that has begun; False if its result is to be waited for now.
-
-    Data may be ready always, so after a time slice the other tasks have their turn.
-    """
+    """Run the job of a COPY that has begun; return False if its result is still to come."""
     job = state.job
     if job is None or transaction_status(conn) != ACTIVE:
         return True  # the BEGIN before it
@@ -135,7 +124,7 @@ def _transfer(conn: Any, state: State) -> bool:
 
 
 def _served_specially(conn: Any, state: State) -> bool:
-    """Serve what is no plain wait of a guarded operation; False if it is one after all."""
+    """Do a wait that is special; return False if it is that of a guarded operation after all."""
     if state.pending is not None:
         interrupts.interrupted(conn, state, state.pending)
         return True
@@ -152,13 +141,13 @@ def _served_specially(conn: Any, state: State) -> bool:
 
 
 def settle_descriptor(conn: Any, state: State) -> None:
-    """Note the descriptor, which does not change any more once connected."""
+    """Note the descriptor, which no longer changes once the connection has connected."""
     state.fd = conn.fileno()
     state.refresh_flags()
 
 
 def _connect(conn: Any, state: State) -> None:
-    """Connect with the lock taken: another task that closes has to end the wait first."""
+    """Connect under the lock: another task that closes has to end the wait first."""
     state.acquire(state.current())
     state.waiting_outside = True
     try:
@@ -172,10 +161,10 @@ def _connect(conn: Any, state: State) -> None:
 
 
 def _advance(conn: Any, state: State) -> None:
-    """Go through libpq's steps; it may have gone on with another socket after any of them.
+    """Take libpq's steps to connect; after each it may have another socket.
 
-    It asks for nothing but WRITE when it begins with one. On an error the caller closes the
-    waiter, for what it watches.
+    libpq asks for WRITE when it has just made one (libpq's manual, PQconnectPoll). On an error
+    the caller closes the waiter, since it may watch a socket that is closed.
     """
     attempt = state.attempt
     info, fd, left = conn.info, -1, None
@@ -208,11 +197,11 @@ def _advance(conn: Any, state: State) -> None:
 
 
 def _is_watched(waiter: Waiter, before: int, fd: int) -> bool:
-    """Tell whether a waiter that was given `before` watches what `fd` is the number of."""
+    """Return True if a waiter that was given `before` watches the socket with the number `fd`."""
     kept = waiter.fileno()
     if kept < 0 or fd != before:
         return False
-    return os.fstat(kept).st_ino == (os.fstat(fd).st_ino or -1)  # 0: this system does not tell
+    return os.fstat(kept).st_ino == (os.fstat(fd).st_ino or -1)  # some systems give 0
 
 
 def _wait_plain(conn: Any) -> None:
@@ -243,10 +232,10 @@ def _wait_raising(conn: Any, state: State) -> None:
 
 
 def _wait_unguarded(conn: Any, state: State) -> None:
-    """Wait for an operation that came into C past our classes (`cursor.execute(cur, ...)`).
+    """Wait for an operation that entered C past the green classes (`cursor.execute(cur, ...)`).
 
-    The lock is given back by a task of its own: more of the same operation may follow without
-    a switch, and nobody else may enter C before its end.
+    A task of its own gives the lock back: another wait of the same operation may follow without
+    a switch, and no other task may enter C before its end.
     """
     backend = state.backend
     if not backend.can_wait():
@@ -271,9 +260,9 @@ def _release_unguarded(state: State) -> None:
 def wait(conn: Any, timeout: float | None = None) -> None:
     """Wait until an asynchronous connection (`async_=1`) has connected or run its query.
 
-    It is psycopg2.extras.wait_select for every backend: other tasks run, and wait their turn
-    for the connection. TimeoutError after `timeout` seconds and any interrupt leave the query
-    running, as they find it; wait again, or cancel.
+    psycopg2.extras.wait_select for every backend: other tasks run, and wait their turn for the
+    connection. TimeoutError after `timeout` seconds, and any interrupt, leave the query running;
+    wait again, or cancel.
     """
     state = getattr(conn, "_state", None) or State(current())
     end = None if timeout is None else monotonic() + timeout

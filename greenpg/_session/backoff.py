@@ -6,8 +6,6 @@ from collections.abc import Callable
 from random import random
 from typing import Final
 
-__all__ = ["backoff", "one_line"]
-
 FIRST: Final = 0.05  # seconds
 LONGEST: Final = 1.0  # seconds
 

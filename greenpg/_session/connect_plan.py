@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Protocol, TypeAlias, TypeVar
 
-__all__ = ["Conninfo", "Host", "Plan", "plan"]
-
 _ENVIRONMENT: Final = (  # what of libpq's environment a plan depends on; the service comes first
     "PGSERVICE", "PGCONNECT_TIMEOUT", "PGHOST", "PGHOSTADDR", "PGLOADBALANCEHOSTS", "PGPORT",
     "PGTARGETSESSIONATTRS",

@@ -10,8 +10,6 @@ from weakref import ref
 
 from greenpg._fork_hooks import Order, in_child
 
-__all__ = ["Watched", "watched"]
-
 
 class Watched(ref[Any]):
     """A connection that is cut off in children forked from now on, as long as it is in `watched`.

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from .errors import ErrorClasses
 
-__all__ = ["IN_HUB", "REENTERED", "Lock", "Waiting"]
-
 REENTERED: Final = (
     "the connection is inside another operation of the same task (a copy() or pipeline() "
     "block, or called by a finalizer, a signal handler, a wait callback or a file in COPY)"

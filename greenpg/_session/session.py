@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from .errors import ErrorClasses
 
-__all__ = ["CANCEL_TIMEOUT", "Session", "TransactionStatus"]
-
 CANCEL_TIMEOUT: Final = 5.0  # seconds
 
 

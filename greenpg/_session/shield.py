@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from .errors import ErrorClasses
 
-__all__ = ["Shield", "Unrecovered", "graver"]
-
 _HARD: Final = (KeyboardInterrupt, SystemExit)
 
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from greenpg.backend import Backend
 
-__all__ = ["TimeSlice"]
-
 SECONDS: Final = 0.005
 CALLS: Final = 100  # between two looks at the clock, where calls are many and short
 

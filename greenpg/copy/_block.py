@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from greenpg._psycopg2.operation import Operation
     from greenpg._psycopg2.state import State
 
-__all__ = ["Copy"]
-
 _T = TypeVar("_T")
 _BINARY: Final = b"PGCOPY\n\xff\r\n\0"
 _execute: Any = c_cursor.execute

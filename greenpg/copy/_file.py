@@ -12,8 +12,6 @@ from psycopg2 import extensions as ext
 from greenpg._protocol.generators import BLOCK, Steps, copy_in, copy_out, end_copy_in
 from greenpg._protocol.libpq import PGRES_COPY_IN, libpq
 
-__all__ = ["FileTransfer", "command"]
-
 _MESSAGE_LIMIT: Final = 1000  # bytes of a file's error that the server is told
 
 

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Final
 
-__all__ = ["require_psycopg2", "use_psycopg2"]
-
 DECIDERS: Final = (
     "django.db.backends.postgresql.psycopg_any",
     "django.db.backends.postgresql.base",

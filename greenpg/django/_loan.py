@@ -10,8 +10,6 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["Loan", "end_forgotten"]
-
 log: Final = logging.getLogger("greenpg.django")
 
 

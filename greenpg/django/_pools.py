@@ -10,8 +10,6 @@ from psycopg2.extras import register_default_jsonb
 
 from greenpg.pool import ConnectionPool
 
-__all__ = ["close_all", "pool_of", "without_pool"]
-
 DECISIVE: Final = ("NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "CONN_HEALTH_CHECKS")
 OURS: Final = ("backend", "conninfo", "configure", "kwargs", "open")
 _pools: Final[dict[tuple[str, Hashable], ConnectionPool]] = {}

@@ -16,8 +16,6 @@ from greenpg.errors import FeatureUnavailable
 
 from .rows import Row
 
-__all__ = ["libraries"]
-
 SECTION: Final = "environment"
 BUILT_IN: Final = "threads"
 TWINS: Final = ("psycopg2", "psycopg2-binary")  # both install the package psycopg2

@@ -20,8 +20,6 @@ from .rows import Row
 if TYPE_CHECKING:
     from greenpg.backend import Backend
 
-__all__ = ["Live"]
-
 SHORTEST: Final = 0.4  # seconds of a slow query
 QUERIES: Final = 2
 BUSY: Final = 1.0  # seconds; a higher limit would be meaningless

@@ -15,8 +15,6 @@ from greenpg.errors import BackendError
 
 from .rows import Row, State
 
-__all__ = ["here", "is_testable", "ticking_backend"]
-
 SECTION: Final = "program"
 
 

@@ -8,8 +8,6 @@ from typing import Any, Final
 
 from .rows import Row
 
-__all__ = ["server"]
-
 SECTION: Final = "server"
 ATTEMPTS: Final = 5
 LOCAL: Final = ("/", "@", "127.", "::1", "localhost")

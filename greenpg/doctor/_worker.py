@@ -29,8 +29,6 @@ from ._process import here, is_testable, ticking_backend
 from ._server import server
 from .rows import Row, unquoted
 
-__all__ = ["main"]
-
 CONNECT_SECONDS: Final = 5  # if the connection string sets no connect_timeout
 Orders: TypeAlias = Mapping[str, Any]
 

@@ -12,8 +12,6 @@ from typing import Final, Literal, TypeAlias
 
 from greenpg._helper_process import Child
 
-__all__ = ["DEFAULTS", "EmbeddedServer", "running", "server_dsn"]
-
 Mode: TypeAlias = Literal["smart", "fast", "immediate"]
 Settings: TypeAlias = Mapping[str, str | int]
 

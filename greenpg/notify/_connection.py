@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from greenpg.backend import Backend
 
-__all__ = ["LOOK", "ListenerConnection"]
-
 CANCEL_TIMEOUT: Final = 1.0
 LOOK: Final = 1.0  # how often an OS thread looks for a wake-up that came before it slept
 

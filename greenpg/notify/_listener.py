@@ -14,7 +14,6 @@ from psycopg2 import InterfaceError, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
 
 from greenpg._fork_hooks import Order, in_child
-from greenpg._notifications import Notifications
 from greenpg._session.backoff import backoff, one_line
 from greenpg._session.lock import IN_HUB
 from greenpg._session.time_slice import TimeSlice
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from greenpg.backend import Backend, Task
-
-__all__ = ["Listener", "Missed", "Notifications", "Subscription"]
 
 log = logging.getLogger("greenpg")
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from greenpg.backend import Backend, Event
 
-__all__ = ["SUBSCRIBE_TIMEOUT", "Change", "Inbox", "Item", "Missed", "Subscription", "again"]
-
 SUBSCRIBE_TIMEOUT: Final = 30.0
 
 

@@ -19,8 +19,6 @@ from greenpg._psycopg2.operation import pgconn_of, run_operation
 if TYPE_CHECKING:
     from greenpg._protocol.generators import Steps
 
-__all__ = ["execute_many", "may_pipeline"]
-
 PART: Final = 5000  # rows that are kept in memory, in case psycopg2 has to run them itself
 WORTH_IT: Final = 4
 _DML: Final = re.compile(r"\s*(?:insert|update|delete|merge)\b[^;]*\Z", re.I)

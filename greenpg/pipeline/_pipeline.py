@@ -18,8 +18,6 @@ from greenpg._psycopg2.operation import cancel_and_drain, drive, pgconn_of
 from greenpg._session.time_slice import TimeSlice
 from greenpg.errors import PipelineAborted
 
-__all__ = ["Pipeline", "PipelineResult"]
-
 
 class PipelineResult:
     """The result of one queued statement; what reads it first waits for the server's answer.

@@ -17,8 +17,6 @@ from ._psycopg2 import PSYCOPG2
 from ._report import Stats
 from ._slots import Limits
 
-__all__ = ["DRIVERS", "ConnectionPool"]
-
 DRIVERS: Final[dict[str, Driver]] = {"psycopg2": PSYCOPG2}
 CLEAN_FROM: Final = {"none": BROKEN, "rollback": DIRTY, "discard": CLEAN}  # by `reset`
 _driver: Final = DRIVERS["psycopg2"]

@@ -10,19 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 if TYPE_CHECKING:
     from greenpg.backend import Backend
 
-__all__ = [
-    "BROKEN",
-    "CLEAN",
-    "DIRTY",
-    "Condition",
-    "ConnectionManager",
-    "Driver",
-    "Hook",
-    "Hooks",
-    "PoolErrors",
-    "Reset",
-]
-
 Hook: TypeAlias = Callable[[Any], object]
 Reset: TypeAlias = Literal["none", "rollback", "discard"] | Hook
 

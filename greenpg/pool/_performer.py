@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from ._connections import ConnectionManager
 
-__all__ = ["Performer"]
-
 log = logging.getLogger("greenpg.pool")
 _thread = pristine("_thread")
 

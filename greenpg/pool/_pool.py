@@ -24,8 +24,6 @@ from ._thread_marks import thread_token
 if TYPE_CHECKING:
     from greenpg.backend import Backend, Event
 
-__all__ = ["Lease", "Pool"]
-
 CLEANING_SECONDS: Final = 1.0  # how long whoever returns a dirty connection waits for its rollback
 CANCEL_SECONDS: Final = 1.0  # how long `close` waits for connections whose queries it has cancelled
 IN_HUB: Final = "no connection is idle, and in the event loop's own greenlet nothing may wait"

@@ -7,8 +7,6 @@ from typing import Any, Final
 
 from ._connection_pool import DRIVERS, ConnectionPool
 
-__all__ = ["PoolSet"]
-
 PRIMARY: Final = {"target_session_attrs": "read-write"}
 REPLICA: Final = {"target_session_attrs": "prefer-standby", "load_balance_hosts": "random"}
 _driver: Final = DRIVERS["psycopg2"]

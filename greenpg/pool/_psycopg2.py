@@ -24,8 +24,6 @@ from ._connections import BROKEN, CLEAN, DIRTY, Condition, Driver, Hook, Hooks, 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
 
-__all__ = ["PSYCOPG2", "Psycopg2Connections"]
-
 CHECK_SECONDS: Final = 1.0  # for a check, a rollback, a reset, or the cancelling of a query
 HOOK_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 5  # for each host

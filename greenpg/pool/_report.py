@@ -11,8 +11,6 @@ from ._slots import LENT, Slot
 if TYPE_CHECKING:
     from ._state import PoolState
 
-__all__ = ["Stats", "describe_holder", "describe_load"]
-
 SECONDS: Final = ("requests_wait", "usage", "connections")
 
 

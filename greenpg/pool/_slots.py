@@ -8,8 +8,6 @@ from enum import Enum
 from math import inf
 from typing import Any, Final
 
-__all__ = ["IDLE", "LENT", "Limits", "Phase", "Slot", "Waiter"]
-
 
 class Phase(Enum):
     """What happens to a slot at present."""

@@ -13,8 +13,6 @@ from greenpg._session.backoff import backoff
 
 from ._slots import IDLE, LENT, Limits, Phase, Slot, Waiter
 
-__all__ = ["WAKE", "Effect", "PoolState"]
-
 LONGEST_DELAY: Final = 0.8  # seconds; with the connect itself, a server is found again in 1 s
 PATIENCE: Final = 1.0  # seconds; a connect that takes longer does not delay the others
 CHECK_PATIENCE: Final = 0.1  # seconds; a check that takes longer is not counted on

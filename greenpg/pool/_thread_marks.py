@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from greenpg.threads import pristine
 
-__all__ = ["ThreadToken", "no_thread", "thread_token"]
-
 _local = pristine("_thread")._local()
 
 

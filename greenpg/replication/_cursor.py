@@ -11,7 +11,6 @@ from psycopg2 import InterfaceError, ProgrammingError, extras
 from psycopg2 import extensions as ext
 from psycopg2._psycopg import ReplicationCursor as c_replication_cursor
 from psycopg2._psycopg import ReplicationMessage as c_replication_message
-from psycopg2.extras import REPLICATION_LOGICAL, REPLICATION_PHYSICAL, StopReplication
 
 from greenpg._connecting.connect import connect_untraced
 from greenpg._green_classes import green, green_class
@@ -25,17 +24,6 @@ from greenpg.sync import Deadline
 
 from ._follow import Follower
 from ._stream import ReplicationStream
-
-__all__ = [
-    "REPLICATION_LOGICAL",
-    "REPLICATION_PHYSICAL",
-    "LogicalReplicationConnection",
-    "PhysicalReplicationConnection",
-    "ReplicationCursor",
-    "ReplicationMessage",
-    "StopReplication",
-    "follow",
-]
 
 
 class ReplicationMessage(c_replication_message):

@@ -16,8 +16,6 @@ from greenpg._session.backoff import backoff, one_line
 if TYPE_CHECKING:
     from greenpg.backend import Backend
 
-__all__ = ["Follower"]
-
 log = logging.getLogger("greenpg")
 
 

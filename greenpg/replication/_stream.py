@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from greenpg.backend import Event
 
-__all__ = ["ReplicationStream"]
-
 ROOM: Final = 65536  # bytes of messages taken from libpq at a time, which stay in the cache
 BUSY: Final = 0.3  # seconds; hardly a server gives up on a client as soon as that
 SHORTEST: Final = 0.01

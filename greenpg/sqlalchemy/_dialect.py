@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.pool import Pool
 
-__all__ = ["GreenDialect"]
-
 
 class GreenDialect(PGDialect_psycopg2):
     """`create_engine("postgresql+greenpg://...")`: the psycopg2 dialect, with its options.

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
     from sqlalchemy.pool.base import _ConnectionRecord
 
-__all__ = ["GreenQueuePool"]
-
 TIMED_OUT: Final = "3o7r"  # SQLAlchemy's page about this error
 UNCONNECTED: Final = ": the first connect is not over"
 PINGED_AFTER: Final = 1.0

@@ -22,8 +22,6 @@ from greenpg.threads import pristine
 if TYPE_CHECKING:
     from sqlalchemy.pool import Pool
 
-__all__ = ["Records", "intact"]
-
 CHECK_SECONDS: Final = 1.0
 RESTING: Final = (
     TRANSACTION_STATUS_IDLE,

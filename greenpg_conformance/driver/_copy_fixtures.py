@@ -12,8 +12,6 @@ from greenpg_conformance.harness.tests import raises
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
 
-__all__ = ["BLOCK", "ROWS", "WAYS", "Half", "Sink", "Source", "row_count", "table"]
-
 BLOCK: Final = b"some text of sixteen characters and more, for a row\n" * 1260  # 64 KB
 ROWS: Final = "copy (select repeat('x', 99) from generate_series(1, {})) to stdout"
 ASLEEP: Final = "select 1 from pg_stat_activity where pid = %s and wait_event = 'PgSleep'"

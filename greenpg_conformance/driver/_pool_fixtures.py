@@ -14,8 +14,6 @@ from greenpg_conformance.storm.pool_storm import SESSIONS
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
 
-__all__ = ["ask", "borrow_and_ask", "count", "pool_of", "terminate_all"]
-
 
 @contextmanager
 def pool_of(ctx: Context, dsn: str | None = None, **options: Any) -> Iterator[Any]:

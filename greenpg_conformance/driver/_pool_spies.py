@@ -11,8 +11,6 @@ from greenpg.pool.core import WAKE
 if TYPE_CHECKING:
     from greenpg.backend import Task
 
-__all__ = ["Line", "Starter"]
-
 
 class Line(deque[Any]):
     """Notes the order in which a pool's waiters asked and the order in which they were served."""

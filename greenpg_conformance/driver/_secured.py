@@ -15,8 +15,6 @@ from greenpg_conformance.harness.tests import Skip
 from greenpg_conformance.toolkit.observer import Observer
 from greenpg_conformance.toolkit.proxy import Proxy
 
-__all__ = ["NAME", "PASSWORD", "ROLE", "Secured", "secured"]
-
 NAME: Final = "db.greenpg.test"
 ROLE: Final = "scrammed"
 PASSWORD: Final = "s3cret-Wort"

@@ -12,9 +12,9 @@ import psutil
 import psycopg2
 import pytest
 
-from greenpg.cli._demo.job import Job
-from greenpg.cli._demo.process import events
-from greenpg.cli._demo.record import Record
+from greenpg_bench.demo.job import Job
+from greenpg_bench.demo.process import events
+from greenpg_bench.demo.record import Record
 
 GREEN = ("eventlet", "gevent")
 TASKS, CONNECTIONS = 12, 3

@@ -41,20 +41,21 @@ class Module:
     @cached_property
     def imports(self) -> frozenset[str]:
         """Dotted names of everything imported, at the top or late, `from a import b` as a.b too."""
-        return frozenset(name for node in ast.walk(self._tree) for name in self._named(node))
+        return frozenset(name for node in ast.walk(self._parsed()) for name in self._named(node))
 
     @cached_property
     def runtime_imports(self) -> frozenset[str]:
         """Dotted names of what is imported when the module runs: not `if TYPE_CHECKING:`."""
+        tree = self._parsed()
         typing = {
             inner
-            for node in ast.walk(self._tree)
+            for node in ast.walk(tree)
             if isinstance(node, ast.If)
             and isinstance(node.test, ast.Name)
             and node.test.id == "TYPE_CHECKING"
             for inner in ast.walk(node)
         }
-        nodes = (node for node in ast.walk(self._tree) if node not in typing)
+        nodes = (node for node in ast.walk(tree) if node not in typing)
         return frozenset(name for node in nodes for name in self._named(node))
 
     @cached_property
@@ -62,7 +63,7 @@ class Module:
         """The C modules of which it makes a copy of its own, below any monkey-patch."""
         return frozenset(
             str(node.args[0].value)
-            for node in ast.walk(self._tree)
+            for node in ast.walk(self._parsed())
             if isinstance(node, ast.Call)
             and isinstance(node.func, ast.Name)
             and node.func.id == "pristine"
@@ -72,13 +73,13 @@ class Module:
     @cached_property
     def module_strings(self) -> frozenset[str]:
         """The strings that can be a module's name, such as import_module's argument."""
-        texts = (node.value for node in ast.walk(self._tree) if isinstance(node, ast.Constant))
+        texts = (node.value for node in ast.walk(self._parsed()) if isinstance(node, ast.Constant))
         return frozenset(
             text for text in texts if isinstance(text, str) and MODULE_NAME.fullmatch(text)
         )
 
-    @property  # kept, the trees would be a million objects in every leak check's walk
-    def _tree(self) -> ast.Module:
+    def _parsed(self) -> ast.Module:
+        # Not kept: the trees would be a million objects in every leak check's walk.
         return ast.parse(self.path.read_text())
 
     def _named(self, node: ast.AST) -> Iterator[str]:

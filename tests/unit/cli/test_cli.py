@@ -10,11 +10,12 @@ from rich.console import Console
 import greenpg
 from greenpg import cli
 from greenpg._helper_process import ChildError
-from greenpg.cli import demo, main
-from greenpg.cli._demo.facts import facts
-from greenpg.cli._demo.job import TICK, Job
-from greenpg.cli._demo.picture import ASCII, Picture
-from greenpg.cli._demo.record import Record
+from greenpg.cli import COMMANDS, main
+from greenpg_bench.demo import command as demo
+from greenpg_bench.demo.facts import facts
+from greenpg_bench.demo.job import TICK, Job
+from greenpg_bench.demo.picture import ASCII, Picture
+from greenpg_bench.demo.record import Record
 
 START = 1000.0
 SECRET = "hunter2"
@@ -194,8 +195,8 @@ def test_pattern_for_the_driver_part_names_the_option(capsys):
 
 @pytest.mark.parametrize("command", ["demo", "doctor", "bench", "conformance"])
 def test_missing_rich_names_the_extra(command, monkeypatch, capsys):
-    for name in [name for name in sys.modules if name.startswith("greenpg.cli.")]:
-        monkeypatch.delitem(sys.modules, name)
+    for module, _ in COMMANDS.values():
+        monkeypatch.delitem(sys.modules, module, raising=False)
     for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "rich", None)
@@ -230,7 +231,7 @@ def test_what_ends_a_command_is_told_in_one_line(error, code, text, monkeypatch,
     def fail(args):
         raise error
 
-    monkeypatch.setattr(importlib.import_module("greenpg.cli.demo"), "run", fail)
+    monkeypatch.setattr(importlib.import_module("greenpg_bench.demo.command"), "run", fail)
 
     assert main(["demo"]) == code
 

@@ -4,8 +4,8 @@ import pytest
 from rich.console import Console
 
 from greenpg.cli import main
-from greenpg.cli.doctor import _table, _verdict
 from greenpg.doctor import Row, here
+from greenpg.doctor.command import _table, _verdict
 from greenpg.doctor.examination import _part
 from greenpg.doctor.rows import Secrets, is_green
 

@@ -17,14 +17,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from greenpg._command import CommandError
 from greenpg.embedded import server_dsn
 from greenpg.errors import BackendError
 from greenpg_conformance.harness.describe import installed
 from greenpg_conformance.harness.results import BAD, Column, Result, failed, summary, verdict
 from greenpg_conformance.harness.runner import Suite, columns_of
 from greenpg_conformance.harness.tests import FOR_BACKENDS, MODULES, Test, discover
-
-from . import CommandError
 
 if TYPE_CHECKING:
     import argparse

@@ -1,4 +1,4 @@
-"""The process that runs the job: `python -m greenpg.cli._demo.worker`, the job on standard input.
+"""The process that runs the job: `python -m greenpg_bench.demo.worker`, the job on standard input.
 
 Each backend runs in a process of its own, and stock psycopg2 in one without greenpg's callback.
 """

@@ -6,32 +6,21 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Final, Protocol
+from typing import Final
 
 from greenpg import __libpq_version__, __version__, version
+from greenpg._command import Command, CommandError
 from greenpg._helper_process import ChildError
 
-__all__ = ["CommandError", "main"]
+__all__ = ["main"]
 
 COMMANDS: Final = {
-    "demo": "watch 200 tasks share 10 connections",
-    "doctor": "check whether this environment, or a program, is green",
-    "bench": "compare greenpg's speed with its peers'",
-    "conformance": "check that a backend follows the driver's rules",
+    "demo": ("greenpg_bench.demo.command", "watch 200 tasks share 10 connections"),
+    "doctor": ("greenpg.doctor.command", "check whether this environment, or a program, is green"),
+    "bench": ("greenpg_bench.command", "compare greenpg's speed with its peers'"),
+    "conformance": ("greenpg_conformance.command", "check that a backend follows the rules"),
 }
 INTERRUPTED: Final = 130  # the exit code of shells for a command that Ctrl-C ended
-
-
-class CommandError(Exception):
-    """A command cannot be carried out; the text is the reason."""
-
-
-class _Command(Protocol):
-    def add_parser(
-        self, subparsers: argparse._SubParsersAction[argparse.ArgumentParser], /
-    ) -> None: ...
-
-    def run(self, args: argparse.Namespace, /) -> int: ...
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,21 +37,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(asked, str(err))
 
 
-def _load(name: str) -> _Command:
+def _load(name: str) -> Command:
     """Import this command only: the others may need packages that are not installed."""
     try:
-        module: _Command = import_module(f"{__name__}.{name}")
+        module: Command = import_module(COMMANDS[name][0])
     except ModuleNotFoundError as err:
         raise CommandError(f"needs {err.name}; pip install 'greenpg[server]'") from err
     return module
 
 
-def _parser(asked: str, command: _Command | None) -> argparse.ArgumentParser:
+def _parser(asked: str, command: Command | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="greenpg", description="PostgreSQL for green threads.")
     facts = f"greenpg {version}, psycopg2 {__version__}, libpq {__libpq_version__}"
     parser.add_argument("--version", action="version", version=facts)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
+    for name, (_, summary) in COMMANDS.items():
         if command is not None and name == asked:
             command.add_parser(subparsers)
         else:

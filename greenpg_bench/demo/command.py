@@ -19,15 +19,14 @@ from psycopg2.extensions import parse_dsn
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from greenpg._command import CommandError
 from greenpg.backend import GROUP
-from greenpg.cli._demo.facts import facts
-from greenpg.cli._demo.job import DRIVERS, Job
-from greenpg.cli._demo.picture import ASCII, BLOCKS, Picture, seconds, title
-from greenpg.cli._demo.process import Event, events
-from greenpg.cli._demo.record import Record
 from greenpg.embedded import server_dsn
-
-from . import CommandError
+from greenpg_bench.demo.facts import facts
+from greenpg_bench.demo.job import DRIVERS, Job
+from greenpg_bench.demo.picture import ASCII, BLOCKS, Picture, seconds, title
+from greenpg_bench.demo.process import Event, events
+from greenpg_bench.demo.record import Record
 
 ALL: Final = "all"
 FRAMES_PER_SECOND: Final = 15
