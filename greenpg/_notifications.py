@@ -11,18 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
-from psycopg2._psycopg import connection as c_connection
-from psycopg2._psycopg import cursor as c_cursor
 
 from ._psycopg2.input_wait import InputWait
 from ._psycopg2.interrupts import closed
+from ._psycopg2.psycopg2_c import c_connection, execute, transaction_status
 from ._session.time_slice import TimeSlice
 from .backend import READ
 from .sync import Deadline
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from ._psycopg2.state import State
 
 _TICK: Final = 0.005
@@ -88,13 +85,7 @@ class Notifications:
         """Return the iterator, to be closed at the end of the block."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close it."""
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -249,8 +240,8 @@ def _plain_cursor(conn: Any) -> Any:
 
 
 def _unlisten(conn: Any, names: list[str]) -> None:
-    status = conn.get_transaction_status()
+    status = transaction_status(conn)
     if status in _OPEN:
-        c_cursor.execute(_plain_cursor(conn), statement(conn, "UNLISTEN", names))
+        execute(_plain_cursor(conn), statement(conn, "UNLISTEN", names))
     if status == _IDLE:
         c_connection.commit(conn)

@@ -8,20 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from operator import index
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 from psycopg2 import Error, InterfaceError, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
-from psycopg2._psycopg import connection as c_connection
-from psycopg2._psycopg import cursor as c_cursor
-from psycopg2._psycopg import lobject as c_lobject
 
 from ._green_classes import green
 from ._protocol.generators import call, finish
 from ._protocol.libpq import libpq
 from ._psycopg2.interrupts import closed
 from ._psycopg2.operation import drive, pgconn_of
+from ._psycopg2.psycopg2_c import c_connection, c_cursor, c_lobject, execute, transaction_status
 from ._psycopg2.transaction_mark import TransactionMark
 
 if TYPE_CHECKING:
@@ -36,8 +33,6 @@ _MODE: Final = re.compile("(rw|r|w|n|)(t|b|)")
 _READ, _WRITE = 0x40000, 0x20000
 _FLAGS: Final = {"n": 0, "r": _READ, "w": _WRITE, "rw": _READ | _WRITE}
 _IN_TRANSACTION: Final = ext.TRANSACTION_STATUS_INTRANS
-_transaction_status = c_connection.get_transaction_status
-_execute: Any = c_cursor.execute
 
 
 @green(c_lobject)
@@ -133,7 +128,7 @@ class Lobject(c_lobject):
         The manual says so of INV_READ (chapter "Large Objects", section "Opening an Existing
         Large Object"). A failed transaction does not use data read ahead: the server must refuse.
         """
-        if self._mode not in ("rt", "rb") or _transaction_status(conn) != _IN_TRANSACTION:
+        if self._mode not in ("rt", "rb") or transaction_status(conn) != _IN_TRANSACTION:
             return self._read(conn, size)
         end = None if size < 0 else self._taken + size
         found = self._ahead[self._taken : end]
@@ -261,12 +256,7 @@ class Lobject(c_lobject):
     def __enter__(self) -> Lobject:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, exc: BaseException | None, trace: Any) -> None:
         with suppress(*() if exc is None else (Error,)):  # never replaces the block's own error
             self.close()
 
@@ -329,7 +319,7 @@ def _select(conn: Any, statement: str, *args: int) -> tuple[int, ...]:
     cur = c_cursor(conn)
     ext.register_type(_NUMBER, cur)
     try:
-        _execute(cur, statement, args)
+        execute(cur, statement, args)
     except Error as err:
         raise err if err.pgerror is None else OperationalError(err.pgerror) from err
     if conn._state.pending is not None:  # interrupted: nothing may follow

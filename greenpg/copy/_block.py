@@ -5,26 +5,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from psycopg2 import DataError, Error, NotSupportedError, ProgrammingError
 from psycopg2 import extensions as ext
-from psycopg2._psycopg import connection as c_connection
-from psycopg2._psycopg import cursor as c_cursor
 
 from greenpg._protocol.copy_buffers import CopyBuffer
 from greenpg._protocol.copy_text import OIDS, Formatter, Lines, fields
 from greenpg._protocol.generators import BLOCK, end_copy_in, finish, receive, results, send
-from greenpg._protocol.libpq import (
-    PGRES_COMMAND_OK,
-    PGRES_COPY_IN,
-    PGRES_COPY_OUT,
-    libpq,
-)
+from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_COPY_IN, PGRES_COPY_OUT, libpq
 from greenpg._protocol.results import cast_of, error_of, rowcount
 from greenpg._psycopg2.interrupts import closed
 from greenpg._psycopg2.operation import cancel_and_drain, drive, pgconn_of
+from greenpg._psycopg2.psycopg2_c import execute, poll
 from greenpg._psycopg2.wait_callback import wait_callback
 from greenpg._session.time_slice import TimeSlice
 
@@ -35,8 +28,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _BINARY: Final = b"PGCOPY\n\xff\r\n\0"
-_execute: Any = c_cursor.execute
-_poll = c_connection.poll
 
 
 class _Beginning:
@@ -91,7 +82,7 @@ class Copy:
     def _begin(self, state: State) -> None:
         state.job = job = _Beginning()
         try:
-            _execute(self._cur, *self._statement)
+            execute(self._cur, *self._statement)
         except ProgrammingError:
             if not job.status:
                 raise  # the server's; else it is C that misses a file
@@ -202,12 +193,7 @@ class Copy:
             for cast, field in zip(casts, row, strict=True)
         )
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, exc: BaseException | None, trace: Any) -> None:
         """End the COPY and raise what the server has against it, if the block raised nothing."""
         if self._task is None:
             return
@@ -277,7 +263,7 @@ class Copy:
             yield from end_copy_in(self._pgconn, self._fd)
         yield from results(self._pgconn, self._fd, take)
         with suppress(Error):
-            _poll(self._conn)
+            poll(self._conn)
 
     def _use(self, status: int) -> None:
         if self._status != status:

@@ -23,8 +23,6 @@ from ._connection import LOOK, ListenerConnection
 from ._subscription import SUBSCRIBE_TIMEOUT, Change, Inbox, Missed, Subscription, again
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from greenpg.backend import Backend, Task
 
 log = logging.getLogger("greenpg")
@@ -111,13 +109,7 @@ class Listener:
         """Return the listener, to be closed at the end of the block."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close it."""
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # What subscribers do

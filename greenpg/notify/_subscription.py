@@ -15,7 +15,6 @@ from greenpg._session.lock import IN_HUB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from types import TracebackType
 
     from psycopg2.extensions import Notify
 
@@ -227,13 +226,7 @@ class Subscription:
         """Return the subscription, to be closed at the end of the block."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close it."""
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import Error
 from psycopg2 import extensions as ext
-from psycopg2._psycopg import cursor as c_cursor
 
 from greenpg._protocol import results
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_TUPLES_OK, libpq, oids, texts
 from greenpg._protocol.parameters import PlainInsert
 from greenpg._protocol.pipelining import Pipe, has_pipelines
 from greenpg._psycopg2.operation import pgconn_of, run_operation
+from greenpg._psycopg2.psycopg2_c import c_cursor
 
 if TYPE_CHECKING:
     from greenpg._protocol.generators import Steps

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 
 from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
-from psycopg2._psycopg import cursor as c_cursor
 
 from greenpg._protocol import results
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_PIPELINE_ABORTED, PGRES_TUPLES_OK, libpq
 from greenpg._protocol.pipelining import PIPELINES, Pipe
 from greenpg._psycopg2.operation import cancel_and_drain, drive, pgconn_of
+from greenpg._psycopg2.psycopg2_c import c_cursor
 from greenpg._session.time_slice import TimeSlice
 from greenpg.errors import PipelineAborted
 
@@ -182,12 +181,7 @@ class Pipeline:
                 state.in_driver = False
                 state.leave(self._conn)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, exc: BaseException | None, trace: Any) -> None:
         if self._pipe is None:
             return
         pipe, conn = self._pipe, self._conn

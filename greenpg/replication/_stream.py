@@ -9,19 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import DatabaseError, Error, OperationalError
 from psycopg2 import extensions as ext
-from psycopg2._psycopg import connection as c_connection
 
 from greenpg._protocol.copy_buffers import CopyMessages, Intake
-from greenpg._protocol.libpq import (
-    PGRES_COPY_BOTH,
-    PGRES_COPY_IN,
-    PGRES_FATAL_ERROR,
-    libpq,
-)
+from greenpg._protocol.libpq import PGRES_COPY_BOTH, PGRES_COPY_IN, PGRES_FATAL_ERROR, libpq
 from greenpg._protocol.replication_messages import HEADER, KEEPALIVE, Progress, keepalive
 from greenpg._protocol.results import error_of
 from greenpg._psycopg2.input_wait import InputWait
 from greenpg._psycopg2.operation import guarded, pgconn_of
+from greenpg._psycopg2.psycopg2_c import poll
 from greenpg.backend import READ, WRITE
 
 if TYPE_CHECKING:
@@ -203,7 +198,7 @@ class ReplicationStream:
     def _noticed(self, error: Error) -> Error:
         """Have psycopg2 notice too that the server has gone, if it has."""
         with suppress(Error):
-            c_connection.poll(self._conn)
+            poll(self._conn)
         if self._conn.closed:
             self._conn._state.waiter.close()
         return error
