@@ -94,13 +94,8 @@ def _program(orders: Orders) -> Iterator[Row]:
     with suppress(BackendError):  # reported in a row of its own
         if is_testable():
             live = Live("program", ticking_backend(), "the bad rows above, or a call that blocks")
-            yield from _live(live, orders, _connect_of_program())
-
-
-def _connect_of_program() -> Callable[..., Any]:
-    """Return the function by which the program will connect, as far as can be seen."""
-    hooked = is_hooked()
-    return psycopg2.connect if hooked or chosen() is None else greenpg.connect
+            is_psycopg2s = is_hooked() or chosen() is None  # as far as can be seen
+            yield from _live(live, orders, psycopg2.connect if is_psycopg2s else greenpg.connect)
 
 
 def _live(live: Live, orders: Orders, connect: Callable[..., Any]) -> Iterator[Row]:

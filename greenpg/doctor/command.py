@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from rich import box
@@ -105,16 +105,14 @@ def _backends(args: argparse.Namespace) -> list[str]:
 
 @contextmanager
 def _server(asked: str | None) -> Iterator[str | None]:
-    """Yield the connection string, or None if there is no server."""
     given = asked or os.environ.get("GREENPG_DSN")
     if given is not None or any(os.environ.get(name) for name in PLACES):
         yield given or ""
         return
     with ExitStack() as stack:
-        try:
+        dsn = None
+        with suppress(ModuleNotFoundError):
             dsn = stack.enter_context(server_dsn())
-        except ModuleNotFoundError:
-            dsn = None
         yield dsn
 
 
