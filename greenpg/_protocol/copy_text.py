@@ -121,7 +121,6 @@ class Formatter:
         return ("\t".join(parts) + "\n").encode(self._encoding)
 
     def _text(self, value: Any) -> str | None:
-        """Return any value as text, None for a null."""
         if value is None:
             return None
         encode = self._encoders.get(type(value))

@@ -7,7 +7,7 @@ the runner may let other tasks run.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from psycopg2 import OperationalError
 
@@ -24,6 +24,7 @@ from .libpq import (
     POLLING_READING,
     POLLING_WRITING,
     Parameter,
+    error_message,
     libpq,
     send_query,
     single_value,
@@ -121,13 +122,11 @@ def _next_result(pgconn: int, fd: int) -> Generator[tuple[int, int], None, int |
         yield fd, READ
         if not libpq.PQconsumeInput(pgconn):
             raise _lost(pgconn)
-    found: int | None = libpq.PQgetResult(pgconn)
-    return found
+    return cast("int | None", libpq.PQgetResult(pgconn))
 
 
 def _lost(pgconn: int) -> OperationalError:
-    text = libpq.PQerrorMessage(pgconn) or b""
-    return OperationalError(text.decode(errors="replace"))
+    return OperationalError(error_message(pgconn))
 
 
 def copy_status(pgconn: int) -> int:

@@ -105,14 +105,11 @@ class Libpq:
         try:
             self._dll = ctypes.PyDLL(psycopg2._psycopg.__file__)
             self._blocking = ctypes.CDLL(psycopg2._psycopg.__file__)
-            self._check()
+            found, used = self._dll.PQlibVersion(), ext.libpq_version()
+            if found != used:
+                raise OSError(f"found libpq {found}, psycopg2 uses {used}")
         except (OSError, AttributeError, TypeError) as err:
             self._dll, self._reason = None, f"psycopg2's libpq cannot be reached: {err}"
-
-    def _check(self) -> None:
-        found = self._dll.PQlibVersion()
-        if found != ext.libpq_version():
-            raise OSError(f"found libpq {found}, psycopg2 uses {ext.libpq_version()}")
 
     def has(self, *names: str) -> bool:
         """Tell whether this libpq has all these functions."""
@@ -165,6 +162,11 @@ def _array(kind: Any, count: int) -> Any:
     return kind * count
 
 
+def error_message(pgconn: int) -> str:
+    """Return the text of the connection's last error."""
+    return str(libpq.PQerrorMessage(pgconn) or b"", errors="replace")
+
+
 def texts(values: list[bytes | None]) -> Any:
     """Return a C array of strings for a statement's parameters."""
     return _array(c_char_p, len(values))(*values)
@@ -181,10 +183,8 @@ def send_query(pgconn: int, sql: bytes, parameters: Sequence[Parameter]) -> bool
     types, values = zip(*parameters, strict=True)
     lengths = _array(c_int, count)(*map(len, values))
     formats = _array(c_int, count)(*[1] * count)
-    sent: int = libpq.PQsendQueryParams(
-        pgconn, sql, count, oids(types), texts(list(values)), lengths, formats, 1
-    )
-    return bool(sent)
+    arrays = oids(types), texts(list(values)), lengths, formats
+    return bool(libpq.PQsendQueryParams(pgconn, sql, count, *arrays, 1))
 
 
 def single_value(result: int) -> bytes:

@@ -106,12 +106,10 @@ class PlainInsert:
             return None
         if len(row) != self._width:
             return None
-        made = []
-        encoders = self._encoders
+        made, encoders = [], self._encoders
         for value in row:
             encode = encoders.get(type(value))
-            one = encode(value) if encode is not None else None
-            if one is None:
+            if encode is None or (one := encode(value)) is None:
                 return None
             made.append(one)
         return made

@@ -10,7 +10,7 @@ from psycopg2 import OperationalError
 from greenpg.backend import READ, WRITE
 
 from .generators import Steps, flush
-from .libpq import PGRES_PIPELINE_SYNC, libpq
+from .libpq import PGRES_PIPELINE_SYNC, error_message, libpq
 
 PIPELINES: Final = ("PQenterPipelineMode", "PQpipelineSync", "PQsendFlushRequest")
 EVERY: Final = 256  # commands between two looks at what the server has answered
@@ -81,8 +81,7 @@ class Pipe:
 
     def _check(self, ok: int) -> None:
         if not ok:
-            text = libpq.PQerrorMessage(self._pgconn) or b"pipeline mode failed"
-            raise OperationalError(text.decode(errors="replace"))
+            raise OperationalError(error_message(self._pgconn) or "pipeline mode failed")
 
     def turn(self) -> Steps:
         """Every some hundred commands: take answers, send on, and let other tasks run."""
@@ -92,12 +91,10 @@ class Pipe:
 
     def pump(self) -> Steps:
         """Send all that is queued, taking answers meanwhile."""
-        while True:
-            self._receive()
-            unsent = libpq.PQflush(self._pgconn)
-            if unsent != 1:
-                return
+        self._receive()
+        while libpq.PQflush(self._pgconn) == 1:
             yield self._fd, READ | WRITE
+            self._receive()
 
     def sync(self, answer: Answer | None = None) -> Steps:
         """End a group of commands: an error in it goes no further.
@@ -140,7 +137,6 @@ class Pipe:
         self._absorb()
 
     def _absorb(self) -> None:
-        """Take the answers that have arrived."""
         pgconn, waiting = self._pgconn, self._waiting
         while waiting and not libpq.PQisBusy(pgconn):
             self._torn = True

@@ -11,7 +11,13 @@ from psycopg2 import DatabaseError, Error, OperationalError
 from psycopg2 import extensions as ext
 
 from greenpg._protocol.copy_buffers import CopyMessages, Intake
-from greenpg._protocol.libpq import PGRES_COPY_BOTH, PGRES_COPY_IN, PGRES_FATAL_ERROR, libpq
+from greenpg._protocol.libpq import (
+    PGRES_COPY_BOTH,
+    PGRES_COPY_IN,
+    PGRES_FATAL_ERROR,
+    error_message,
+    libpq,
+)
 from greenpg._protocol.replication_messages import HEADER, KEEPALIVE, Progress, keepalive
 from greenpg._protocol.results import error_of
 from greenpg._psycopg2.input_wait import InputWait
@@ -192,8 +198,8 @@ class ReplicationStream:
         return self._noticed(self._error or self._failure(pgconn))
 
     def _failure(self, pgconn: int) -> Error:
-        text = (libpq.PQerrorMessage(pgconn) or b"").decode(errors="replace")
-        return (OperationalError if libpq.PQstatus(pgconn) else DatabaseError)(text)
+        kind = OperationalError if libpq.PQstatus(pgconn) else DatabaseError
+        return kind(error_message(pgconn))
 
     def _noticed(self, error: Error) -> Error:
         """Have psycopg2 notice too that the server has gone, if it has."""
