@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _TICK: Final = 0.005
 LONGEST: Final = 63  # bytes; the server cuts off what is longer
 _IDLE: Final = ext.TRANSACTION_STATUS_IDLE
-_OPEN: Final = (_IDLE, ext.TRANSACTION_STATUS_INTRANS)
 
 
 class Notifications:
@@ -111,7 +110,6 @@ class Notifications:
             self._unlisten()
 
     def _stop_waiting(self) -> None:
-        """Have the task that waits in `__next__` end the iteration."""
         self._stopped = True
         self._input.wake()
         while self._waits and self._state.can_wait():
@@ -147,10 +145,7 @@ class Notifications:
             left = None if end is None else end - monotonic()
             if self._sorter.found or (left is not None and left <= 0):
                 return
-            self._input.wait(left, self._is_stopped, READ)
-
-    def _is_stopped(self) -> bool:
-        return self._stopped
+            self._input.wait(left, lambda: self._stopped, READ)
 
     def _refuse_transaction(self) -> None:
         if self._conn.closed:
@@ -241,7 +236,7 @@ def _plain_cursor(conn: Any) -> Any:
 
 def _unlisten(conn: Any, names: list[str]) -> None:
     status = transaction_status(conn)
-    if status in _OPEN:
+    if status in (_IDLE, ext.TRANSACTION_STATUS_INTRANS):
         execute(_plain_cursor(conn), statement(conn, "UNLISTEN", names))
     if status == _IDLE:
         c_connection.commit(conn)

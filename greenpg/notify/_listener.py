@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from contextlib import suppress
+from contextlib import closing, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
@@ -148,8 +148,7 @@ class Listener:
             with suppress(IndexError):
                 change = self._changes.popleft()
                 change.inbox.finish(self._reason)
-                if change.done is not None:
-                    change.done.set()
+                change.settle()
 
     def _start(self) -> None:
         if self._closed:
@@ -189,17 +188,15 @@ class Listener:
 
     def _serve_once(self, token: object) -> None:
         """Serve until the connection is lost, and pause then."""
-        connection: ListenerConnection | None = None
         try:
-            connection = ListenerConnection(self._dsn, self._backend, self._patience)
-            self._serve(connection, token)
+            with closing(
+                ListenerConnection(self._dsn, self._backend, self._patience)
+            ) as connection:
+                self._serve(connection, token)
         except Exception as err:
             if self._serves(token):
                 log.warning("listener: no connection, trying again: %s", one_line(err))
                 self._error, self._lost = err, True
-        finally:
-            if connection is not None:
-                connection.close()
         if self._serves(token):
             self._stop.wait(backoff(self._failures))
             self._failures += 1
@@ -211,7 +208,7 @@ class Listener:
                 self._keep_in_step(connection)
                 connection.gather()
                 self._deliver(connection)
-                connection.sleep(self._heartbeat, self._has_work)
+                connection.sleep(self._heartbeat, lambda: self._changes or self._closed)
         finally:
             if self._connection is connection:
                 self._connection = None
@@ -226,18 +223,18 @@ class Listener:
         self._failures = 0
         if self._lost:
             self._lost = False
-            self._tell_of_loss()
+            for inbox in self._inboxes:
+                if inbox.confirmed and inbox.channels:
+                    inbox.put(Missed(None))
         while self._unconfirmed:
             change = self._unconfirmed.pop()
             change.inbox.confirmed = True
-            if change.done is not None:
-                change.done.set()
+            change.settle()
 
     def _adopt(self, change: Change) -> None:
         inbox = change.inbox
         (self._inboxes.add if inbox.over is None else self._inboxes.discard)(inbox)
-        gone = tuple(inbox.channels) if change.drop is None else change.drop
-        for name in gone:
+        for name in tuple(inbox.channels) if change.drop is None else change.drop:
             inboxes = self._subscribers.get(name, set())
             inboxes.discard(inbox)
             inbox.channels.discard(name)
@@ -247,14 +244,6 @@ class Listener:
             for name in change.add:
                 self._subscribers.setdefault(name, set()).add(inbox)
                 inbox.channels.add(name)
-
-    def _has_work(self) -> bool:
-        return bool(self._changes) or self._closed
-
-    def _tell_of_loss(self) -> None:
-        for inbox in self._inboxes:
-            if inbox.confirmed and inbox.channels:
-                inbox.put(Missed(None))
 
     def _deliver(self, connection: ListenerConnection) -> None:
         notes, subscribers = connection.notes, self._subscribers
