@@ -26,8 +26,6 @@ from greenpg._psycopg2.psycopg2_c import poll
 from greenpg.backend import READ, WRITE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from greenpg.backend import Event
 
 ROOM: Final = 65536  # bytes of messages taken from libpq at a time, which stay in the cache
@@ -75,12 +73,13 @@ class ReplicationStream:
         self.active = False
         self.ahead.clear()
 
-    def read(self) -> None:
-        """Put into `ahead` what has arrived, feeding back if it is time.
+    def read(self) -> bool:
+        """Put into `ahead` what has arrived, feeding back if it is time; False if it is empty.
 
         At the end of the stream `active` becomes False; the server's error is raised.
         """
-        self._inside(self._read)
+        guarded(self._conn, self._read)
+        return bool(self.ahead)
 
     def send_feedback(self, reply: bool = False) -> None:
         """Send feedback now; if another task sleeps on the stream, that task does it at once."""
@@ -88,7 +87,7 @@ class ReplicationStream:
             self._feedback_pending = reply or bool(self._feedback_pending)
             self._input.wake()
         else:
-            self._inside(self._feed, reply)
+            guarded(self._conn, self._feed, reply)
 
     def handle_keepalive(self, message: bytes) -> None:
         """Take a message that has no data."""
@@ -102,7 +101,7 @@ class ReplicationStream:
     def wait(self) -> None:
         """Wait until there is something to read or to tell; `feedback_loop` attends to the time."""
         events = READ | WRITE if self._unflushed else READ
-        self._input.wait(None, self._is_feedback_due, events)
+        self._input.wait(None, lambda: self._feedback_pending is not None, events)
 
     def feedback_loop(self, done: Event) -> None:
         """Until `done`, send feedback when it is time, and often while the consumer is busy.
@@ -120,17 +119,8 @@ class ReplicationStream:
             with suppress(Error):  # the consumer will meet it
                 self.send_feedback()
 
-    def _is_feedback_due(self) -> bool:
-        return self._feedback_pending is not None
-
-    def _inside(self, act: Callable[..., None], *args: Any) -> None:
-        guarded(self._conn, self._act, act, *args)
-
-    def _act(self, act: Callable[..., None], *args: Any) -> None:
+    def _read(self) -> None:
         pgconn, _ = pgconn_of(self._conn)
-        act(pgconn, *args)
-
-    def _read(self, pgconn: int) -> None:
         if not self._ended:
             self._gather(pgconn)
         if self._ended and not self.ahead:
@@ -141,7 +131,7 @@ class ReplicationStream:
                 self._finish(pgconn)
         elif not self._ended and self._must_feed() and not libpq.PQstatus(pgconn):
             reply, self._feedback_pending = bool(self._feedback_pending), None
-            self._feed(pgconn, reply)  # to a server that has gone it would hide why
+            self._feed(reply)  # to a server that has gone it would hide why
 
     def _must_feed(self) -> bool:
         return self._feedback_pending is not None or monotonic() >= self.due
@@ -185,7 +175,8 @@ class ReplicationStream:
         finally:
             libpq.PQclear(result)
 
-    def _feed(self, pgconn: int, reply: bool = False) -> None:
+    def _feed(self, reply: bool) -> None:
+        pgconn, _ = pgconn_of(self._conn)
         message = self.progress.feedback(time(), reply)
         if libpq.PQputCopyData(pgconn, message, len(message)) < 0:
             raise self._failure(pgconn)  # the next reading ends the stream
