@@ -104,9 +104,8 @@ class Copy:
         """
         self._use(PGRES_COPY_IN)
         if isinstance(data, str):
-            self._put(data.encode(self._encoding))
-        else:
-            self._put(data if isinstance(data, bytes) else bytes(memoryview(data)))
+            data = data.encode(self._encoding)
+        self._put(data if isinstance(data, bytes) else bytes(memoryview(data)))
 
     def write_row(self, row: Iterable[Any]) -> None:
         """Send a row of Python values to a COPY FROM in text format; None is a null.
@@ -173,14 +172,12 @@ class Copy:
         """
         self._casts = [self._caster(kind) for kind in types]
 
-    def _caster(self, kind: Any) -> Callable[..., Any]:
+    def _caster(self, kind: Any) -> Any:
         if isinstance(kind, str):
             if kind not in OIDS:
                 raise ProgrammingError(f"unknown type name {kind!r}; give its oid")
             kind = OIDS[kind]
-        cast: Callable[..., Any]
-        cast = cast_of(self._cur, kind) if isinstance(kind, int) else kind
-        return cast
+        return cast_of(self._cur, kind) if isinstance(kind, int) else kind
 
     def _loaded(self, row: tuple[str | None, ...]) -> tuple[Any, ...]:
         casts, encoding = self._casts, self._encoding
@@ -205,11 +202,8 @@ class Copy:
             raise
 
     def __del__(self) -> None:
-        """Close the connection of a COPY that nobody ended.
-
-        So it is where Ctrl-C landed at the entry of `__exit__`.
-        """
-        if self._task is not None:
+        """Close the connection of a COPY that nobody ended."""
+        if self._task is not None:  # as where Ctrl-C landed at the entry of `__exit__`
             self._abandon()
 
     def _finish(self, exc: BaseException | None) -> None:
@@ -320,7 +314,6 @@ class Copy:
 
 
 def _state_for(cur: Any) -> State:
-    """Return the state of the cursor's connection, if the cursor can run a COPY block."""
     libpq.need("PQputCopyData", "PQputCopyEnd", "PQgetlineAsync", "PQgetResult")
     conn = cur.connection
     state: State | None = getattr(conn, "_state", None)

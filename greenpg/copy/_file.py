@@ -42,9 +42,7 @@ class FileTransfer:
 
     def _blocks(self) -> Iterator[bytes]:
         try:
-            read = self._file.read
-            gathered: list[bytes] = []
-            total = 0
+            read, gathered, total = self._file.read, list[bytes](), 0
             while data := self._encoded(read(self._size)):
                 gathered.append(data)
                 total += len(data)
@@ -97,14 +95,13 @@ def command(
     """Return the COPY statement that psycopg2's copy_from and copy_to make."""
     names = "" if columns is None else ",".join(ext.quote_ident(name, conn) for name in columns)
     listed = "" if columns is None else f"({names})" if names else "("
-    quoted = [_literal(conn, value) for value in (sep, null)]
     return (
         f"COPY {ext.quote_ident(table, conn)}{listed} {direction} "
-        f"WITH DELIMITER AS {quoted[0]} NULL AS {quoted[1]}"
+        f"WITH DELIMITER AS {_literal(conn, sep)} NULL AS {_literal(conn, null)}"
     )
 
 
 def _literal(conn: Any, value: str) -> str:
     adapted: Any = ext.QuotedString(value)
     adapted.prepare(conn)
-    return str(adapted.getquoted().decode(ext.encodings[conn.encoding]))
+    return str(adapted.getquoted(), ext.encodings[conn.encoding])

@@ -85,8 +85,7 @@ class PipelineResult:
 
     def fetchone(self) -> tuple[Any, ...] | None:
         """Return the next row, None after the last."""
-        found = self._result().take(1)
-        return found[0] if found else None
+        return next(iter(self._result().take(1)), None)
 
     def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
         """Return up to `size` rows; many are made in time slices, as by a cursor."""
