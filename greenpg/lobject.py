@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from operator import index
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar, cast
 
 from psycopg2 import Error, InterfaceError, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
@@ -16,6 +16,7 @@ from psycopg2 import extensions as ext
 from ._green_classes import green
 from ._protocol.generators import call, finish
 from ._protocol.libpq import libpq
+from ._protocol.parameters import BYTEA, INT4, INT8
 from ._psycopg2.interrupts import closed
 from ._psycopg2.operation import drive, pgconn_of
 from ._psycopg2.psycopg2_c import c_connection, c_cursor, c_lobject, execute, transaction_status
@@ -73,7 +74,7 @@ class Lobject(c_lobject):
         access = parsed[1] or "r" if oid else "w"
         self._text = parsed[2] != "b"
         self._mark = TransactionMark(conn)
-        self._conn: Any = conn
+        self._conn = conn
         self._begun(self._open, _oid(oid), access, _oid(new_oid), new_file)
         self._mode = access if access == "n" else access + ("t" if self._text else "b")
 
@@ -84,20 +85,16 @@ class Lobject(c_lobject):
                 (self._fd,) = _select(conn, _LO_OPEN, oid, _FLAGS[access])
         elif new_file is not None:
             with _file(new_file, "read from") as file:
-                self._create(conn, _LO_CREAT)
-                self._import(conn, file)
-        elif new_oid:
-            self._create(conn, _LO_CREATE, new_oid)
+                self._create(conn)
+                while piece := file.read(PIECE):
+                    self._write(conn, piece)
+                self._seek(conn, 0, os.SEEK_SET)
         else:
-            self._create(conn, _LO_CREAT)
+            self._create(conn, new_oid)
 
-    def _create(self, conn: Any, function: str, *args: int) -> None:
-        self._oid, self._fd = _select(conn, function, _WRITE, *args)
-
-    def _import(self, conn: Any, file: BinaryIO) -> None:
-        while piece := file.read(PIECE):
-            self._write(conn, piece)
-        self._seek(conn, 0, os.SEEK_SET)
+    def _create(self, conn: Any, oid: int = 0) -> None:
+        creation = (_LO_CREATE, _WRITE, oid) if oid else (_LO_CREAT, _WRITE)
+        self._oid, self._fd = _select(conn, *creation)
 
     @property
     def oid(self) -> int:
@@ -173,7 +170,7 @@ class Lobject(c_lobject):
         written = 0
         for start in range(0, max(len(source), 1), PIECE):
             piece = bytes(source[start : start + PIECE])  # no copy if it is all one piece
-            written += _number(_call(conn, _LOWRITE, _int4(self._fd), (_BYTEA, piece)))
+            written += _number(_call(conn, _LOWRITE, _int4(self._fd), (BYTEA, piece)))
         return written
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -267,13 +264,11 @@ class Lobject(c_lobject):
         """Run a method under the connection's lock, with all its calls as one operation."""
         if self._conn is None:
             raise _already_closed()
-        result: _T = self._conn._run(method, *args, finish_on_interrupt=False)
-        return result
+        return cast("_T", self._conn._run(method, *args, finish_on_interrupt=False))
 
     def _opened(self, method: Callable[..., _T], *args: Any) -> _T:
         """Run a method that requires an open large object."""
-        result: _T = self._begun(self._if_open, method, *args)
-        return result
+        return cast("_T", self._begun(self._if_open, method, *args))
 
     def _if_open(self, conn: Any, method: Callable[..., Any], *args: Any) -> Any:
         if self.closed:
@@ -285,7 +280,6 @@ class Lobject(c_lobject):
         return method(conn, *args)
 
 
-_BYTEA: Final = 17
 _LO_CREAT: Final = "SELECT o, pg_catalog.lo_open(o, %s) FROM pg_catalog.lo_creat(-1) o"
 _LO_CREATE: Final = "SELECT o, pg_catalog.lo_open(o, %s) FROM pg_catalog.lo_create(%s::oid) o"
 _LO_OPEN: Final = "SELECT pg_catalog.lo_open(%s::oid, %s)"
@@ -344,11 +338,11 @@ def _number(value: bytes) -> int:
 
 
 def _int4(number: int) -> Parameter:
-    return 23, number.to_bytes(4, "big", signed=True)
+    return INT4, number.to_bytes(4, "big", signed=True)
 
 
 def _int8(number: int) -> Parameter:
-    return 20, number.to_bytes(8, "big", signed=True)
+    return INT8, number.to_bytes(8, "big", signed=True)
 
 
 def _oid(number: int) -> int:

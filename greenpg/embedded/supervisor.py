@@ -72,10 +72,7 @@ class Cluster:
         """Make the data directory and start the server on a free port."""
         if self._owner is not None:
             os.chown(self._directory, self._owner.pw_uid, self._owner.pw_gid)
-        if self._source is None:
-            self._init()
-        else:
-            self._copy(self._source)
+        self._fill()
         while True:
             self._port = free_port()
             self._configure()
@@ -124,13 +121,12 @@ class Cluster:
             self._postmaster.wait(STOP_SECONDS)
         return self._postmaster.poll() is not None
 
-    def _init(self) -> None:
-        command = ["initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        self._run(*command, "--username=postgres", "--pgdata", str(self._data))
-
-    def _copy(self, source: str) -> None:
-        command = ["pg_basebackup", "--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
-        self._run(*command, "--dbname", source, "--pgdata", str(self._data))
+    def _fill(self) -> None:
+        command = ["initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres"]
+        if self._source is not None:
+            command = ["pg_basebackup", "--write-recovery-conf", "--checkpoint=fast"]
+            command += ["--dbname", self._source]
+        self._run(*command, "--no-sync", "--pgdata", str(self._data))
 
     def _run(self, program: str, *arguments: str) -> None:
         process = self._popen(program, *arguments)
@@ -141,11 +137,8 @@ class Cluster:
             process.kill()
 
     def _configure(self) -> None:
-        settings = {
-            **self._settings,
-            "port": self._port,
-            "unix_socket_directories": str(self._directory),
-        }
+        place = {"port": str(self._port), "unix_socket_directories": str(self._directory)}
+        settings = {**self._settings, **place}
         lines = [f"{name} = '{_quoted(value)}'\n" for name, value in settings.items()]
         with (self._data / "postgresql.conf").open("a") as file:
             file.writelines(lines)
@@ -182,6 +175,7 @@ class Cluster:
             return file.read()[-2000:].decode(errors="replace").strip()
 
     def _popen(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 [self._bin / program, *arguments],
@@ -189,18 +183,13 @@ class Cluster:
                 stdout=log,
                 stderr=log,
                 cwd=self._directory,
-                env=_environment(),
+                env=clean | {"LC_ALL": "C"},
                 **_identity(self._owner),
             )
 
 
 class _PortTaken(ChildError):
     pass
-
-
-def _environment() -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    return {**clean, "LC_ALL": "C"}
 
 
 def _identity(owner: pwd.struct_passwd | None) -> dict[str, Any]:
