@@ -47,22 +47,15 @@ def cancel(pgconn: int) -> Steps:
     """
     request = libpq.PQcancelCreate(pgconn)
     try:
-        if not libpq.PQcancelStart(request):
-            raise _refused(request)
-        status = POLLING_WRITING
+        status = POLLING_WRITING if libpq.PQcancelStart(request) else POLLING_FAILED
         while status != POLLING_OK:
             if status == POLLING_FAILED:
-                raise _refused(request)
-            wants = READ if status == POLLING_READING else WRITE
-            yield libpq.PQcancelSocket(request), wants
+                text = str(libpq.PQcancelErrorMessage(request) or b"", errors="replace")
+                raise OperationalError(f"cancel request not delivered: {text}")
+            yield libpq.PQcancelSocket(request), READ if status == POLLING_READING else WRITE
             status = libpq.PQcancelPoll(request)
     finally:
         libpq.PQcancelFinish(request)
-
-
-def _refused(request: int) -> OperationalError:
-    text = libpq.PQcancelErrorMessage(request) or b""
-    return OperationalError(f"cancel request not delivered: {text.decode(errors='replace')}")
 
 
 def flush(pgconn: int, fd: int) -> Steps:

@@ -28,7 +28,7 @@ POLLING_OK: Final = 3
 
 Parameter: TypeAlias = tuple[int, bytes]  # a type's oid and a binary value
 
-_P, _I, _S = c_void_p, c_int, c_char_p
+_P, _I, _S = c_void_p, c_int, c_char_p  # a pointer, an integer, a string
 
 
 class ConninfoOption(ctypes.Structure):
@@ -40,55 +40,32 @@ class ConninfoOption(ctypes.Structure):
     )  # fmt: skip
 
 
-_SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
-    "PQconndefaults": (POINTER(ConninfoOption), ()),
-    "PQconninfoParse": (POINTER(ConninfoOption), (_S, POINTER(c_void_p))),
-    "PQconninfoFree": (None, (POINTER(ConninfoOption),)),
-    "PQfreemem": (None, (_P,)),
-    "PQconnectionNeedsPassword": (_I, (_P,)),
-    "PQstatus": (_I, (_P,)),
-    "PQsocket": (_I, (_P,)),
-    "PQflush": (_I, (_P,)),
-    "PQconsumeInput": (_I, (_P,)),
-    "PQisBusy": (_I, (_P,)),
-    "PQgetResult": (_P, (_P,)),
-    "PQclear": (None, (_P,)),
-    "PQresultStatus": (_I, (_P,)),
-    "PQgetlength": (_I, (_P, _I, _I)),
-    "PQerrorMessage": (_S, (_P,)),
-    "PQgetCancel": (_P, (_P,)),
-    "PQfreeCancel": (None, (_P,)),
-    "PQsetErrorVerbosity": (_I, (_P, _I)),
-    "PQputCopyData": (_I, (_P, _S, _I)),
-    "PQputCopyEnd": (_I, (_P, _S)),
-    "PQgetCopyData": (_I, (_P, POINTER(_P), _I)),
-    "PQgetlineAsync": (_I, (_P, _P, _I)),
-    "PQsendQueryParams": (_I, (_P, _S, _I, _P, _P, _P, _P, _I)),
-    "PQsendPrepare": (_I, (_P, _S, _S, _I, _P)),
-    "PQsendQueryPrepared": (_I, (_P, _S, _I, _P, _P, _P, _I)),
-    "PQpipelineSync": (_I, (_P,)),
-    "PQsendFlushRequest": (_I, (_P,)),
-    "PQresultErrorMessage": (_S, (_P,)),
-    "PQresultErrorField": (_S, (_P, _I)),
-    "PQcmdTuples": (_S, (_P,)),
-    "PQcmdStatus": (_S, (_P,)),
-    "PQresultMemorySize": (ctypes.c_size_t, (_P,)),
-    "PQntuples": (_I, (_P,)),
-    "PQnfields": (_I, (_P,)),
-    "PQfname": (_S, (_P, _I)),
-    "PQftype": (ctypes.c_uint, (_P, _I)),
-    "PQfsize": (_I, (_P, _I)),
-    "PQgetisnull": (_I, (_P, _I, _I)),
-    "PQgetvalue": (_S, (_P, _I, _I)),
-    "PQenterPipelineMode": (_I, (_P,)),
-    "PQexitPipelineMode": (_I, (_P,)),
-    "PQcancelCreate": (_P, (_P,)),
-    "PQcancelStart": (_I, (_P,)),
-    "PQcancelPoll": (_I, (_P,)),
-    "PQcancelSocket": (_I, (_P,)),
-    "PQcancelErrorMessage": (_S, (_P,)),
-    "PQcancelFinish": (None, (_P,)),
-}
+_O: Final = POINTER(ConninfoOption)
+_FUNCTIONS: Final[tuple[tuple[Any, tuple[Any, ...], str], ...]] = (
+    (_I, (_P,), "PQconnectionNeedsPassword PQstatus PQsocket PQflush PQconsumeInput PQisBusy"),
+    (_I, (_P,), "PQenterPipelineMode PQexitPipelineMode PQpipelineSync PQsendFlushRequest"),
+    (_I, (_P,), "PQcancelStart PQcancelPoll PQcancelSocket PQresultStatus PQntuples PQnfields"),
+    (_S, (_P,), "PQerrorMessage PQcancelErrorMessage PQresultErrorMessage PQcmdTuples PQcmdStatus"),
+    (_P, (_P,), "PQgetResult PQgetCancel PQcancelCreate"),
+    (None, (_P,), "PQclear PQfreemem PQfreeCancel PQcancelFinish"),
+    (ctypes.c_size_t, (_P,), "PQresultMemorySize"),
+    (_I, (_P, _I), "PQfsize PQsetErrorVerbosity"),
+    (_S, (_P, _I), "PQfname PQresultErrorField"),
+    (ctypes.c_uint, (_P, _I), "PQftype"),
+    (_I, (_P, _I, _I), "PQgetlength PQgetisnull"),
+    (_S, (_P, _I, _I), "PQgetvalue"),
+    (_I, (_P, _S), "PQputCopyEnd"),
+    (_I, (_P, _S, _I), "PQputCopyData"),
+    (_I, (_P, POINTER(_P), _I), "PQgetCopyData"),
+    (_I, (_P, _P, _I), "PQgetlineAsync"),
+    (_I, (_P, _S, _I, _P, _P, _P, _P, _I), "PQsendQueryParams"),
+    (_I, (_P, _S, _S, _I, _P), "PQsendPrepare"),
+    (_I, (_P, _S, _I, _P, _P, _P, _I), "PQsendQueryPrepared"),
+    (_O, (), "PQconndefaults"),
+    (_O, (_S, POINTER(_P)), "PQconninfoParse"),
+    (None, (_O,), "PQconninfoFree"),
+)
+_SIGNATURES: Final = {name: of[:2] for of in _FUNCTIONS for name in of[2].split()}
 
 
 class Libpq:

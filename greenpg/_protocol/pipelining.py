@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from psycopg2 import OperationalError
@@ -26,18 +27,17 @@ class Answer(Protocol):
 
     def take(self, result: int, status: int) -> bool | None:
         """Read a result; it is freed afterwards, unless True tells that it is kept."""
-        ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class _Sync:
     """The end of a group; it is told if the group could not be committed."""
 
-    def __init__(self, answer: Answer | None) -> None:
-        self._answer = answer
+    answer: Answer | None
 
     def take(self, result: int, status: int) -> None:
-        if self._answer is not None:
-            self._answer.take(result, status)
+        if self.answer is not None:
+            self.answer.take(result, status)
 
 
 class Pipe:
@@ -105,18 +105,14 @@ class Pipe:
         self._waiting.append(_Sync(answer))
         yield from self.pump()
 
-    def finish(self) -> Steps:
-        """Wait until all has been answered."""
-        yield from self._await(0)
-
     def until(self, answer: Answer) -> Steps:
         """Wait until the server has answered this command."""
         if answer in self._waiting:
             self._check(libpq.PQsendFlushRequest(self._pgconn))
-            after = len(self._waiting) - self._waiting.index(answer) - 1
-            yield from self._await(after)
+            yield from self.finish(len(self._waiting) - self._waiting.index(answer) - 1)
 
-    def _await(self, left: int) -> Steps:
+    def finish(self, left: int = 0) -> Steps:
+        """Wait until all has been answered but for the last `left` commands."""
         yield from flush(self._pgconn, self._fd)
         self._absorb()
         while len(self._waiting) > left:
