@@ -81,7 +81,6 @@ class Notifications:
         return found
 
     def __enter__(self) -> Notifications:
-        """Return the iterator, to be closed at the end of the block."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -168,15 +167,11 @@ class Notifications:
                 cur.execute(statement(self._conn, "LISTEN", self._own))
             self._conn.commit()
         except BaseException:
-            self._undo()
+            if not self._conn.closed:  # what was interrupted may have run
+                self._conn.rollback()
+                self._unlisten()
+            self._sorter.restore()
             raise
-
-    def _undo(self) -> None:
-        """Leave neither transaction nor channels: what was interrupted may have run."""
-        if not self._conn.closed:
-            self._conn.rollback()
-            self._unlisten()
-        self._sorter.restore()
 
     def _unlisten(self) -> None:
         conn = self._conn

@@ -30,6 +30,8 @@ __all__ = ["Lobject"]
 _T = TypeVar("_T")
 PIECE: Final = 262144  # bytes per call at most; longer data takes several calls
 LARGE: Final = 32768  # bytes of a loread for which the server allocates a block of its own
+CLOSED: Final = "lobject already closed"
+OUTSIDE: Final = "can't use a lobject outside of transactions"
 _MODE: Final = re.compile("(rw|r|w|n|)(t|b|)")
 _READ, _WRITE = 0x40000, 0x20000
 _FLAGS: Final = {"n": 0, "r": _READ, "w": _WRITE, "rw": _READ | _WRITE}
@@ -67,7 +69,7 @@ class Lobject(c_lobject):
             raise TypeError(f"argument 1 must be a greenpg connection, not {type(conn).__name__}")
         libpq.need("PQsendQueryParams", "PQgetvalue", "PQgetlength")
         if conn.autocommit:
-            raise _no_transaction()
+            raise ProgrammingError(OUTSIDE)
         parsed = _MODE.fullmatch(mode or "")
         if parsed is None:
             raise ValueError(f"bad mode for lobject: '{mode}'")
@@ -193,10 +195,8 @@ class Lobject(c_lobject):
 
     def truncate(self, len: int = 0) -> None:
         """Cut to a size in bytes, or extend to it with zeros; the position does not change."""
-        self._opened(self._truncate, index(len))
-
-    def _truncate(self, conn: Any, size: int) -> None:
-        _call(conn, _LO_TRUNCATE, _int4(self._fd), _int8(size))
+        size = index(len)
+        self._opened(lambda conn: _call(conn, _LO_TRUNCATE, _int4(self._fd), _int8(size)))
 
     def close(self) -> None:
         """Close the large object; callable any number of times, also after its transaction."""
@@ -224,7 +224,7 @@ class Lobject(c_lobject):
     def export(self, filename: str) -> None:
         """Write the whole large object to a file on this machine; also if it is closed."""
         if self._conn is not None and self._conn.autocommit:
-            raise _no_transaction()
+            raise ProgrammingError(OUTSIDE)
         self._begun(self._export, filename)
 
     def _export(self, conn: Any, filename: str) -> None:
@@ -263,7 +263,7 @@ class Lobject(c_lobject):
     def _begun(self, method: Callable[..., _T], *args: Any) -> _T:
         """Run a method under the connection's lock, with all its calls as one operation."""
         if self._conn is None:
-            raise _already_closed()
+            raise InterfaceError(CLOSED)
         return cast("_T", self._conn._run(method, *args, finish_on_interrupt=False))
 
     def _opened(self, method: Callable[..., _T], *args: Any) -> _T:
@@ -272,9 +272,9 @@ class Lobject(c_lobject):
 
     def _if_open(self, conn: Any, method: Callable[..., Any], *args: Any) -> Any:
         if self.closed:
-            raise _already_closed()
+            raise InterfaceError(CLOSED)
         if conn.autocommit:
-            raise _no_transaction()
+            raise ProgrammingError(OUTSIDE)
         if not self._mark.is_current():
             raise ProgrammingError("lobject isn't valid anymore")
         return method(conn, *args)
@@ -375,11 +375,3 @@ def _file(name: str, verb: str) -> Iterator[BinaryIO]:
             yield file
     except OSError as err:
         raise OperationalError(f'could not {fault} file "{name}": {err.strerror}\n') from err
-
-
-def _already_closed() -> InterfaceError:
-    return InterfaceError("lobject already closed")
-
-
-def _no_transaction() -> ProgrammingError:
-    return ProgrammingError("can't use a lobject outside of transactions")

@@ -141,8 +141,7 @@ class Copy:
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the blocks of a COPY TO."""
-        while block := self.read():
-            yield block
+        return iter(self.read, b"")
 
     def read_row(self) -> tuple[Any, ...] | None:
         """Return the next row of a COPY TO in text format, None at its end.
@@ -162,8 +161,7 @@ class Copy:
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a COPY TO; see `read_row`."""
-        while (row := self.read_row()) is not None:
-            yield row
+        return iter(self.read_row, None)
 
     def set_types(self, types: Iterable[Any]) -> None:
         """Tell the types of a COPY TO's columns: oids, names of basic types, or typecasters.

@@ -65,22 +65,18 @@ def _monkey_patching(patched: dict[str, str]) -> Row:
 
 
 def _backend(backend: Backend | None, patched_by: str | None) -> Row:
+    if backend is None and patched_by is None:
+        remedy = "patch_psycopg() of the library's plug-in, or greenpg.use(...), or GREENPG_BACKEND"
+        return Row(SECTION, "backend", "bad", "none was chosen: queries block their thread", remedy)
     if backend is None:
-        return _no_backend(patched_by)
+        remedy = f"from greenpg_{patched_by} import patch_psycopg; patch_psycopg()"
+        fact = f"none was chosen, though {patched_by} has patched this process"
+        return Row(SECTION, "backend", "bad", fact, remedy)
     if patched_by is not None and backend.name != patched_by:
         fact = f"{backend.name}, but {patched_by} has patched this process: queries block its tasks"
         return Row(SECTION, "backend", "bad", fact, f"greenpg.use({patched_by!r})")
     is_green = "hub" in backend.capabilities
     return Row(SECTION, "backend", "good" if is_green else "fact", backend.name)
-
-
-def _no_backend(patched_by: str | None) -> Row:
-    if patched_by is None:
-        remedy = "patch_psycopg() of the library's plug-in, or greenpg.use(...), or GREENPG_BACKEND"
-        return Row(SECTION, "backend", "bad", "none was chosen: queries block their thread", remedy)
-    remedy = f"from greenpg_{patched_by} import patch_psycopg; patch_psycopg()"
-    fact = f"none was chosen, though {patched_by} has patched this process"
-    return Row(SECTION, "backend", "bad", fact, remedy)
 
 
 def _callback(backend: Backend | None) -> Row:

@@ -40,6 +40,10 @@ def _setting(conn: Any, name: str) -> Any:
     return _one(conn, "select current_setting(%s, true)", name)
 
 
+def _backend_pid(conn: Any) -> Any:
+    return _one(conn, "select pg_backend_pid()")
+
+
 def _identity(conn: Any) -> Row:
     version = conn.info.parameter_status("server_version")
     where = f"{conn.info.host or 'a Unix socket'}, port {conn.info.port}"
@@ -70,7 +74,7 @@ def _is_local(conn: Any) -> bool:
 def _pooler(conn: Any, connect: Callable[[], Any]) -> Row:
     """Detect a pooler: the process id it sends at connect is not that of a server process."""
     title = "pooler in between"
-    if conn.info.backend_pid == _one(conn, "select pg_backend_pid()"):
+    if conn.info.backend_pid == _backend_pid(conn):
         return Row(SECTION, title, "good", "none")
     if _shares_sessions(conn, connect):
         remedy = "reset='rollback' for pools; LISTEN and session state on a direct connection"
@@ -83,11 +87,7 @@ def _shares_sessions(conn: Any, connect: Callable[[], Any]) -> bool:
     """Return True if another client gets this server session while `conn` is connected."""
     with closing(connect()) as other:
         other.autocommit = True
-        for _ in range(ATTEMPTS):
-            ours = _one(conn, "select pg_backend_pid()")
-            if _one(other, "select pg_backend_pid()") == ours:
-                return True
-    return False
+        return any(_backend_pid(conn) == _backend_pid(other) for _ in range(ATTEMPTS))
 
 
 def _connections(conn: Any) -> Row:

@@ -83,10 +83,11 @@ class Cluster:
         """Start the server and return once it accepts connections."""
         deadline = time.monotonic() + START_SECONDS
         while True:
-            self._spawn()
-            trouble = self._await_ready(deadline)
+            self._log_start = self._log.stat().st_size
+            self._postmaster = postmaster = self._popen("postgres", "-D", str(self._data))
+            trouble = self._await_ready(postmaster, deadline)
             if not trouble:
-                return {"pid": self._postmaster.pid if self._postmaster else 0}
+                return {"pid": postmaster.pid}
             self.halt("kill")
             # After a crash, server processes that have not ended yet still hold the shared memory.
             if "pre-existing shared memory" not in trouble or time.monotonic() > deadline:
@@ -143,15 +144,10 @@ class Cluster:
         with (self._data / "postgresql.conf").open("a") as file:
             file.writelines(lines)
 
-    def _spawn(self) -> None:
-        self._log_start = self._log.stat().st_size
-        self._postmaster = self._popen("postgres", "-D", str(self._data))
-
-    def _await_ready(self, deadline: float) -> str:
+    def _await_ready(self, postmaster: subprocess.Popen[bytes], deadline: float) -> str:
         """Return the reason of a failure, or "" once the server is ready."""
-        assert self._postmaster is not None
-        while not self._is_ready():
-            if self._postmaster.poll() is not None:
+        while not self._is_ready(postmaster.pid):
+            if postmaster.poll() is not None:
                 logged = self._log_since(self._log_start)
                 if "Address already in use" in logged:
                     raise _PortTaken(f"port {self._port} was taken by another program: {logged}")
@@ -161,11 +157,10 @@ class Cluster:
             time.sleep(0.01)
         return ""
 
-    def _is_ready(self) -> bool:
-        assert self._postmaster is not None
+    def _is_ready(self, pid: int) -> bool:
         with suppress(OSError):
             lines = (self._data / "postmaster.pid").read_text().splitlines()
-            ours = lines[:1] == [str(self._postmaster.pid)]
+            ours = lines[:1] == [str(pid)]
             return ours and [line.strip() for line in lines[7:]] == ["ready"]
         return False
 

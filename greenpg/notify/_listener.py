@@ -263,12 +263,6 @@ class Listener:
             inbox.finish(reason)
         self._forget()
 
-    def _leave_to_parent(self) -> None:
-        """In a forked child: the connection is the parent's, and so is the task."""
-        for inbox in self._inboxes:
-            inbox.finish(OperationalError("the listener's connection is the parent process's"))
-        self._forget()
-
 
 def _bounded(dsn: str) -> str:
     """Return the connection string with a limit on how long an attempt may take."""
@@ -281,8 +275,10 @@ _listeners: Final[WeakSet[Listener]] = WeakSet()
 
 
 def _after_fork() -> None:
-    for listener in list(_listeners):
-        listener._leave_to_parent()
+    for listener in list(_listeners):  # whose connection and task are the parent's
+        for inbox in listener._inboxes:
+            inbox.finish(OperationalError("the listener's connection is the parent process's"))
+        listener._forget()
 
 
 in_child(Order.LISTENERS, _after_fork)

@@ -101,8 +101,7 @@ class PipelineResult:
         return self.fetchmany(sys.maxsize)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        while (row := self.fetchone()) is not None:
-            yield row
+        return iter(self.fetchone, None)
 
 
 class Pipeline:

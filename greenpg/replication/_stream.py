@@ -109,15 +109,11 @@ class ReplicationStream:
         One that is busy with a message cannot answer the server, which might give up on it.
         """
         while not done.wait(min(BUSY, max(self.due - monotonic(), SHORTEST))):
-            if monotonic() >= self.due or not self._input.waiting:
-                self._feed_if_free()
-
-    def _feed_if_free(self) -> None:
-        conn = self._conn
-        free = self._input.waiting or conn._state.holder is None
-        if self.active and free and not conn.closed:
-            with suppress(Error):  # the consumer will meet it
-                self.send_feedback()
+            waiting, holder = self._input.waiting, self._conn._state.holder
+            wanted = monotonic() >= self.due if waiting else holder is None
+            if wanted and self.active and not self._conn.closed:
+                with suppress(Error):  # the consumer will meet it
+                    self.send_feedback()
 
     def _read(self) -> None:
         pgconn, _ = pgconn_of(self._conn)
