@@ -154,7 +154,7 @@ class Lobject(c_lobject):
             self._primed = self._primed or wanted >= LARGE
             left -= wanted if left > 0 else 0
             if not left or len(pieces[-1]) < wanted:
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                return b"".join(pieces)  # no copy of a single one
 
     def readinto(self, buffer: Any) -> int:
         """Read bytes into a buffer and return their number."""

@@ -18,11 +18,8 @@ class Intake:
         self._enlarging = 5
 
     def consume(self, pgconn: int) -> bool:
-        """Let libpq read; False if the connection is lost.
-
-        The first few times it reads twice: if its buffer is full then, it doubles it.
-        """
-        if self._enlarging:
+        """Let libpq read; False if the connection is lost."""
+        if self._enlarging:  # it doubles a buffer that is full when it reads again
             self._enlarging -= 1
             libpq.PQconsumeInput(pgconn)
         return bool(libpq.PQconsumeInput(pgconn))
@@ -39,10 +36,7 @@ class CopyBuffer:
         self.consume: Final = Intake().consume
 
     def fill(self, pgconn: int) -> tuple[bytes, bool]:
-        """Return what is there, and whether the transfer has ended (or failed).
-
-        SIZE bytes or more mean that there may be more.
-        """
+        """Return what is there, SIZE bytes or more if there may be more, and whether it ended."""
         get, memory, room = _untyped("PQgetlineAsync"), self._memory, self.SIZE
         connection = _reference(pgconn)
         position = 0

@@ -170,10 +170,7 @@ def _quoted(text: str, special: re.Pattern[str]) -> str:
 
 
 def _unquoted(literal: str, plain: bool) -> str | None:
-    """Return what a string literal means, with or without a cast; None if it is not one.
-
-    Where `plain` is false backslashes are escapes in strings without an E, too.
-    """
+    """Return what a string literal means, None if it is not one; `plain`: without escapes."""
     found = _STRING.fullmatch(literal)
     if found is None or "'" in found[2].replace("''", ""):
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import POINTER, PYFUNCTYPE, c_char_p, c_int, c_void_p
+from enum import IntEnum
 from functools import cache
 from typing import Any, Final, TypeAlias
 
@@ -21,11 +22,8 @@ PGRES_PIPELINE_ABORTED: Final = 11
 PGRES_COPY_OUT: Final = 3
 PGRES_COPY_IN: Final = 4
 PGRES_COPY_BOTH: Final = 8
-POLLING_FAILED: Final = 0
-POLLING_READING: Final = 1
-POLLING_WRITING: Final = 2
-POLLING_OK: Final = 3
 
+Polling = IntEnum("Polling", ["FAILED", "READING", "WRITING", "OK"], start=0)
 Parameter: TypeAlias = tuple[int, bytes]  # a type's oid and a binary value
 
 _P, _I, _S = c_void_p, c_int, c_char_p  # a pointer, an integer, a string
@@ -78,10 +76,8 @@ class Libpq:
     def __init__(self) -> None:
         self._reason = ""
         self._dll: Any = None
-        self._blocking: Any = None
         try:
             self._dll = ctypes.PyDLL(psycopg2._psycopg.__file__)
-            self._blocking = ctypes.CDLL(psycopg2._psycopg.__file__)
             found, used = self._dll.PQlibVersion(), ext.libpq_version()
             if found != used:
                 raise OSError(f"found libpq {found}, psycopg2 uses {used}")
@@ -109,11 +105,8 @@ class Libpq:
         return function
 
     def cancel_blocking(self, key: int) -> str | None:
-        """Send the cancel request of PQgetCancel's `key`; libpq's error text, or None.
-
-        It blocks for a connection to the server and its end.
-        """
-        cancel = self._blocking.PQcancel
+        """Send the request of PQgetCancel's `key`, blocking until it has ended; return an error."""
+        cancel = ctypes.CDLL(psycopg2._psycopg.__file__).PQcancel
         cancel.restype, cancel.argtypes = _I, (_P, _S, _I)
         text = ctypes.create_string_buffer(256)
         return None if cancel(key, text, 256) else text.value.decode(errors="replace")

@@ -97,10 +97,7 @@ class Pipe:
             self._receive()
 
     def sync(self, answer: Answer | None = None) -> Steps:
-        """End a group of commands: an error in it goes no further.
-
-        Only an error has an answer: outside a transaction, that of the group's commit.
-        """
+        """End a group of commands and its error; `answer` takes an error of the group's commit."""
         self._check(libpq.PQpipelineSync(self._pgconn))
         self._waiting.append(_Sync(answer))
         yield from self.pump()

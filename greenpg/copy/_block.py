@@ -126,8 +126,7 @@ class Copy:
 
     def _send(self) -> None:
         gathered, self._gathered, self._size = self._gathered, [], 0
-        block = gathered[0] if len(gathered) == 1 else b"".join(gathered)
-        self._drive(send(self._pgconn, self._fd, block))
+        self._drive(send(self._pgconn, self._fd, b"".join(gathered)))  # no copy of a single one
 
     def read(self) -> bytes:
         """Return the next block of a COPY TO, b"" at its end; a block may end within a row."""

@@ -38,7 +38,11 @@ class FileTransfer:
 
     def _read_all(self, pgconn: int, fd: int) -> Steps:
         yield from copy_in(pgconn, fd, self._blocks())
-        yield from end_copy_in(pgconn, fd, self._complaint())
+        complaint = None
+        if self.error is not None:
+            text = f"error in .read() call: {type(self.error).__name__} {self.error}"
+            complaint = text.encode(self._encoding, "replace")[:_MESSAGE_LIMIT]
+        yield from end_copy_in(pgconn, fd, complaint)
 
     def _blocks(self) -> Iterator[bytes]:
         try:
@@ -47,7 +51,7 @@ class FileTransfer:
                 gathered.append(data)
                 total += len(data)
                 if total >= BLOCK:
-                    yield gathered[0] if len(gathered) == 1 else b"".join(gathered)
+                    yield b"".join(gathered)  # no copy of a single one
                     gathered, total = [], 0
             if gathered:
                 yield b"".join(gathered)
@@ -62,12 +66,6 @@ class FileTransfer:
         if not isinstance(data, bytes):
             raise TypeError(f"read() returned {type(data).__name__} instead of str or bytes")
         return data
-
-    def _complaint(self) -> bytes | None:
-        if self.error is None:
-            return None
-        text = f"error in .read() call: {type(self.error).__name__} {self.error}"
-        return text.encode(self._encoding, "replace")[:_MESSAGE_LIMIT]
 
     def _write_all(self, pgconn: int, fd: int) -> Steps:
         try:
