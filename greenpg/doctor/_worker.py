@@ -39,8 +39,10 @@ def main() -> None:
     faulthandler.dump_traceback_later(orders["limit"], exit=True)
     out = int(sys.argv[1])
 
+    examined = _program if "app" in orders else _backend if "backend" in orders else _server
+
     def work() -> None:
-        for row in _rows(orders):
+        for row in examined(orders):
             os.write(out, json.dumps(row.as_json()).encode() + b"\n")
 
     if "backend" in orders:
@@ -50,14 +52,7 @@ def main() -> None:
     os._exit(0)  # threads that the program has started must not delay the end
 
 
-def _rows(orders: Orders) -> Iterator[Row]:
-    if "app" in orders:
-        return _program(orders)
-    return _backend(orders) if "backend" in orders else _server(orders)
-
-
 def _dsn(text: str) -> str:
-    """Return the connection string, with a connect_timeout if the user has set none."""
     extra = {} if plan(text, CONNINFO).timeout else {"connect_timeout": CONNECT_SECONDS}
     return make_dsn(text, fallback_application_name="greenpg doctor", **extra)
 

@@ -58,10 +58,7 @@ class ListenerConnection:
         self._conn.poll()
 
     def sleep(self, heartbeat: float, has_work: Callable[[], object]) -> None:
-        """Wait until the server speaks or `wake`, and ask whether it lives if silent for long.
-
-        It does not wait if `has_work` returns something true.
-        """
+        """Wait for the server, `wake` or `has_work`; ask whether a long silent server lives."""
         longest = min(self._look, heartbeat)
         if self._input.wait(None if longest == inf else longest, has_work, READ):
             self._heard = monotonic()

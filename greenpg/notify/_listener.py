@@ -187,11 +187,9 @@ class Listener:
         return not self._closed and self._token.get(0) is token
 
     def _serve_once(self, token: object) -> None:
-        """Serve until the connection is lost, and pause then."""
         try:
-            with closing(
-                ListenerConnection(self._dsn, self._backend, self._patience)
-            ) as connection:
+            connection = ListenerConnection(self._dsn, self._backend, self._patience)
+            with closing(connection):
                 self._serve(connection, token)
         except Exception as err:
             if self._serves(token):
@@ -265,7 +263,6 @@ class Listener:
 
 
 def _bounded(dsn: str) -> str:
-    """Return the connection string with a limit on how long an attempt may take."""
     if "connect_timeout" in ext.parse_dsn(dsn) or "PGCONNECT_TIMEOUT" in os.environ:
         return dsn
     return ext.make_dsn(dsn, connect_timeout=CONNECT_TIMEOUT)

@@ -44,11 +44,6 @@ class Inbox:
     threads need no lock.
     """
 
-    __slots__ = (
-        "_backend", "_items", "_limit", "_losses", "_sleepers", "_told", "_told_losses", "_total",
-        "channels", "confirmed", "over",
-    )  # fmt: skip
-
     def __init__(self, backend: Backend, limit: int) -> None:
         self._backend = backend
         self._limit = max(limit, 1)

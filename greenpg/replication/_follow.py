@@ -61,7 +61,6 @@ class Follower:
         return self._began and patient and lost and error is not self._raised
 
     def _connected(self) -> None:
-        """Consume over one connection until it is lost or the consumer raises."""
         with closing(self.connect()) as conn:
             cur = conn.cursor()
             cur.send_feedback(flush_lsn=self.position)

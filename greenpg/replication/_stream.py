@@ -125,12 +125,10 @@ class ReplicationStream:
                 if not libpq.PQconsumeInput(pgconn):
                     raise self._lost(pgconn)
                 self._finish(pgconn)
-        elif not self._ended and self._must_feed() and not libpq.PQstatus(pgconn):
+        due = self._feedback_pending is not None or monotonic() >= self.due
+        if due and not self._ended and not libpq.PQstatus(pgconn):
             reply, self._feedback_pending = bool(self._feedback_pending), None
             self._feed(reply)  # to a server that has gone it would hide why
-
-    def _must_feed(self) -> bool:
-        return self._feedback_pending is not None or monotonic() >= self.due
 
     def _gather(self, pgconn: int) -> None:
         """Take messages from libpq; from the socket only if libpq has none."""
