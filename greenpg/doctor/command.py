@@ -86,8 +86,10 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH
+    asked = args.backend or (None if args.app else os.environ.get("GREENPG_BACKEND"))
+    backends = [asked] if asked else []
     with _server(args.dsn) as dsn:
-        found = examine(dsn, backends=_backends(args), app=args.app, limit=args.limit)
+        found = examine(dsn, backends=backends, app=args.app, limit=args.limit)
         rows = list(_watched(found, quiet=args.json))
     if args.json:
         report = {"green": is_green(rows), "rows": [row.as_json() for row in rows]}
@@ -96,11 +98,6 @@ def run(args: argparse.Namespace) -> int:
         console.print(_table(rows))
         console.print(_verdict(rows))
     return int(not is_green(rows))
-
-
-def _backends(args: argparse.Namespace) -> list[str]:
-    asked = args.backend or (None if args.app else os.environ.get("GREENPG_BACKEND"))
-    return [asked] if asked else []
 
 
 @contextmanager

@@ -98,8 +98,11 @@ class Cluster:
         """Stop the server; after STOP_SECONDS in vain, use the next stronger signal."""
         ways = list(SIGNALS)
         for way in ways[ways.index(mode) :]:
-            if self._ended(SIGNALS[way]):
+            if self._postmaster is None or self._postmaster.poll() is not None:
                 break
+            self._postmaster.send_signal(SIGNALS[way])
+            with suppress(subprocess.TimeoutExpired):
+                self._postmaster.wait(STOP_SECONDS)
         self._postmaster = None
         return {}
 
@@ -113,14 +116,6 @@ class Cluster:
         self.halt("fast")
         shutil.rmtree(self._directory, ignore_errors=True)
         self._sentinel.communicate(b"ended\n")
-
-    def _ended(self, number: signal.Signals) -> bool:
-        if self._postmaster is None:
-            return True
-        self._postmaster.send_signal(number)
-        with suppress(subprocess.TimeoutExpired):
-            self._postmaster.wait(STOP_SECONDS)
-        return self._postmaster.poll() is not None
 
     def _fill(self) -> None:
         command = ["initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres"]

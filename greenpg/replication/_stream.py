@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 ROOM: Final = 65536  # bytes of messages taken from libpq at a time, which stay in the cache
 BUSY: Final = 0.3  # seconds; hardly a server gives up on a client as soon as that
 SHORTEST: Final = 0.01
+FATAL: Final = ("FATAL", "PANIC")  # severities after which the session has ended
 _COPYING: Final = (PGRES_COPY_IN, PGRES_COPY_BOTH)
 
 
@@ -154,9 +155,10 @@ class ReplicationStream:
                 self.stop()
                 break
             self._take(pgconn, result)
-        if self._error is not None and (not self.active or _is_fatal(self._error)):
+        error = self._error
+        if error is not None and (not self.active or error.diag.severity_nonlocalized in FATAL):
             self.stop()
-            raise self._noticed(self._error)
+            raise self._noticed(error)
 
     def _take(self, pgconn: int, result: int) -> None:
         try:
@@ -193,7 +195,3 @@ class ReplicationStream:
         if self._conn.closed:
             self._conn._state.waiter.close()
         return error
-
-
-def _is_fatal(error: Error) -> bool:
-    return error.diag.severity_nonlocalized in ("FATAL", "PANIC")
