@@ -8,9 +8,9 @@ from itertools import chain, count
 from typing import Any, Final
 
 from psycopg2 import Error, ProgrammingError
-from psycopg2._psycopg import cursor as c_cursor
 
 from ._protocol.libpq import libpq
+from ._psycopg2.psycopg2_c import c_cursor
 from ._psycopg2.transaction_mark import TransactionMark
 from ._session.time_slice import TimeSlice
 
@@ -89,8 +89,7 @@ def _parts(
 
 
 def _iterates_in_c(kind: Any) -> bool:
-    found: bool = kind.__iter__ is c_cursor.__iter__ and kind.__next__ is c_cursor.__next__
-    return found
+    return bool(kind.__iter__ is c_cursor.__iter__ and kind.__next__ is c_cursor.__next__)
 
 
 def _results(

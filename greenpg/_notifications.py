@@ -11,24 +11,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
-from psycopg2._psycopg import connection as c_connection
-from psycopg2._psycopg import cursor as c_cursor
 
 from ._psycopg2.input_wait import InputWait
 from ._psycopg2.interrupts import closed
+from ._psycopg2.psycopg2_c import c_connection, execute, transaction_status
 from ._session.time_slice import TimeSlice
 from .backend import READ
 from .sync import Deadline
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from ._psycopg2.state import State
 
 _TICK: Final = 0.005
 LONGEST: Final = 63  # bytes; the server cuts off what is longer
 _IDLE: Final = ext.TRANSACTION_STATUS_IDLE
-_OPEN: Final = (_IDLE, ext.TRANSACTION_STATUS_INTRANS)
 
 
 class Notifications:
@@ -85,16 +81,9 @@ class Notifications:
         return found
 
     def __enter__(self) -> Notifications:
-        """Return the iterator, to be closed at the end of the block."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close it."""
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -120,7 +109,6 @@ class Notifications:
             self._unlisten()
 
     def _stop_waiting(self) -> None:
-        """Have the task that waits in `__next__` end the iteration."""
         self._stopped = True
         self._input.wake()
         while self._waits and self._state.can_wait():
@@ -156,10 +144,7 @@ class Notifications:
             left = None if end is None else end - monotonic()
             if self._sorter.found or (left is not None and left <= 0):
                 return
-            self._input.wait(left, self._is_stopped, READ)
-
-    def _is_stopped(self) -> bool:
-        return self._stopped
+            self._input.wait(left, lambda: self._stopped, READ)
 
     def _refuse_transaction(self) -> None:
         if self._conn.closed:
@@ -182,15 +167,11 @@ class Notifications:
                 cur.execute(statement(self._conn, "LISTEN", self._own))
             self._conn.commit()
         except BaseException:
-            self._undo()
+            if not self._conn.closed:  # what was interrupted may have run
+                self._conn.rollback()
+                self._unlisten()
+            self._sorter.restore()
             raise
-
-    def _undo(self) -> None:
-        """Leave neither transaction nor channels: what was interrupted may have run."""
-        if not self._conn.closed:
-            self._conn.rollback()
-            self._unlisten()
-        self._sorter.restore()
 
     def _unlisten(self) -> None:
         conn = self._conn
@@ -249,8 +230,8 @@ def _plain_cursor(conn: Any) -> Any:
 
 
 def _unlisten(conn: Any, names: list[str]) -> None:
-    status = conn.get_transaction_status()
-    if status in _OPEN:
-        c_cursor.execute(_plain_cursor(conn), statement(conn, "UNLISTEN", names))
+    status = transaction_status(conn)
+    if status in (_IDLE, ext.TRANSACTION_STATUS_INTRANS):
+        execute(_plain_cursor(conn), statement(conn, "UNLISTEN", names))
     if status == _IDLE:
         c_connection.commit(conn)

@@ -8,20 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from operator import index
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar, cast
 
 from psycopg2 import Error, InterfaceError, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
-from psycopg2._psycopg import connection as c_connection
-from psycopg2._psycopg import cursor as c_cursor
-from psycopg2._psycopg import lobject as c_lobject
 
 from ._green_classes import green
 from ._protocol.generators import call, finish
 from ._protocol.libpq import libpq
+from ._protocol.parameters import BYTEA, INT4, INT8
 from ._psycopg2.interrupts import closed
 from ._psycopg2.operation import drive, pgconn_of
+from ._psycopg2.psycopg2_c import c_connection, c_cursor, c_lobject, execute, transaction_status
 from ._psycopg2.transaction_mark import TransactionMark
 
 if TYPE_CHECKING:
@@ -32,12 +30,12 @@ __all__ = ["Lobject"]
 _T = TypeVar("_T")
 PIECE: Final = 262144  # bytes per call at most; longer data takes several calls
 LARGE: Final = 32768  # bytes of a loread for which the server allocates a block of its own
+CLOSED: Final = "lobject already closed"
+OUTSIDE: Final = "can't use a lobject outside of transactions"
 _MODE: Final = re.compile("(rw|r|w|n|)(t|b|)")
 _READ, _WRITE = 0x40000, 0x20000
 _FLAGS: Final = {"n": 0, "r": _READ, "w": _WRITE, "rw": _READ | _WRITE}
 _IN_TRANSACTION: Final = ext.TRANSACTION_STATUS_INTRANS
-_transaction_status = c_connection.get_transaction_status
-_execute: Any = c_cursor.execute
 
 
 @green(c_lobject)
@@ -71,14 +69,14 @@ class Lobject(c_lobject):
             raise TypeError(f"argument 1 must be a greenpg connection, not {type(conn).__name__}")
         libpq.need("PQsendQueryParams", "PQgetvalue", "PQgetlength")
         if conn.autocommit:
-            raise _no_transaction()
+            raise ProgrammingError(OUTSIDE)
         parsed = _MODE.fullmatch(mode or "")
         if parsed is None:
             raise ValueError(f"bad mode for lobject: '{mode}'")
         access = parsed[1] or "r" if oid else "w"
         self._text = parsed[2] != "b"
         self._mark = TransactionMark(conn)
-        self._conn: Any = conn
+        self._conn = conn
         self._begun(self._open, _oid(oid), access, _oid(new_oid), new_file)
         self._mode = access if access == "n" else access + ("t" if self._text else "b")
 
@@ -89,20 +87,16 @@ class Lobject(c_lobject):
                 (self._fd,) = _select(conn, _LO_OPEN, oid, _FLAGS[access])
         elif new_file is not None:
             with _file(new_file, "read from") as file:
-                self._create(conn, _LO_CREAT)
-                self._import(conn, file)
-        elif new_oid:
-            self._create(conn, _LO_CREATE, new_oid)
+                self._create(conn)
+                while piece := file.read(PIECE):
+                    self._write(conn, piece)
+                self._seek(conn, 0, os.SEEK_SET)
         else:
-            self._create(conn, _LO_CREAT)
+            self._create(conn, new_oid)
 
-    def _create(self, conn: Any, function: str, *args: int) -> None:
-        self._oid, self._fd = _select(conn, function, _WRITE, *args)
-
-    def _import(self, conn: Any, file: BinaryIO) -> None:
-        while piece := file.read(PIECE):
-            self._write(conn, piece)
-        self._seek(conn, 0, os.SEEK_SET)
+    def _create(self, conn: Any, oid: int = 0) -> None:
+        creation = (_LO_CREATE, _WRITE, oid) if oid else (_LO_CREAT, _WRITE)
+        self._oid, self._fd = _select(conn, *creation)
 
     @property
     def oid(self) -> int:
@@ -133,7 +127,7 @@ class Lobject(c_lobject):
         The manual says so of INV_READ (chapter "Large Objects", section "Opening an Existing
         Large Object"). A failed transaction does not use data read ahead: the server must refuse.
         """
-        if self._mode not in ("rt", "rb") or _transaction_status(conn) != _IN_TRANSACTION:
+        if self._mode not in ("rt", "rb") or transaction_status(conn) != _IN_TRANSACTION:
             return self._read(conn, size)
         end = None if size < 0 else self._taken + size
         found = self._ahead[self._taken : end]
@@ -160,7 +154,7 @@ class Lobject(c_lobject):
             self._primed = self._primed or wanted >= LARGE
             left -= wanted if left > 0 else 0
             if not left or len(pieces[-1]) < wanted:
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                return b"".join(pieces)  # no copy of a single one
 
     def readinto(self, buffer: Any) -> int:
         """Read bytes into a buffer and return their number."""
@@ -178,7 +172,7 @@ class Lobject(c_lobject):
         written = 0
         for start in range(0, max(len(source), 1), PIECE):
             piece = bytes(source[start : start + PIECE])  # no copy if it is all one piece
-            written += _number(_call(conn, _LOWRITE, _int4(self._fd), (_BYTEA, piece)))
+            written += _number(_call(conn, _LOWRITE, _int4(self._fd), (BYTEA, piece)))
         return written
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -201,10 +195,8 @@ class Lobject(c_lobject):
 
     def truncate(self, len: int = 0) -> None:
         """Cut to a size in bytes, or extend to it with zeros; the position does not change."""
-        self._opened(self._truncate, index(len))
-
-    def _truncate(self, conn: Any, size: int) -> None:
-        _call(conn, _LO_TRUNCATE, _int4(self._fd), _int8(size))
+        size = index(len)
+        self._opened(lambda conn: _call(conn, _LO_TRUNCATE, _int4(self._fd), _int8(size)))
 
     def close(self) -> None:
         """Close the large object; callable any number of times, also after its transaction."""
@@ -232,7 +224,7 @@ class Lobject(c_lobject):
     def export(self, filename: str) -> None:
         """Write the whole large object to a file on this machine; also if it is closed."""
         if self._conn is not None and self._conn.autocommit:
-            raise _no_transaction()
+            raise ProgrammingError(OUTSIDE)
         self._begun(self._export, filename)
 
     def _export(self, conn: Any, filename: str) -> None:
@@ -261,12 +253,7 @@ class Lobject(c_lobject):
     def __enter__(self) -> Lobject:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, exc: BaseException | None, trace: Any) -> None:
         with suppress(*() if exc is None else (Error,)):  # never replaces the block's own error
             self.close()
 
@@ -276,26 +263,23 @@ class Lobject(c_lobject):
     def _begun(self, method: Callable[..., _T], *args: Any) -> _T:
         """Run a method under the connection's lock, with all its calls as one operation."""
         if self._conn is None:
-            raise _already_closed()
-        result: _T = self._conn._run(method, *args, finish_on_interrupt=False)
-        return result
+            raise InterfaceError(CLOSED)
+        return cast("_T", self._conn._run(method, *args, finish_on_interrupt=False))
 
     def _opened(self, method: Callable[..., _T], *args: Any) -> _T:
         """Run a method that requires an open large object."""
-        result: _T = self._begun(self._if_open, method, *args)
-        return result
+        return cast("_T", self._begun(self._if_open, method, *args))
 
     def _if_open(self, conn: Any, method: Callable[..., Any], *args: Any) -> Any:
         if self.closed:
-            raise _already_closed()
+            raise InterfaceError(CLOSED)
         if conn.autocommit:
-            raise _no_transaction()
+            raise ProgrammingError(OUTSIDE)
         if not self._mark.is_current():
             raise ProgrammingError("lobject isn't valid anymore")
         return method(conn, *args)
 
 
-_BYTEA: Final = 17
 _LO_CREAT: Final = "SELECT o, pg_catalog.lo_open(o, %s) FROM pg_catalog.lo_creat(-1) o"
 _LO_CREATE: Final = "SELECT o, pg_catalog.lo_open(o, %s) FROM pg_catalog.lo_create(%s::oid) o"
 _LO_OPEN: Final = "SELECT pg_catalog.lo_open(%s::oid, %s)"
@@ -329,7 +313,7 @@ def _select(conn: Any, statement: str, *args: int) -> tuple[int, ...]:
     cur = c_cursor(conn)
     ext.register_type(_NUMBER, cur)
     try:
-        _execute(cur, statement, args)
+        execute(cur, statement, args)
     except Error as err:
         raise err if err.pgerror is None else OperationalError(err.pgerror) from err
     if conn._state.pending is not None:  # interrupted: nothing may follow
@@ -354,11 +338,11 @@ def _number(value: bytes) -> int:
 
 
 def _int4(number: int) -> Parameter:
-    return 23, number.to_bytes(4, "big", signed=True)
+    return INT4, number.to_bytes(4, "big", signed=True)
 
 
 def _int8(number: int) -> Parameter:
-    return 20, number.to_bytes(8, "big", signed=True)
+    return INT8, number.to_bytes(8, "big", signed=True)
 
 
 def _oid(number: int) -> int:
@@ -391,11 +375,3 @@ def _file(name: str, verb: str) -> Iterator[BinaryIO]:
             yield file
     except OSError as err:
         raise OperationalError(f'could not {fault} file "{name}": {err.strerror}\n') from err
-
-
-def _already_closed() -> InterfaceError:
-    return InterfaceError("lobject already closed")
-
-
-def _no_transaction() -> ProgrammingError:
-    return ProgrammingError("can't use a lobject outside of transactions")

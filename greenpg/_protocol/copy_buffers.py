@@ -18,11 +18,8 @@ class Intake:
         self._enlarging = 5
 
     def consume(self, pgconn: int) -> bool:
-        """Let libpq read; False if the connection is lost.
-
-        The first few times it reads twice: if its buffer is full then, it doubles it.
-        """
-        if self._enlarging:
+        """Let libpq read; False if the connection is lost."""
+        if self._enlarging:  # it doubles a buffer that is full when it reads again
             self._enlarging -= 1
             libpq.PQconsumeInput(pgconn)
         return bool(libpq.PQconsumeInput(pgconn))
@@ -39,10 +36,7 @@ class CopyBuffer:
         self.consume: Final = Intake().consume
 
     def fill(self, pgconn: int) -> tuple[bytes, bool]:
-        """Return what is there, and whether the transfer has ended (or failed).
-
-        SIZE bytes or more mean that there may be more.
-        """
+        """Return what is there, SIZE bytes or more if there may be more, and whether it ended."""
         get, memory, room = _untyped("PQgetlineAsync"), self._memory, self.SIZE
         connection = _reference(pgconn)
         position = 0
@@ -56,10 +50,7 @@ class CopyBuffer:
 
 @cache
 def _untyped(name: str) -> Any:
-    """Return a function without argument types, which is quicker where it is called for each row.
-
-    Pointers are to be passed as ctypes objects; the result is an int.
-    """
+    """Return a function without argument types, which is quicker; pointers are ctypes objects."""
     libpq.need(name)
     return libpq._dll[name]
 
@@ -72,7 +63,7 @@ def _reference(address: int) -> Any:
 def skip_copy_data(pgconn: int) -> int:
     """Discard what has arrived of a COPY; 0 if more may come, below 0 at its end."""
     data = c_void_p()
-    while (count := libpq.PQgetCopyData(pgconn, ctypes.byref(data), 1)) > 0:
+    while (count := libpq.PQgetCopyData(pgconn, byref(data), 1)) > 0:
         libpq.PQfreemem(data)
     return int(count)
 
@@ -82,9 +73,9 @@ class CopyMessages:
 
     def __init__(self) -> None:
         self._pointer = c_void_p()
-        self._reference = ctypes.byref(self._pointer)
+        self._reference = byref(self._pointer)
         # the same pointer as text: a slice is the quickest way to bytes
-        self._text = POINTER(ctypes.c_char).from_buffer(self._pointer)
+        self._text: Any = POINTER(c_char).from_buffer(self._pointer)
 
     def take(
         self, pgconn: int, head: int, room: int, append: Callable[[tuple[bytes, bytes]], None]
@@ -95,8 +86,7 @@ class CopyMessages:
         transfer's end, -2 a failure.
         """
         get, free = _untyped("PQgetCopyData"), _untyped("PQfreemem")
-        text: Any = self._text
-        pointer, reference = self._pointer, self._reference
+        text, pointer, reference = self._text, self._pointer, self._reference
         connection = _reference(pgconn)
         while (size := get(connection, reference, 1)) > 0:
             append((text[:head] if size > head else text[:size], text[head:size]))

@@ -13,6 +13,8 @@ from psycopg2 import ProgrammingError, _psycopg
 from psycopg2 import extensions as ext
 from psycopg2.extras import Range
 
+from .parameters import applicable
+
 Encoder: TypeAlias = Callable[[Any], str]
 
 OIDS: Final = {
@@ -68,12 +70,12 @@ class Lines:
         return data.decode(self._encoding).split("\n")
 
 
-def _interval(value: timedelta) -> str:
-    return f"{value.days} days {value.seconds}.{value.microseconds:06} seconds"
-
-
 def _binary(value: Any) -> str:
     return "\\x" + bytes(value).hex()
+
+
+def _interval(value: timedelta) -> str:
+    return f"{value.days} days {value.seconds}.{value.microseconds:06} seconds"
 
 
 _OWN: Final[dict[type, tuple[Any, Encoder]]] = {
@@ -104,11 +106,7 @@ class Formatter:
         self._conn = conn
         self._encoding = ext.encodings[conn.encoding]
         self._plain = conn.get_parameter_status("standard_conforming_strings") == "on"
-        self._encoders = {
-            kind: encode
-            for kind, (adapter, encode) in _OWN.items()
-            if ext.adapters.get((kind, ext.ISQLQuote)) is adapter
-        }
+        self._encoders = applicable(_OWN)
 
     def row(self, values: Iterable[Any]) -> bytes:
         """Return the row with its line end; ProgrammingError for a value that has no text."""
@@ -121,7 +119,6 @@ class Formatter:
         return ("\t".join(parts) + "\n").encode(self._encoding)
 
     def _text(self, value: Any) -> str | None:
-        """Return any value as text, None for a null."""
         if value is None:
             return None
         encode = self._encoders.get(type(value))
@@ -173,10 +170,7 @@ def _quoted(text: str, special: re.Pattern[str]) -> str:
 
 
 def _unquoted(literal: str, plain: bool) -> str | None:
-    """Return what a string literal means, with or without a cast; None if it is not one.
-
-    Where `plain` is false backslashes are escapes in strings without an E, too.
-    """
+    """Return what a string literal means, None if it is not one; `plain`: without escapes."""
     found = _STRING.fullmatch(literal)
     if found is None or "'" in found[2].replace("''", ""):
         return None

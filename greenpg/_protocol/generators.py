@@ -7,7 +7,7 @@ the runner may let other tasks run.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from psycopg2 import OperationalError
 
@@ -19,11 +19,9 @@ from .libpq import (
     PGRES_COPY_IN,
     PGRES_COPY_OUT,
     PGRES_TUPLES_OK,
-    POLLING_FAILED,
-    POLLING_OK,
-    POLLING_READING,
-    POLLING_WRITING,
     Parameter,
+    Polling,
+    error_message,
     libpq,
     send_query,
     single_value,
@@ -40,28 +38,18 @@ def can_cancel_stepwise() -> bool:
 
 
 def cancel(pgconn: int) -> Steps:
-    """Ask the server to cancel what the connection runs; ends when the server has taken it.
-
-    Raises OperationalError if the request cannot be delivered.
-    """
+    """Have the server take a cancel request; OperationalError if it cannot be delivered."""
     request = libpq.PQcancelCreate(pgconn)
     try:
-        if not libpq.PQcancelStart(request):
-            raise _refused(request)
-        status = POLLING_WRITING
-        while status != POLLING_OK:
-            if status == POLLING_FAILED:
-                raise _refused(request)
-            wants = READ if status == POLLING_READING else WRITE
-            yield libpq.PQcancelSocket(request), wants
+        status = Polling.WRITING if libpq.PQcancelStart(request) else Polling.FAILED
+        while status != Polling.OK:
+            if status == Polling.FAILED:
+                text = str(libpq.PQcancelErrorMessage(request) or b"", errors="replace")
+                raise OperationalError(f"cancel request not delivered: {text}")
+            yield libpq.PQcancelSocket(request), READ if status == Polling.READING else WRITE
             status = libpq.PQcancelPoll(request)
     finally:
         libpq.PQcancelFinish(request)
-
-
-def _refused(request: int) -> OperationalError:
-    text = libpq.PQcancelErrorMessage(request) or b""
-    return OperationalError(f"cancel request not delivered: {text.decode(errors='replace')}")
 
 
 def flush(pgconn: int, fd: int) -> Steps:
@@ -74,10 +62,7 @@ def flush(pgconn: int, fd: int) -> Steps:
 def call(
     pgconn: int, fd: int, sql: bytes, parameters: Sequence[Parameter]
 ) -> Generator[tuple[int, int], None, tuple[bytes, bytes | None]]:
-    """Run a statement that gives one value, in binary; returns the value and the server's error.
-
-    Raises OperationalError if the connection is lost.
-    """
+    """Return a statement's one value, in binary, and the server's error; raises as `results`."""
     if not send_query(pgconn, sql, parameters):
         raise _lost(pgconn)
     yield from flush(pgconn, fd)
@@ -101,10 +86,7 @@ def finish(pgconn: int, fd: int) -> Steps:
 
 
 def results(pgconn: int, fd: int, take: Callable[[int], None]) -> Steps:
-    """Hand each result of the running command to `take`; a COPY that it begins is ended.
-
-    Raises OperationalError if the connection is lost.
-    """
+    """Pass each result to `take` and end a COPY; OperationalError if the connection is lost."""
     while result := (yield from _next_result(pgconn, fd)):
         try:
             status = libpq.PQresultStatus(result)
@@ -121,13 +103,11 @@ def _next_result(pgconn: int, fd: int) -> Generator[tuple[int, int], None, int |
         yield fd, READ
         if not libpq.PQconsumeInput(pgconn):
             raise _lost(pgconn)
-    found: int | None = libpq.PQgetResult(pgconn)
-    return found
+    return cast("int | None", libpq.PQgetResult(pgconn))
 
 
 def _lost(pgconn: int) -> OperationalError:
-    text = libpq.PQerrorMessage(pgconn) or b""
-    return OperationalError(text.decode(errors="replace"))
+    return OperationalError(error_message(pgconn))
 
 
 def copy_status(pgconn: int) -> int:
@@ -143,7 +123,7 @@ def copy_in(pgconn: int, fd: int, blocks: Iterator[bytes]) -> Steps:
     """Send the blocks, each flushed before the next one is asked for."""
     for block in blocks:
         for start in range(0, len(block), BLOCK):
-            part = block if len(block) <= BLOCK else block[start : start + BLOCK]
+            part = block[start : start + BLOCK]  # no copy if it is all one part
             if libpq.PQputCopyData(pgconn, part, len(part)) < 0:
                 return  # the connection's next poll tells why
             yield from flush(pgconn, fd)
@@ -171,10 +151,7 @@ def copy_out(pgconn: int, fd: int, write: Callable[[bytes], bool]) -> Steps:
 
 
 def receive(pgconn: int, fd: int, buffer: CopyBuffer) -> Generator[tuple[int, int], None, bytes]:
-    """Return what the server has sent of a COPY, once there is some; b"" at its end.
-
-    Raises OperationalError if the connection is lost.
-    """
+    """Return data of a COPY once there is some, b"" at its end; raises as `results`."""
     asked = False
     while True:
         block, ended = buffer.fill(pgconn)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import POINTER, PYFUNCTYPE, c_char_p, c_int, c_void_p
+from enum import IntEnum
 from functools import cache
 from typing import Any, Final, TypeAlias
 
@@ -21,14 +22,11 @@ PGRES_PIPELINE_ABORTED: Final = 11
 PGRES_COPY_OUT: Final = 3
 PGRES_COPY_IN: Final = 4
 PGRES_COPY_BOTH: Final = 8
-POLLING_FAILED: Final = 0
-POLLING_READING: Final = 1
-POLLING_WRITING: Final = 2
-POLLING_OK: Final = 3
 
+Polling = IntEnum("Polling", ["FAILED", "READING", "WRITING", "OK"], start=0)
 Parameter: TypeAlias = tuple[int, bytes]  # a type's oid and a binary value
 
-_P, _I, _S = c_void_p, c_int, c_char_p
+_P, _I, _S = c_void_p, c_int, c_char_p  # a pointer, an integer, a string
 
 
 class ConninfoOption(ctypes.Structure):
@@ -40,55 +38,32 @@ class ConninfoOption(ctypes.Structure):
     )  # fmt: skip
 
 
-_SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
-    "PQconndefaults": (POINTER(ConninfoOption), ()),
-    "PQconninfoParse": (POINTER(ConninfoOption), (_S, POINTER(c_void_p))),
-    "PQconninfoFree": (None, (POINTER(ConninfoOption),)),
-    "PQfreemem": (None, (_P,)),
-    "PQconnectionNeedsPassword": (_I, (_P,)),
-    "PQstatus": (_I, (_P,)),
-    "PQsocket": (_I, (_P,)),
-    "PQflush": (_I, (_P,)),
-    "PQconsumeInput": (_I, (_P,)),
-    "PQisBusy": (_I, (_P,)),
-    "PQgetResult": (_P, (_P,)),
-    "PQclear": (None, (_P,)),
-    "PQresultStatus": (_I, (_P,)),
-    "PQgetlength": (_I, (_P, _I, _I)),
-    "PQerrorMessage": (_S, (_P,)),
-    "PQgetCancel": (_P, (_P,)),
-    "PQfreeCancel": (None, (_P,)),
-    "PQsetErrorVerbosity": (_I, (_P, _I)),
-    "PQputCopyData": (_I, (_P, _S, _I)),
-    "PQputCopyEnd": (_I, (_P, _S)),
-    "PQgetCopyData": (_I, (_P, POINTER(_P), _I)),
-    "PQgetlineAsync": (_I, (_P, _P, _I)),
-    "PQsendQueryParams": (_I, (_P, _S, _I, _P, _P, _P, _P, _I)),
-    "PQsendPrepare": (_I, (_P, _S, _S, _I, _P)),
-    "PQsendQueryPrepared": (_I, (_P, _S, _I, _P, _P, _P, _I)),
-    "PQpipelineSync": (_I, (_P,)),
-    "PQsendFlushRequest": (_I, (_P,)),
-    "PQresultErrorMessage": (_S, (_P,)),
-    "PQresultErrorField": (_S, (_P, _I)),
-    "PQcmdTuples": (_S, (_P,)),
-    "PQcmdStatus": (_S, (_P,)),
-    "PQresultMemorySize": (ctypes.c_size_t, (_P,)),
-    "PQntuples": (_I, (_P,)),
-    "PQnfields": (_I, (_P,)),
-    "PQfname": (_S, (_P, _I)),
-    "PQftype": (ctypes.c_uint, (_P, _I)),
-    "PQfsize": (_I, (_P, _I)),
-    "PQgetisnull": (_I, (_P, _I, _I)),
-    "PQgetvalue": (_S, (_P, _I, _I)),
-    "PQenterPipelineMode": (_I, (_P,)),
-    "PQexitPipelineMode": (_I, (_P,)),
-    "PQcancelCreate": (_P, (_P,)),
-    "PQcancelStart": (_I, (_P,)),
-    "PQcancelPoll": (_I, (_P,)),
-    "PQcancelSocket": (_I, (_P,)),
-    "PQcancelErrorMessage": (_S, (_P,)),
-    "PQcancelFinish": (None, (_P,)),
-}
+_O: Final = POINTER(ConninfoOption)
+_FUNCTIONS: Final[tuple[tuple[Any, tuple[Any, ...], str], ...]] = (
+    (_I, (_P,), "PQconnectionNeedsPassword PQstatus PQsocket PQflush PQconsumeInput PQisBusy"),
+    (_I, (_P,), "PQenterPipelineMode PQexitPipelineMode PQpipelineSync PQsendFlushRequest"),
+    (_I, (_P,), "PQcancelStart PQcancelPoll PQcancelSocket PQresultStatus PQntuples PQnfields"),
+    (_S, (_P,), "PQerrorMessage PQcancelErrorMessage PQresultErrorMessage PQcmdTuples PQcmdStatus"),
+    (_P, (_P,), "PQgetResult PQgetCancel PQcancelCreate"),
+    (None, (_P,), "PQclear PQfreemem PQfreeCancel PQcancelFinish"),
+    (ctypes.c_size_t, (_P,), "PQresultMemorySize"),
+    (_I, (_P, _I), "PQfsize PQsetErrorVerbosity"),
+    (_S, (_P, _I), "PQfname PQresultErrorField"),
+    (ctypes.c_uint, (_P, _I), "PQftype"),
+    (_I, (_P, _I, _I), "PQgetlength PQgetisnull"),
+    (_S, (_P, _I, _I), "PQgetvalue"),
+    (_I, (_P, _S), "PQputCopyEnd"),
+    (_I, (_P, _S, _I), "PQputCopyData"),
+    (_I, (_P, POINTER(_P), _I), "PQgetCopyData"),
+    (_I, (_P, _P, _I), "PQgetlineAsync"),
+    (_I, (_P, _S, _I, _P, _P, _P, _P, _I), "PQsendQueryParams"),
+    (_I, (_P, _S, _S, _I, _P), "PQsendPrepare"),
+    (_I, (_P, _S, _I, _P, _P, _P, _I), "PQsendQueryPrepared"),
+    (_O, (), "PQconndefaults"),
+    (_O, (_S, POINTER(_P)), "PQconninfoParse"),
+    (None, (_O,), "PQconninfoFree"),
+)
+_SIGNATURES: Final = {name: of[:2] for of in _FUNCTIONS for name in of[2].split()}
 
 
 class Libpq:
@@ -101,18 +76,13 @@ class Libpq:
     def __init__(self) -> None:
         self._reason = ""
         self._dll: Any = None
-        self._blocking: Any = None
         try:
             self._dll = ctypes.PyDLL(psycopg2._psycopg.__file__)
-            self._blocking = ctypes.CDLL(psycopg2._psycopg.__file__)
-            self._check()
+            found, used = self._dll.PQlibVersion(), ext.libpq_version()
+            if found != used:
+                raise OSError(f"found libpq {found}, psycopg2 uses {used}")
         except (OSError, AttributeError, TypeError) as err:
             self._dll, self._reason = None, f"psycopg2's libpq cannot be reached: {err}"
-
-    def _check(self) -> None:
-        found = self._dll.PQlibVersion()
-        if found != ext.libpq_version():
-            raise OSError(f"found libpq {found}, psycopg2 uses {ext.libpq_version()}")
 
     def has(self, *names: str) -> bool:
         """Tell whether this libpq has all these functions."""
@@ -135,11 +105,8 @@ class Libpq:
         return function
 
     def cancel_blocking(self, key: int) -> str | None:
-        """Send the cancel request of PQgetCancel's `key`; libpq's error text, or None.
-
-        It blocks for a connection to the server and its end.
-        """
-        cancel = self._blocking.PQcancel
+        """Send the request of PQgetCancel's `key`, blocking until it has ended; return an error."""
+        cancel = ctypes.CDLL(psycopg2._psycopg.__file__).PQcancel
         cancel.restype, cancel.argtypes = _I, (_P, _S, _I)
         text = ctypes.create_string_buffer(256)
         return None if cancel(key, text, 256) else text.value.decode(errors="replace")
@@ -165,6 +132,11 @@ def _array(kind: Any, count: int) -> Any:
     return kind * count
 
 
+def error_message(pgconn: int) -> str:
+    """Return the text of the connection's last error."""
+    return str(libpq.PQerrorMessage(pgconn) or b"", errors="replace")
+
+
 def texts(values: list[bytes | None]) -> Any:
     """Return a C array of strings for a statement's parameters."""
     return _array(c_char_p, len(values))(*values)
@@ -181,10 +153,8 @@ def send_query(pgconn: int, sql: bytes, parameters: Sequence[Parameter]) -> bool
     types, values = zip(*parameters, strict=True)
     lengths = _array(c_int, count)(*map(len, values))
     formats = _array(c_int, count)(*[1] * count)
-    sent: int = libpq.PQsendQueryParams(
-        pgconn, sql, count, oids(types), texts(list(values)), lengths, formats, 1
-    )
-    return bool(sent)
+    arrays = oids(types), texts(list(values)), lengths, formats
+    return bool(libpq.PQsendQueryParams(pgconn, sql, count, *arrays, 1))
 
 
 def single_value(result: int) -> bytes:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from types import NoneType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from psycopg2 import _psycopg
 from psycopg2 import extensions as ext
 
+_Encoder = TypeVar("_Encoder")
 Encoded: TypeAlias = "tuple[int, bytes | None]"  # the literal's type, and its text
 
 BOOL, BYTEA, INT8, INT4, FLOAT8, NUMERIC = 16, 17, 20, 23, 701, 1700
@@ -58,6 +59,15 @@ _ENCODERS: Final[dict[type, tuple[Any, Callable[[Any], Encoded | None]]]] = {
 }
 
 
+def applicable(encoders: Mapping[type, tuple[Any, _Encoder]]) -> dict[type, _Encoder]:
+    """Return the encoders of the types that still have psycopg2's own adapters."""
+    return {
+        kind: encode
+        for kind, (adapter, encode) in encoders.items()
+        if ext.adapters.get((kind, ext.ISQLQuote)) is adapter
+    }
+
+
 class PlainInsert:
     """An INSERT of one row whose values are all placeholders, as a statement with $1, $2...
 
@@ -71,13 +81,7 @@ class PlainInsert:
         self._keys = keys
         self._width = width
         self._encoding = encoding
-        self._encoders = {
-            kind: encode
-            for kind, (adapter, encode) in _ENCODERS.items()
-            if ext.adapters.get((kind, ext.ISQLQuote)) is adapter
-        }
-        if ext.adapters.get((str, ext.ISQLQuote)) is ext.QuotedString:
-            self._encoders[str] = self._text
+        self._encoders = applicable(_ENCODERS | {str: (ext.QuotedString, self._text)})
 
     @classmethod
     def of(cls, conn: Any, query: str) -> PlainInsert | None:
@@ -106,12 +110,10 @@ class PlainInsert:
             return None
         if len(row) != self._width:
             return None
-        made = []
-        encoders = self._encoders
+        made, encoders = [], self._encoders
         for value in row:
             encode = encoders.get(type(value))
-            one = encode(value) if encode is not None else None
-            if one is None:
+            if encode is None or (one := encode(value)) is None:
                 return None
             made.append(one)
         return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from psycopg2 import OperationalError
@@ -10,7 +11,7 @@ from psycopg2 import OperationalError
 from greenpg.backend import READ, WRITE
 
 from .generators import Steps, flush
-from .libpq import PGRES_PIPELINE_SYNC, libpq
+from .libpq import PGRES_PIPELINE_SYNC, error_message, libpq
 
 PIPELINES: Final = ("PQenterPipelineMode", "PQpipelineSync", "PQsendFlushRequest")
 EVERY: Final = 256  # commands between two looks at what the server has answered
@@ -26,18 +27,17 @@ class Answer(Protocol):
 
     def take(self, result: int, status: int) -> bool | None:
         """Read a result; it is freed afterwards, unless True tells that it is kept."""
-        ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class _Sync:
     """The end of a group; it is told if the group could not be committed."""
 
-    def __init__(self, answer: Answer | None) -> None:
-        self._answer = answer
+    answer: Answer | None
 
     def take(self, result: int, status: int) -> None:
-        if self._answer is not None:
-            self._answer.take(result, status)
+        if self.answer is not None:
+            self.answer.take(result, status)
 
 
 class Pipe:
@@ -81,8 +81,7 @@ class Pipe:
 
     def _check(self, ok: int) -> None:
         if not ok:
-            text = libpq.PQerrorMessage(self._pgconn) or b"pipeline mode failed"
-            raise OperationalError(text.decode(errors="replace"))
+            raise OperationalError(error_message(self._pgconn) or "pipeline mode failed")
 
     def turn(self) -> Steps:
         """Every some hundred commands: take answers, send on, and let other tasks run."""
@@ -92,34 +91,25 @@ class Pipe:
 
     def pump(self) -> Steps:
         """Send all that is queued, taking answers meanwhile."""
-        while True:
-            self._receive()
-            unsent = libpq.PQflush(self._pgconn)
-            if unsent != 1:
-                return
+        self._receive()
+        while libpq.PQflush(self._pgconn) == 1:
             yield self._fd, READ | WRITE
+            self._receive()
 
     def sync(self, answer: Answer | None = None) -> Steps:
-        """End a group of commands: an error in it goes no further.
-
-        Only an error has an answer: outside a transaction, that of the group's commit.
-        """
+        """End a group of commands and its error; `answer` takes an error of the group's commit."""
         self._check(libpq.PQpipelineSync(self._pgconn))
         self._waiting.append(_Sync(answer))
         yield from self.pump()
-
-    def finish(self) -> Steps:
-        """Wait until all has been answered."""
-        yield from self._await(0)
 
     def until(self, answer: Answer) -> Steps:
         """Wait until the server has answered this command."""
         if answer in self._waiting:
             self._check(libpq.PQsendFlushRequest(self._pgconn))
-            after = len(self._waiting) - self._waiting.index(answer) - 1
-            yield from self._await(after)
+            yield from self.finish(len(self._waiting) - self._waiting.index(answer) - 1)
 
-    def _await(self, left: int) -> Steps:
+    def finish(self, left: int = 0) -> Steps:
+        """Wait until all has been answered but for the last `left` commands."""
         yield from flush(self._pgconn, self._fd)
         self._absorb()
         while len(self._waiting) > left:
@@ -140,7 +130,6 @@ class Pipe:
         self._absorb()
 
     def _absorb(self) -> None:
-        """Take the answers that have arrived."""
         pgconn, waiting = self._pgconn, self._waiting
         while waiting and not libpq.PQisBusy(pgconn):
             self._torn = True

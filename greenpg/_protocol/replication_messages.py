@@ -22,10 +22,9 @@ _feedback: Final = Struct(">cQQQq?").pack
 def data_header(header: bytes) -> tuple[int, int, int]:
     """Return where the payload starts, where the server's WAL ends, and when it was sent."""
     try:
-        found: tuple[int, int, int] = _data(header)
+        return _data(header)
     except StructError:
         raise OperationalError("data message header too small") from None
-    return found
 
 
 def keepalive(message: bytes) -> tuple[int, bool]:
@@ -51,8 +50,7 @@ class Progress:
     __slots__ = ("apply", "confirmed", "flush", "start", "wal_end", "write")
 
     def __init__(self) -> None:
-        self.write = self.flush = self.apply = 0
-        self.confirmed = 0
+        self.write = self.flush = self.apply = self.confirmed = 0
         self.start = 0  # of the last data message
         self.wal_end = 0
 

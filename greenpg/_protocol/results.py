@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from contextlib import suppress
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, Final, cast
 
 from psycopg2 import DatabaseError, Error
 from psycopg2 import extensions as ext
@@ -21,44 +24,31 @@ _FIELDS: Final = {
 _CELLS: Final = 1000
 
 
-class Diagnostics:
-    """The fields of a server's error; psycopg2's `extensions.Diagnostics`."""
-
-    def __init__(self, fields: dict[str, str | None]) -> None:
-        self.__dict__.update(fields)
-
-
 def error_of(result: int, encoding: str) -> Error:
     """Return the exception for a result, of the class that psycopg2 raises."""
     fields = {name: _field(result, code, encoding) for name, code in _FIELDS.items()}
     message = (libpq.PQresultErrorMessage(result) or b"").decode(encoding, "replace")
     code = fields["sqlstate"]
-    try:
-        base = lookup(code) if code else DatabaseError
-    except KeyError:
-        base = DatabaseError
+    base: Any = DatabaseError
+    with suppress(KeyError):
+        base = lookup(code or "")
     text = message[8:] if message[:8] in ("ERROR:  ", "FATAL:  ", "PANIC:  ") else message
     error: Any = _with_diag(base)(text)
     error.__setstate__({"pgerror": message, "pgcode": code})
-    error.diag = Diagnostics(fields)
-    found: Error = error
-    return found
+    error.diag = SimpleNamespace(**fields)  # in place of psycopg2's Diagnostics
+    return cast("Error", error)
 
 
 def _field(result: int, code: str, encoding: str) -> str | None:
-    value: bytes | None = libpq.PQresultErrorField(result, ord(code))
-    return None if value is None else value.decode(encoding, "replace")
+    value = libpq.PQresultErrorField(result, ord(code))
+    return None if value is None else str(value, encoding, "replace")
 
 
-_classes: Final[dict[type, type]] = {}
-
-
+@cache
 def _with_diag(base: type) -> type:
     """Return a subclass whose `diag` can be set: psycopg2's reads its own C result."""
-    if base not in _classes:
-        content = {"diag": None, "__module__": base.__module__, "__reduce__": _reduce}
-        _classes[base] = type(base.__name__, (base,), content)
-    return _classes[base]
+    content = {"diag": None, "__module__": base.__module__, "__reduce__": _reduce}
+    return type(base.__name__, (base,), content)
 
 
 def _reduce(error: Any) -> Any:
@@ -67,14 +57,12 @@ def _reduce(error: Any) -> Any:
 
 def rowcount(result: int) -> int:
     """Return the number of rows a command touched or returned, -1 if it does not say."""
-    text: bytes = libpq.PQcmdTuples(result)
-    return int(text) if text else -1
+    return int(libpq.PQcmdTuples(result) or -1)
 
 
 def statusmessage(result: int) -> str:
     """Return the command's tag."""
-    tag: bytes = libpq.PQcmdStatus(result)
-    return tag.decode()
+    return str(libpq.PQcmdStatus(result), "utf-8")
 
 
 def columns(result: int, encoding: str) -> tuple[Any, ...] | None:

@@ -5,26 +5,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from psycopg2 import DataError, Error, NotSupportedError, ProgrammingError
 from psycopg2 import extensions as ext
-from psycopg2._psycopg import connection as c_connection
-from psycopg2._psycopg import cursor as c_cursor
 
 from greenpg._protocol.copy_buffers import CopyBuffer
 from greenpg._protocol.copy_text import OIDS, Formatter, Lines, fields
 from greenpg._protocol.generators import BLOCK, end_copy_in, finish, receive, results, send
-from greenpg._protocol.libpq import (
-    PGRES_COMMAND_OK,
-    PGRES_COPY_IN,
-    PGRES_COPY_OUT,
-    libpq,
-)
+from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_COPY_IN, PGRES_COPY_OUT, libpq
 from greenpg._protocol.results import cast_of, error_of, rowcount
 from greenpg._psycopg2.interrupts import closed
 from greenpg._psycopg2.operation import cancel_and_drain, drive, pgconn_of
+from greenpg._psycopg2.psycopg2_c import execute, poll
 from greenpg._psycopg2.wait_callback import wait_callback
 from greenpg._session.time_slice import TimeSlice
 
@@ -35,8 +28,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _BINARY: Final = b"PGCOPY\n\xff\r\n\0"
-_execute: Any = c_cursor.execute
-_poll = c_connection.poll
 
 
 class _Beginning:
@@ -91,7 +82,7 @@ class Copy:
     def _begin(self, state: State) -> None:
         state.job = job = _Beginning()
         try:
-            _execute(self._cur, *self._statement)
+            execute(self._cur, *self._statement)
         except ProgrammingError:
             if not job.status:
                 raise  # the server's; else it is C that misses a file
@@ -113,9 +104,8 @@ class Copy:
         """
         self._use(PGRES_COPY_IN)
         if isinstance(data, str):
-            self._put(data.encode(self._encoding))
-        else:
-            self._put(data if isinstance(data, bytes) else bytes(memoryview(data)))
+            data = data.encode(self._encoding)
+        self._put(data if isinstance(data, bytes) else bytes(memoryview(data)))
 
     def write_row(self, row: Iterable[Any]) -> None:
         """Send a row of Python values to a COPY FROM in text format; None is a null.
@@ -136,8 +126,7 @@ class Copy:
 
     def _send(self) -> None:
         gathered, self._gathered, self._size = self._gathered, [], 0
-        block = gathered[0] if len(gathered) == 1 else b"".join(gathered)
-        self._drive(send(self._pgconn, self._fd, block))
+        self._drive(send(self._pgconn, self._fd, b"".join(gathered)))  # no copy of a single one
 
     def read(self) -> bytes:
         """Return the next block of a COPY TO, b"" at its end; a block may end within a row."""
@@ -151,8 +140,7 @@ class Copy:
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the blocks of a COPY TO."""
-        while block := self.read():
-            yield block
+        return iter(self.read, b"")
 
     def read_row(self) -> tuple[Any, ...] | None:
         """Return the next row of a COPY TO in text format, None at its end.
@@ -172,8 +160,7 @@ class Copy:
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a COPY TO; see `read_row`."""
-        while (row := self.read_row()) is not None:
-            yield row
+        return iter(self.read_row, None)
 
     def set_types(self, types: Iterable[Any]) -> None:
         """Tell the types of a COPY TO's columns: oids, names of basic types, or typecasters.
@@ -182,14 +169,12 @@ class Copy:
         """
         self._casts = [self._caster(kind) for kind in types]
 
-    def _caster(self, kind: Any) -> Callable[..., Any]:
+    def _caster(self, kind: Any) -> Any:
         if isinstance(kind, str):
             if kind not in OIDS:
                 raise ProgrammingError(f"unknown type name {kind!r}; give its oid")
             kind = OIDS[kind]
-        cast: Callable[..., Any]
-        cast = cast_of(self._cur, kind) if isinstance(kind, int) else kind
-        return cast
+        return cast_of(self._cur, kind) if isinstance(kind, int) else kind
 
     def _loaded(self, row: tuple[str | None, ...]) -> tuple[Any, ...]:
         casts, encoding = self._casts, self._encoding
@@ -202,12 +187,7 @@ class Copy:
             for cast, field in zip(casts, row, strict=True)
         )
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, exc: BaseException | None, trace: Any) -> None:
         """End the COPY and raise what the server has against it, if the block raised nothing."""
         if self._task is None:
             return
@@ -219,11 +199,8 @@ class Copy:
             raise
 
     def __del__(self) -> None:
-        """Close the connection of a COPY that nobody ended.
-
-        So it is where Ctrl-C landed at the entry of `__exit__`.
-        """
-        if self._task is not None:
+        """Close the connection of a COPY that nobody ended."""
+        if self._task is not None:  # as where Ctrl-C landed at the entry of `__exit__`
             self._abandon()
 
     def _finish(self, exc: BaseException | None) -> None:
@@ -277,7 +254,7 @@ class Copy:
             yield from end_copy_in(self._pgconn, self._fd)
         yield from results(self._pgconn, self._fd, take)
         with suppress(Error):
-            _poll(self._conn)
+            poll(self._conn)
 
     def _use(self, status: int) -> None:
         if self._status != status:
@@ -334,7 +311,6 @@ class Copy:
 
 
 def _state_for(cur: Any) -> State:
-    """Return the state of the cursor's connection, if the cursor can run a COPY block."""
     libpq.need("PQputCopyData", "PQputCopyEnd", "PQgetlineAsync", "PQgetResult")
     conn = cur.connection
     state: State | None = getattr(conn, "_state", None)

@@ -38,18 +38,20 @@ class FileTransfer:
 
     def _read_all(self, pgconn: int, fd: int) -> Steps:
         yield from copy_in(pgconn, fd, self._blocks())
-        yield from end_copy_in(pgconn, fd, self._complaint())
+        complaint = None
+        if self.error is not None:
+            text = f"error in .read() call: {type(self.error).__name__} {self.error}"
+            complaint = text.encode(self._encoding, "replace")[:_MESSAGE_LIMIT]
+        yield from end_copy_in(pgconn, fd, complaint)
 
     def _blocks(self) -> Iterator[bytes]:
         try:
-            read = self._file.read
-            gathered: list[bytes] = []
-            total = 0
+            read, gathered, total = self._file.read, list[bytes](), 0
             while data := self._encoded(read(self._size)):
                 gathered.append(data)
                 total += len(data)
                 if total >= BLOCK:
-                    yield gathered[0] if len(gathered) == 1 else b"".join(gathered)
+                    yield b"".join(gathered)  # no copy of a single one
                     gathered, total = [], 0
             if gathered:
                 yield b"".join(gathered)
@@ -64,12 +66,6 @@ class FileTransfer:
         if not isinstance(data, bytes):
             raise TypeError(f"read() returned {type(data).__name__} instead of str or bytes")
         return data
-
-    def _complaint(self) -> bytes | None:
-        if self.error is None:
-            return None
-        text = f"error in .read() call: {type(self.error).__name__} {self.error}"
-        return text.encode(self._encoding, "replace")[:_MESSAGE_LIMIT]
 
     def _write_all(self, pgconn: int, fd: int) -> Steps:
         try:
@@ -97,14 +93,13 @@ def command(
     """Return the COPY statement that psycopg2's copy_from and copy_to make."""
     names = "" if columns is None else ",".join(ext.quote_ident(name, conn) for name in columns)
     listed = "" if columns is None else f"({names})" if names else "("
-    quoted = [_literal(conn, value) for value in (sep, null)]
     return (
         f"COPY {ext.quote_ident(table, conn)}{listed} {direction} "
-        f"WITH DELIMITER AS {quoted[0]} NULL AS {quoted[1]}"
+        f"WITH DELIMITER AS {_literal(conn, sep)} NULL AS {_literal(conn, null)}"
     )
 
 
 def _literal(conn: Any, value: str) -> str:
     adapted: Any = ext.QuotedString(value)
     adapted.prepare(conn)
-    return str(adapted.getquoted().decode(ext.encodings[conn.encoding]))
+    return str(adapted.getquoted(), ext.encodings[conn.encoding])

@@ -17,7 +17,6 @@ from greenpg.errors import FeatureUnavailable
 from .rows import Row
 
 SECTION: Final = "environment"
-BUILT_IN: Final = "threads"
 TWINS: Final = ("psycopg2", "psycopg2-binary")  # both install the package psycopg2
 NEWER: Final = {
     "pipelines (libpq 14)": "PQpipelineSync",
@@ -33,10 +32,12 @@ def libraries() -> Iterator[Row]:
     yield _psycopg2()
     yield _libpq()
     yield _green_libraries()
-    if _version("psycopg"):
-        yield _psycopg3()
-    if _version("psycogreen"):
-        yield _psycogreen()
+    if version := _version("psycopg"):
+        yield _psycopg3(version)
+    if version := _version("psycogreen"):
+        fact = f"{version} is installed; its patch_psycopg would replace greenpg's"
+        remedy = "pip uninstall psycogreen once nothing imports it"
+        yield Row(SECTION, "psycogreen", "note", fact, remedy)
 
 
 def _psycopg2() -> Row:
@@ -68,7 +69,7 @@ def _libpq() -> Row:
 
 def _green_libraries() -> Row:
     points = metadata.entry_points(group=GROUP)
-    names = sorted({point.name for point in points} - {BUILT_IN})
+    names = sorted({point.name for point in points} - {"threads"})
     found = [f"{name} {version}" for name in (*names, "greenlet") if (version := _version(name))]
     if any(_version(name) for name in names):
         return Row(SECTION, "green libraries", "good", ", ".join(found))
@@ -76,18 +77,12 @@ def _green_libraries() -> Row:
     return Row(SECTION, "green libraries", "bad", "none is installed", remedy)
 
 
-def _psycopg3() -> Row:
-    fact = f"{_version('psycopg')} is installed beside psycopg2; greenpg does not touch it"
+def _psycopg3(version: str) -> Row:
+    fact = f"{version} is installed beside psycopg2; greenpg does not touch it"
     if not _version("django"):
         return Row(SECTION, "psycopg 3", "fact", fact)
     remedy = "for Django: pip uninstall psycopg, or greenpg.django.use_psycopg2() in its settings"
     return Row(SECTION, "psycopg 3", "note", f"{fact}, and Django prefers it", remedy)
-
-
-def _psycogreen() -> Row:
-    fact = f"{_version('psycogreen')} is installed; its patch_psycopg would replace greenpg's"
-    remedy = "pip uninstall psycogreen once nothing imports it"
-    return Row(SECTION, "psycogreen", "note", fact, remedy)
 
 
 def _version(name: str) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from psycopg2 import Error
 
@@ -55,7 +54,9 @@ class Live:
         except OSError as err:
             remedy = "check the name and /etc/resolv.conf; hostaddr=... avoids the look-up"
             return Row(self._section, title, "bad", f"{name}: {err.strerror or err}", remedy)
-        fact = f"{name}: {_count(len(measured.value), 'address')} in {_ms(measured.seconds)}"
+        found = len(measured.value)
+        addresses = "1 address" if found == 1 else f"{found} addresses"
+        fact = f"{name}: {addresses} in {_ms(measured.seconds)}"
         return self._judged(title, fact, measured)
 
     def server(self, connect: Callable[[], Any]) -> Iterator[Row]:
@@ -68,7 +69,7 @@ class Live:
 
         try:
             measured = self._measured(reconnect)
-            fact = f"{_count(QUERIES, 'connection')} in {_ms(measured.seconds)}"
+            fact = f"{QUERIES} connections in {_ms(measured.seconds)}"
             yield self._judged("connecting", fact, measured)
             yield self._queries(conns)
         except (Error, AssertionError) as err:
@@ -109,13 +110,10 @@ class Live:
         return Row(self._section, title, "good", fact)
 
 
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    """An action's result and duration, and the ticker's longest stall; both in seconds."""
-
-    value: Any
+class _Measured(NamedTuple):
+    value: Any  # the action's result
     seconds: float
-    stall: float
+    stall: float  # the ticker's longest, in seconds
 
 
 def _close(conns: list[Any]) -> None:
@@ -126,11 +124,6 @@ def _close(conns: list[Any]) -> None:
 def _sleep(conn: Any, seconds: float) -> None:
     with closing(conn.cursor()) as cur:
         cur.execute("select pg_sleep(%s)", (seconds,))
-
-
-def _count(number: int, thing: str) -> str:
-    plural = "es" if thing.endswith("s") else "s"
-    return f"{number} {thing}{'' if number == 1 else plural}"
 
 
 def _ms(seconds: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from psycopg2 import extensions as ext
 
@@ -13,7 +13,7 @@ from greenpg._psycopg2.wait_callback import wait_callback
 from greenpg.backend import Backend, chosen, load
 from greenpg.errors import BackendError
 
-from .rows import Row, State
+from .rows import Row
 
 SECTION: Final = "program"
 
@@ -65,23 +65,18 @@ def _monkey_patching(patched: dict[str, str]) -> Row:
 
 
 def _backend(backend: Backend | None, patched_by: str | None) -> Row:
+    if backend is None and patched_by is None:
+        remedy = "patch_psycopg() of the library's plug-in, or greenpg.use(...), or GREENPG_BACKEND"
+        return Row(SECTION, "backend", "bad", "none was chosen: queries block their thread", remedy)
     if backend is None:
-        return _no_backend(patched_by)
-    green = "hub" in backend.capabilities
+        remedy = f"from greenpg_{patched_by} import patch_psycopg; patch_psycopg()"
+        fact = f"none was chosen, though {patched_by} has patched this process"
+        return Row(SECTION, "backend", "bad", fact, remedy)
     if patched_by is not None and backend.name != patched_by:
         fact = f"{backend.name}, but {patched_by} has patched this process: queries block its tasks"
         return Row(SECTION, "backend", "bad", fact, f"greenpg.use({patched_by!r})")
-    state: State = "good" if green else "fact"
-    return Row(SECTION, "backend", state, backend.name)
-
-
-def _no_backend(patched_by: str | None) -> Row:
-    if patched_by is None:
-        remedy = "patch_psycopg() of the library's plug-in, or greenpg.use(...), or GREENPG_BACKEND"
-        return Row(SECTION, "backend", "bad", "none was chosen: queries block their thread", remedy)
-    remedy = f"from greenpg_{patched_by} import patch_psycopg; patch_psycopg()"
-    fact = f"none was chosen, though {patched_by} has patched this process"
-    return Row(SECTION, "backend", "bad", fact, remedy)
+    is_green = "hub" in backend.capabilities
+    return Row(SECTION, "backend", "good" if is_green else "fact", backend.name)
 
 
 def _callback(backend: Backend | None) -> Row:
@@ -89,18 +84,17 @@ def _callback(backend: Backend | None) -> Row:
     callback = ext.get_wait_callback()
     if callback is wait_callback:
         return Row(SECTION, title, "good", "greenpg's")
-    if backend is None:
-        told = "none: psycopg2 blocks while it waits" if callback is None else _name(callback)
-        return Row(SECTION, title, "fact", told)
     if callback is None:
-        return Row(SECTION, title, "fact", "none yet: the first greenpg connection brings it")
-    fact = f"{_name(callback)}, in greenpg's place: a kill or timeout costs the connection"
+        blocks = "none: psycopg2 blocks while it waits"
+        brought = "none yet: the first greenpg connection brings it"
+        return Row(SECTION, title, "fact", blocks if backend is None else brought)
+    name = getattr(callback, "__qualname__", type(callback).__name__)
+    fact = f"{callback.__module__}.{name}"
+    if backend is None:
+        return Row(SECTION, title, "fact", fact)
+    fact += ", in greenpg's place: a kill or timeout costs the connection"
     remedy = "remove the call that set it, such as psycogreen's patch_psycopg"
     return Row(SECTION, title, "bad", fact, remedy)
-
-
-def _name(callback: Any) -> str:
-    return f"{callback.__module__}.{getattr(callback, '__qualname__', type(callback).__name__)}"
 
 
 def _connect(backend: Backend | None) -> Row:

@@ -12,17 +12,6 @@ SECTION: Final = "server"
 ATTEMPTS: Final = 5
 LOCAL: Final = ("/", "@", "127.", "::1", "localhost")
 FEW: Final = 10  # percent
-SETTINGS: Final = (
-    "max_connections",
-    "superuser_reserved_connections",
-    "reserved_connections",
-    "statement_timeout",
-    "idle_in_transaction_session_timeout",
-    "wal_level",
-    "max_wal_senders",
-    "max_prepared_transactions",
-    "tcp_keepalives_idle",
-)
 USED: Final = "select coalesce(sum(numbackends), 0)::int from pg_stat_database"
 LIMITS: Final = """
     select (select rolconnlimit from pg_roles where rolname = current_user),
@@ -37,18 +26,22 @@ def server(connect: Callable[[], Any]) -> Iterator[Row]:
         yield _identity(conn)
         yield _encryption(conn)
         yield _pooler(conn, connect)
-        settings = {name: _one(conn, "select current_setting(%s, true)", name) for name in SETTINGS}
-        yield _connections(conn, settings)
-        yield _timeouts(settings)
-        yield _silence(conn, settings)
-        yield _replication(settings)
-        yield _two_phase(settings)
+        for examine in (_connections, _timeouts, _silence, _replication, _two_phase):
+            yield examine(conn)
 
 
 def _one(conn: Any, query: str, *args: object) -> Any:
     with closing(conn.cursor()) as cur:
         cur.execute(query, args)
         return cur.fetchone()[0]
+
+
+def _setting(conn: Any, name: str) -> Any:
+    return _one(conn, "select current_setting(%s, true)", name)
+
+
+def _backend_pid(conn: Any) -> Any:
+    return _one(conn, "select pg_backend_pid()")
 
 
 def _identity(conn: Any) -> Row:
@@ -81,7 +74,7 @@ def _is_local(conn: Any) -> bool:
 def _pooler(conn: Any, connect: Callable[[], Any]) -> Row:
     """Detect a pooler: the process id it sends at connect is not that of a server process."""
     title = "pooler in between"
-    if conn.info.backend_pid == _one(conn, "select pg_backend_pid()"):
+    if conn.info.backend_pid == _backend_pid(conn):
         return Row(SECTION, title, "good", "none")
     if _shares_sessions(conn, connect):
         remedy = "reset='rollback' for pools; LISTEN and session state on a direct connection"
@@ -94,17 +87,13 @@ def _shares_sessions(conn: Any, connect: Callable[[], Any]) -> bool:
     """Return True if another client gets this server session while `conn` is connected."""
     with closing(connect()) as other:
         other.autocommit = True
-        for _ in range(ATTEMPTS):
-            ours = _one(conn, "select pg_backend_pid()")
-            if _one(other, "select pg_backend_pid()") == ours:
-                return True
-    return False
+        return any(_backend_pid(conn) == _backend_pid(other) for _ in range(ATTEMPTS))
 
 
-def _connections(conn: Any, settings: dict[str, str | None]) -> Row:
-    most = int(settings["max_connections"] or 0)
+def _connections(conn: Any) -> Row:
+    most = int(_setting(conn, "max_connections"))
     names = ("superuser_reserved_connections", "reserved_connections")
-    reserved = sum(int(settings[name] or 0) for name in names)
+    reserved = sum(int(_setting(conn, name) or 0) for name in names)
     used = _one(conn, USED)
     free = max(0, most - reserved - used)
     fact = f"{free} free: {most} at most, {reserved} reserved, {used} in use{_limits(conn)}"
@@ -121,25 +110,24 @@ def _limits(conn: Any) -> str:
     return "".join(f"; this {what} {most}" for what, most in found if (most or -1) >= 0)
 
 
-def _timeouts(settings: dict[str, str | None]) -> Row:
-    names = ("statement_timeout", "idle_in_transaction_session_timeout")
-    fact = ", ".join(f"{name} {settings[name]}" for name in names)
-    if settings[names[1]] != "0":
+def _timeouts(conn: Any) -> Row:
+    idle = _setting(conn, "idle_in_transaction_session_timeout")
+    fact = f"statement_timeout {_setting(conn, 'statement_timeout')}, "
+    fact += f"idle_in_transaction_session_timeout {idle}"
+    if idle != "0":
         return Row(SECTION, "timeouts", "good", fact)
     remedy = "options='-c idle_in_transaction_session_timeout=60s' ends forgotten transactions"
     return Row(SECTION, "timeouts", "note", fact, remedy)
 
 
-def _silence(conn: Any, settings: dict[str, str | None]) -> Row:
-    """Return the row about how soon a silent network is detected."""
+def _silence(conn: Any) -> Row:
     title = "silent network"
     if _is_local(conn):
         return Row(SECTION, title, "fact", "does not apply: the server is on this machine")
     params = conn.info.dsn_parameters
     wanted = ("keepalives_idle", "tcp_user_timeout")
-    facts = [f"{name} {params.get(name) or 'of the system'}" for name in wanted]
-    facts.append(f"the server's tcp_keepalives_idle {settings['tcp_keepalives_idle']}")
-    fact = ", ".join(facts)
+    fact = "".join(f"{name} {params.get(name) or 'of the system'}, " for name in wanted)
+    fact += f"the server's tcp_keepalives_idle {_setting(conn, 'tcp_keepalives_idle')}"
     if params.get("keepalives_idle"):
         return Row(SECTION, title, "good", fact)
     # tcp_keepalive_time is two hours by default: tcp(7)
@@ -147,16 +135,16 @@ def _silence(conn: Any, settings: dict[str, str | None]) -> Row:
     return Row(SECTION, title, "note", f"{fact}: detected after two hours", remedy)
 
 
-def _replication(settings: dict[str, str | None]) -> Row:
-    level, senders = settings["wal_level"], settings["max_wal_senders"]
-    fact = f"wal_level {level}, max_wal_senders {senders}"
+def _replication(conn: Any) -> Row:
+    level = _setting(conn, "wal_level")
+    fact = f"wal_level {level}, max_wal_senders {_setting(conn, 'max_wal_senders')}"
     if level != "logical":
         fact += "; logical replication requires wal_level=logical"
     return Row(SECTION, "replication", "fact", fact)
 
 
-def _two_phase(settings: dict[str, str | None]) -> Row:
-    number = settings["max_prepared_transactions"]
+def _two_phase(conn: Any) -> Row:
+    number = _setting(conn, "max_prepared_transactions")
     fact = f"max_prepared_transactions {number}"
     if number == "0":
         fact += ": tpc_prepare() fails"

@@ -39,8 +39,10 @@ def main() -> None:
     faulthandler.dump_traceback_later(orders["limit"], exit=True)
     out = int(sys.argv[1])
 
+    examined = _program if "app" in orders else _backend if "backend" in orders else _server
+
     def work() -> None:
-        for row in _rows(orders):
+        for row in examined(orders):
             os.write(out, json.dumps(row.as_json()).encode() + b"\n")
 
     if "backend" in orders:
@@ -50,14 +52,7 @@ def main() -> None:
     os._exit(0)  # threads that the program has started must not delay the end
 
 
-def _rows(orders: Orders) -> Iterator[Row]:
-    if "app" in orders:
-        return _program(orders)
-    return _backend(orders) if "backend" in orders else _server(orders)
-
-
 def _dsn(text: str) -> str:
-    """Return the connection string, with a connect_timeout if the user has set none."""
     extra = {} if plan(text, CONNINFO).timeout else {"connect_timeout": CONNECT_SECONDS}
     return make_dsn(text, fallback_application_name="greenpg doctor", **extra)
 
@@ -94,13 +89,8 @@ def _program(orders: Orders) -> Iterator[Row]:
     with suppress(BackendError):  # reported in a row of its own
         if is_testable():
             live = Live("program", ticking_backend(), "the bad rows above, or a call that blocks")
-            yield from _live(live, orders, _connect_of_program())
-
-
-def _connect_of_program() -> Callable[..., Any]:
-    """Return the function by which the program will connect, as far as can be seen."""
-    hooked = is_hooked()
-    return psycopg2.connect if hooked or chosen() is None else greenpg.connect
+            is_psycopg2s = is_hooked() or chosen() is None  # as far as can be seen
+            yield from _live(live, orders, psycopg2.connect if is_psycopg2s else greenpg.connect)
 
 
 def _live(live: Live, orders: Orders, connect: Callable[..., Any]) -> Iterator[Row]:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from rich import box
@@ -86,8 +86,10 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH
+    asked = args.backend or (None if args.app else os.environ.get("GREENPG_BACKEND"))
+    backends = [asked] if asked else []
     with _server(args.dsn) as dsn:
-        found = examine(dsn, backends=_backends(args), app=args.app, limit=args.limit)
+        found = examine(dsn, backends=backends, app=args.app, limit=args.limit)
         rows = list(_watched(found, quiet=args.json))
     if args.json:
         report = {"green": is_green(rows), "rows": [row.as_json() for row in rows]}
@@ -98,23 +100,16 @@ def run(args: argparse.Namespace) -> int:
     return int(not is_green(rows))
 
 
-def _backends(args: argparse.Namespace) -> list[str]:
-    asked = args.backend or (None if args.app else os.environ.get("GREENPG_BACKEND"))
-    return [asked] if asked else []
-
-
 @contextmanager
 def _server(asked: str | None) -> Iterator[str | None]:
-    """Yield the connection string, or None if there is no server."""
     given = asked or os.environ.get("GREENPG_DSN")
     if given is not None or any(os.environ.get(name) for name in PLACES):
         yield given or ""
         return
     with ExitStack() as stack:
-        try:
+        dsn = None
+        with suppress(ModuleNotFoundError):
             dsn = stack.enter_context(server_dsn())
-        except ModuleNotFoundError:
-            dsn = None
         yield dsn
 
 

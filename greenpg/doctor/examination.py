@@ -63,7 +63,6 @@ def examine(
 
 
 def _installed() -> Iterator[str]:
-    """Yield the names of the green backends whose libraries are there."""
     for name in installed():
         with suppress(BackendError), catch_warnings():
             simplefilter("ignore")  # what a library says of itself when it is imported

@@ -54,10 +54,7 @@ def is_dsn(text: str) -> bool:
 
 
 def unquoted(error: str) -> str:
-    """Return "type: text" of an error, or only its type if the text may quote a malformed DSN.
-
-    In such a string the password cannot be located.
-    """
+    """Return "type: text", or only the type where the text may quote an unparsed password."""
     return error.partition(":")[0] if QUOTES_A_DSN.search(error) else error
 
 

@@ -60,7 +60,7 @@ class EmbeddedServer:
         self.directory: Final = Path(facts["directory"])
         self.data: Final = self.directory / "data"
         self.log: Final = self.directory / "log"
-        self._pid: int = facts["pid"]
+        self.pid: int = facts["pid"]  # the postmaster's; `resume` and `restart` change it
 
     @property
     def dsn(self) -> str:
@@ -73,11 +73,6 @@ class EmbeddedServer:
         return self._dsn(str(self.directory))
 
     @property
-    def pid(self) -> int:
-        """The process id of the postmaster; it changes at `resume` and `restart`."""
-        return self._pid
-
-    @property
     def supervisor_pid(self) -> int:
         """The process id of the supervisor."""
         return self._supervisor.pid
@@ -88,7 +83,7 @@ class EmbeddedServer:
 
     def resume(self) -> None:
         """Start the server again after `halt` or a crash, on the same port."""
-        self._pid = self._supervisor.ask("resume")["pid"]
+        self.pid = self._supervisor.ask("resume")["pid"]
 
     def restart(self, mode: Mode = "fast") -> None:
         """Stop the server as pg_ctl's `mode` does and start it on the same port."""

@@ -72,10 +72,7 @@ class Cluster:
         """Make the data directory and start the server on a free port."""
         if self._owner is not None:
             os.chown(self._directory, self._owner.pw_uid, self._owner.pw_gid)
-        if self._source is None:
-            self._init()
-        else:
-            self._copy(self._source)
+        self._fill()
         while True:
             self._port = free_port()
             self._configure()
@@ -86,10 +83,11 @@ class Cluster:
         """Start the server and return once it accepts connections."""
         deadline = time.monotonic() + START_SECONDS
         while True:
-            self._spawn()
-            trouble = self._await_ready(deadline)
+            self._log_start = self._log.stat().st_size
+            self._postmaster = postmaster = self._popen("postgres", "-D", str(self._data))
+            trouble = self._await_ready(postmaster, deadline)
             if not trouble:
-                return {"pid": self._postmaster.pid if self._postmaster else 0}
+                return {"pid": postmaster.pid}
             self.halt("kill")
             # After a crash, server processes that have not ended yet still hold the shared memory.
             if "pre-existing shared memory" not in trouble or time.monotonic() > deadline:
@@ -100,8 +98,11 @@ class Cluster:
         """Stop the server; after STOP_SECONDS in vain, use the next stronger signal."""
         ways = list(SIGNALS)
         for way in ways[ways.index(mode) :]:
-            if self._ended(SIGNALS[way]):
+            if self._postmaster is None or self._postmaster.poll() is not None:
                 break
+            self._postmaster.send_signal(SIGNALS[way])
+            with suppress(subprocess.TimeoutExpired):
+                self._postmaster.wait(STOP_SECONDS)
         self._postmaster = None
         return {}
 
@@ -116,21 +117,12 @@ class Cluster:
         shutil.rmtree(self._directory, ignore_errors=True)
         self._sentinel.communicate(b"ended\n")
 
-    def _ended(self, number: signal.Signals) -> bool:
-        if self._postmaster is None:
-            return True
-        self._postmaster.send_signal(number)
-        with suppress(subprocess.TimeoutExpired):
-            self._postmaster.wait(STOP_SECONDS)
-        return self._postmaster.poll() is not None
-
-    def _init(self) -> None:
-        command = ["initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        self._run(*command, "--username=postgres", "--pgdata", str(self._data))
-
-    def _copy(self, source: str) -> None:
-        command = ["pg_basebackup", "--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
-        self._run(*command, "--dbname", source, "--pgdata", str(self._data))
+    def _fill(self) -> None:
+        command = ["initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres"]
+        if self._source is not None:
+            command = ["pg_basebackup", "--write-recovery-conf", "--checkpoint=fast"]
+            command += ["--dbname", self._source]
+        self._run(*command, "--no-sync", "--pgdata", str(self._data))
 
     def _run(self, program: str, *arguments: str) -> None:
         process = self._popen(program, *arguments)
@@ -141,24 +133,16 @@ class Cluster:
             process.kill()
 
     def _configure(self) -> None:
-        settings = {
-            **self._settings,
-            "port": self._port,
-            "unix_socket_directories": str(self._directory),
-        }
+        place = {"port": str(self._port), "unix_socket_directories": str(self._directory)}
+        settings = {**self._settings, **place}
         lines = [f"{name} = '{_quoted(value)}'\n" for name, value in settings.items()]
         with (self._data / "postgresql.conf").open("a") as file:
             file.writelines(lines)
 
-    def _spawn(self) -> None:
-        self._log_start = self._log.stat().st_size
-        self._postmaster = self._popen("postgres", "-D", str(self._data))
-
-    def _await_ready(self, deadline: float) -> str:
+    def _await_ready(self, postmaster: subprocess.Popen[bytes], deadline: float) -> str:
         """Return the reason of a failure, or "" once the server is ready."""
-        assert self._postmaster is not None
-        while not self._is_ready():
-            if self._postmaster.poll() is not None:
+        while not self._is_ready(postmaster.pid):
+            if postmaster.poll() is not None:
                 logged = self._log_since(self._log_start)
                 if "Address already in use" in logged:
                     raise _PortTaken(f"port {self._port} was taken by another program: {logged}")
@@ -168,11 +152,10 @@ class Cluster:
             time.sleep(0.01)
         return ""
 
-    def _is_ready(self) -> bool:
-        assert self._postmaster is not None
+    def _is_ready(self, pid: int) -> bool:
         with suppress(OSError):
             lines = (self._data / "postmaster.pid").read_text().splitlines()
-            ours = lines[:1] == [str(self._postmaster.pid)]
+            ours = lines[:1] == [str(pid)]
             return ours and [line.strip() for line in lines[7:]] == ["ready"]
         return False
 
@@ -182,6 +165,7 @@ class Cluster:
             return file.read()[-2000:].decode(errors="replace").strip()
 
     def _popen(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 [self._bin / program, *arguments],
@@ -189,18 +173,13 @@ class Cluster:
                 stdout=log,
                 stderr=log,
                 cwd=self._directory,
-                env=_environment(),
+                env=clean | {"LC_ALL": "C"},
                 **_identity(self._owner),
             )
 
 
 class _PortTaken(ChildError):
     pass
-
-
-def _environment() -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    return {**clean, "LC_ALL": "C"}
 
 
 def _identity(owner: pwd.struct_passwd | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from greenpg.backend import READ
 from greenpg.sync import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from psycopg2.extensions import Notify
 
@@ -49,24 +49,16 @@ class ListenerConnection:
         if new or gone:
             self._listening -= gone
             self._perhaps |= new
-            self._ask("; ".join(self._statements(new, gone)))
+            both = statement(self._conn, "LISTEN", new), statement(self._conn, "UNLISTEN", gone)
+            self._ask("; ".join(filter(None, both)))
             self._listening, self._perhaps = set(wanted), set(wanted)
-
-    def _statements(self, new: set[str], gone: set[str]) -> Iterator[str]:
-        if new:
-            yield statement(self._conn, "LISTEN", new)
-        if gone:
-            yield statement(self._conn, "UNLISTEN", gone)
 
     def gather(self) -> None:
         """Put into `notes` what has arrived."""
         self._conn.poll()
 
     def sleep(self, heartbeat: float, has_work: Callable[[], object]) -> None:
-        """Wait until the server speaks or `wake`, and ask whether it lives if silent for long.
-
-        It does not wait if `has_work` returns something true.
-        """
+        """Wait for the server, `wake` or `has_work`; ask whether a long silent server lives."""
         longest = min(self._look, heartbeat)
         if self._input.wait(None if longest == inf else longest, has_work, READ):
             self._heard = monotonic()

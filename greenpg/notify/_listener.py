@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from contextlib import suppress
+from contextlib import closing, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
@@ -23,8 +23,6 @@ from ._connection import LOOK, ListenerConnection
 from ._subscription import SUBSCRIBE_TIMEOUT, Change, Inbox, Missed, Subscription, again
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from greenpg.backend import Backend, Task
 
 log = logging.getLogger("greenpg")
@@ -111,13 +109,7 @@ class Listener:
         """Return the listener, to be closed at the end of the block."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close it."""
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # What subscribers do
@@ -156,8 +148,7 @@ class Listener:
             with suppress(IndexError):
                 change = self._changes.popleft()
                 change.inbox.finish(self._reason)
-                if change.done is not None:
-                    change.done.set()
+                change.settle()
 
     def _start(self) -> None:
         if self._closed:
@@ -196,18 +187,14 @@ class Listener:
         return not self._closed and self._token.get(0) is token
 
     def _serve_once(self, token: object) -> None:
-        """Serve until the connection is lost, and pause then."""
-        connection: ListenerConnection | None = None
         try:
             connection = ListenerConnection(self._dsn, self._backend, self._patience)
-            self._serve(connection, token)
+            with closing(connection):
+                self._serve(connection, token)
         except Exception as err:
             if self._serves(token):
                 log.warning("listener: no connection, trying again: %s", one_line(err))
                 self._error, self._lost = err, True
-        finally:
-            if connection is not None:
-                connection.close()
         if self._serves(token):
             self._stop.wait(backoff(self._failures))
             self._failures += 1
@@ -219,7 +206,7 @@ class Listener:
                 self._keep_in_step(connection)
                 connection.gather()
                 self._deliver(connection)
-                connection.sleep(self._heartbeat, self._has_work)
+                connection.sleep(self._heartbeat, lambda: self._changes or self._closed)
         finally:
             if self._connection is connection:
                 self._connection = None
@@ -234,18 +221,18 @@ class Listener:
         self._failures = 0
         if self._lost:
             self._lost = False
-            self._tell_of_loss()
+            for inbox in self._inboxes:
+                if inbox.confirmed and inbox.channels:
+                    inbox.put(Missed(None))
         while self._unconfirmed:
             change = self._unconfirmed.pop()
             change.inbox.confirmed = True
-            if change.done is not None:
-                change.done.set()
+            change.settle()
 
     def _adopt(self, change: Change) -> None:
         inbox = change.inbox
         (self._inboxes.add if inbox.over is None else self._inboxes.discard)(inbox)
-        gone = tuple(inbox.channels) if change.drop is None else change.drop
-        for name in gone:
+        for name in tuple(inbox.channels) if change.drop is None else change.drop:
             inboxes = self._subscribers.get(name, set())
             inboxes.discard(inbox)
             inbox.channels.discard(name)
@@ -255,14 +242,6 @@ class Listener:
             for name in change.add:
                 self._subscribers.setdefault(name, set()).add(inbox)
                 inbox.channels.add(name)
-
-    def _has_work(self) -> bool:
-        return bool(self._changes) or self._closed
-
-    def _tell_of_loss(self) -> None:
-        for inbox in self._inboxes:
-            if inbox.confirmed and inbox.channels:
-                inbox.put(Missed(None))
 
     def _deliver(self, connection: ListenerConnection) -> None:
         notes, subscribers = connection.notes, self._subscribers
@@ -282,15 +261,8 @@ class Listener:
             inbox.finish(reason)
         self._forget()
 
-    def _leave_to_parent(self) -> None:
-        """In a forked child: the connection is the parent's, and so is the task."""
-        for inbox in self._inboxes:
-            inbox.finish(OperationalError("the listener's connection is the parent process's"))
-        self._forget()
-
 
 def _bounded(dsn: str) -> str:
-    """Return the connection string with a limit on how long an attempt may take."""
     if "connect_timeout" in ext.parse_dsn(dsn) or "PGCONNECT_TIMEOUT" in os.environ:
         return dsn
     return ext.make_dsn(dsn, connect_timeout=CONNECT_TIMEOUT)
@@ -300,8 +272,10 @@ _listeners: Final[WeakSet[Listener]] = WeakSet()
 
 
 def _after_fork() -> None:
-    for listener in list(_listeners):
-        listener._leave_to_parent()
+    for listener in list(_listeners):  # whose connection and task are the parent's
+        for inbox in listener._inboxes:
+            inbox.finish(OperationalError("the listener's connection is the parent process's"))
+        listener._forget()
 
 
 in_child(Order.LISTENERS, _after_fork)

@@ -15,7 +15,6 @@ from greenpg._session.lock import IN_HUB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from types import TracebackType
 
     from psycopg2.extensions import Notify
 
@@ -44,11 +43,6 @@ class Inbox:
     What is dropped is known from totals that the putting task alone changes, so that OS
     threads need no lock.
     """
-
-    __slots__ = (
-        "_backend", "_items", "_limit", "_losses", "_sleepers", "_told", "_told_losses", "_total",
-        "channels", "confirmed", "over",
-    )  # fmt: skip
 
     def __init__(self, backend: Backend, limit: int) -> None:
         self._backend = backend
@@ -87,10 +81,9 @@ class Inbox:
         return again(self.over or InterfaceError())
 
     def _wake(self) -> None:
-        sleepers = self._sleepers
-        while sleepers:
-            with suppress(IndexError):
-                sleepers.popleft().set()
+        while self._sleepers:
+            with suppress(IndexError):  # another OS thread was faster
+                self._sleepers.popleft().set()
 
     def take(self) -> Item | None:
         """Return the next item, or None if there is none at the moment."""
@@ -121,33 +114,28 @@ class Inbox:
         if not self._backend.can_wait():
             raise ProgrammingError(IN_HUB)
         event = self._backend.event()
-        sleepers = self._sleepers
-        sleepers.append(event)
+        self._sleepers.append(event)
         try:
             if not self._items and self.over is None:  # it might come before the event did
                 event.wait(timeout)
         finally:
-            if event in sleepers:
-                with suppress(ValueError):
-                    sleepers.remove(event)
+            with suppress(ValueError):  # `_wake` has taken it
+                self._sleepers.remove(event)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Change:
     """What a subscriber wants otherwise; `drop` None means all. `done` once it is in force."""
 
-    __slots__ = ("add", "done", "drop", "inbox")
+    inbox: Inbox
+    add: Iterable[str] = ()
+    drop: Iterable[str] | None = ()
+    done: Event | None = None
 
-    def __init__(
-        self,
-        inbox: Inbox,
-        add: Iterable[str] = (),
-        drop: Iterable[str] | None = (),
-        done: Event | None = None,
-    ) -> None:
-        self.inbox = inbox
-        self.add = add
-        self.drop = drop
-        self.done = done
+    def settle(self) -> None:
+        """Wake the task that waits for it, if one does."""
+        if self.done is not None:
+            self.done.set()
 
 
 def again(reason: Exception) -> Exception:
@@ -227,15 +215,7 @@ class Subscription:
         """Return the subscription, to be closed at the end of the block."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close it."""
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        """Close it."""
-        self.close()
+    __del__ = close

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import Error
 from psycopg2 import extensions as ext
-from psycopg2._psycopg import cursor as c_cursor
 
 from greenpg._protocol import results
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_TUPLES_OK, libpq, oids, texts
 from greenpg._protocol.parameters import PlainInsert
 from greenpg._protocol.pipelining import Pipe, has_pipelines
 from greenpg._psycopg2.operation import pgconn_of, run_operation
+from greenpg._psycopg2.psycopg2_c import c_cursor
 
 if TYPE_CHECKING:
     from greenpg._protocol.generators import Steps
@@ -37,29 +37,84 @@ def may_pipeline(cur: Any, query: Any, rows: Any) -> bool:
     return has_pipelines() and not cur.connection.async_ and cur.name is None
 
 
-class _Tally:
-    """Counts the rows that the statements touch, until one fails."""
-
-    def __init__(self, encoding: str) -> None:
-        self.rows = 0
-        self.failed = False
-        self.cancelled: Error | None = None
-        self._encoding = encoding
-
-    def take(self, result: int, status: int) -> None:
-        if status in (PGRES_COMMAND_OK, PGRES_TUPLES_OK):
-            self.rows += max(results.rowcount(result), 0)
-        else:
-            self.failed = True
-            if libpq.PQresultErrorField(result, ord("C")) == _CANCELLED:
-                self.cancelled = results.error_of(result, self._encoding)
-
-
 class _Silent:
     """Answers to preparations and savepoints; an error shows in the statements that follow."""
 
     def take(self, result: int, status: int) -> None:
         pass
+
+
+_SILENT: Final = _Silent()
+
+
+class _Part:
+    """Sends some rows, and counts the rows that the statements touch, until one fails."""
+
+    def __init__(self, cur: Any, query: str, plain: PlainInsert | None) -> None:
+        conn = cur.connection
+        self.pipe = Pipe(*pgconn_of(conn))
+        self.nested = conn.info.transaction_status == ext.TRANSACTION_STATUS_INTRANS
+        self.touched = 0
+        self.failed = False
+        self.cancelled: Error | None = None
+        self._cur, self._query, self._plain = cur, query, plain
+        self._encoding = ext.encodings[conn.encoding]
+
+    def take(self, result: int, status: int) -> None:
+        if status in (PGRES_COMMAND_OK, PGRES_TUPLES_OK):
+            self.touched += max(results.rowcount(result), 0)
+        else:
+            self.failed = True
+            if libpq.PQresultErrorField(result, ord("C")) == _CANCELLED:
+                self.cancelled = results.error_of(result, self._encoding)
+
+    def steps(self, rows: list[Any]) -> Steps:
+        pipe = self.pipe
+        pipe.enter()
+        if self._plain is not None:
+            self._plain.forget()
+        if self.nested:
+            pipe.send(_SILENT, b"SAVEPOINT greenpg_many")
+        for row in rows:
+            self._send(row)
+            if self.failed:
+                break
+            yield from pipe.turn()
+        if self.failed:  # by an error, so that what was sent under autocommit is undone
+            pipe.send(_SILENT, b"ROLLBACK TO SAVEPOINT greenpg_no_such_savepoint")
+        elif self.nested:
+            pipe.send(_SILENT, b"RELEASE SAVEPOINT greenpg_many")
+        yield from pipe.sync(None if self.failed else self)
+        yield from pipe.finish()
+        pipe.leave()
+
+    def _send(self, row: Any) -> None:
+        """Queue one row; fail if psycopg2 cannot write it, for which it has its own error."""
+        pipe, plain = self.pipe, self._plain
+        try:
+            encoded = plain.encoded(row) if plain is not None else None
+            sql = b"" if encoded is not None else c_cursor.mogrify(self._cur, self._query, row)
+        except Exception:
+            if not self._is_unwritable(row):
+                raise  # a signal handler
+            self.failed = True
+            return
+        if plain is None or encoded is None:
+            if plain is not None:
+                plain.forget()
+            pipe.send(self, sql)
+            return
+        if not plain.fits(encoded):
+            pipe.prepare(_SILENT, plain.sql, oids(plain.adopt(encoded)))
+        pipe.send_prepared(self, texts([text for _, text in encoded]))
+
+    def _is_unwritable(self, row: Any) -> bool:
+        try:
+            if self._plain is None or self._plain.encoded(row) is None:
+                c_cursor.mogrify(self._cur, self._query, row)
+        except Exception:
+            return True
+        return False
 
 
 def execute_many(cur: Any, query: str, rows: Iterator[Any], one_by_one: OneByOne) -> int:
@@ -103,90 +158,21 @@ def _gather(rows: Iterator[Any], size: int) -> tuple[list[Any], BaseException | 
 
 
 def _run_part(
-    cur: Any, query: str, part: list[Any], plain: PlainInsert | None, one_by_one: OneByOne
+    cur: Any, query: str, rows: list[Any], plain: PlainInsert | None, one_by_one: OneByOne
 ) -> int:
-    conn = cur.connection
-    pipe = Pipe(*pgconn_of(conn))
-    tally = _Tally(ext.encodings[conn.encoding])
-    nested = conn.info.transaction_status == ext.TRANSACTION_STATUS_INTRANS
-    run_operation(conn, _steps(cur, query, part, plain, pipe, tally, nested), pipe.abandon)
-    if not tally.failed:
-        return tally.rows
-    if tally.cancelled is not None:
-        raise tally.cancelled
-    if nested:
-        with conn.cursor() as other:
+    part = _Part(cur, query, plain)
+    run_operation(cur.connection, part.steps(rows), part.pipe.abandon)
+    if not part.failed:
+        return part.touched
+    if part.cancelled is not None:
+        raise part.cancelled
+    if part.nested:
+        with cur.connection.cursor() as other:
             other.execute("ROLLBACK TO SAVEPOINT greenpg_many; RELEASE SAVEPOINT greenpg_many")
-    one_by_one(part)
+    one_by_one(rows)
     return _rowcount(cur)
 
 
 def _rowcount(cur: Any) -> int:
     """Return what psycopg2 counted, 0 where it does not know."""
-    count: int = _c_rowcount.__get__(cur)
-    return max(count, 0)
-
-
-def _steps(
-    cur: Any,
-    query: str,
-    part: list[Any],
-    plain: PlainInsert | None,
-    pipe: Pipe,
-    tally: _Tally,
-    nested: bool,
-) -> Steps:
-    silent = _Silent()
-    pipe.enter()
-    if plain is not None:
-        plain.forget()
-    if nested:
-        pipe.send(silent, b"SAVEPOINT greenpg_many")
-    for row in part:
-        if not _send(cur, query, row, plain, pipe, tally):
-            tally.failed = True
-        if tally.failed:
-            break
-        yield from pipe.turn()
-    if nested and not tally.failed:
-        pipe.send(silent, b"RELEASE SAVEPOINT greenpg_many")
-    yield from pipe.sync(tally) if not tally.failed else _abort(pipe)
-    yield from pipe.finish()
-    pipe.leave()
-
-
-def _abort(pipe: Pipe) -> Steps:
-    """End the group with an error, so that what was sent of it under autocommit is undone."""
-    pipe.send(_Silent(), b"ROLLBACK TO SAVEPOINT greenpg_no_such_savepoint")
-    yield from pipe.sync()
-
-
-def _is_unwritable(cur: Any, query: str, row: Any, plain: PlainInsert | None) -> bool:
-    try:
-        if plain is None or plain.encoded(row) is None:
-            c_cursor.mogrify(cur, query, row)
-    except Exception:
-        return True
-    return False
-
-
-def _send(
-    cur: Any, query: str, row: Any, plain: PlainInsert | None, pipe: Pipe, tally: _Tally
-) -> bool:
-    """Queue one row; False if psycopg2 cannot write it, for which it has an error of its own."""
-    try:
-        encoded = plain.encoded(row) if plain is not None else None
-        sql = b"" if encoded is not None else c_cursor.mogrify(cur, query, row)
-    except Exception:
-        if _is_unwritable(cur, query, row, plain):
-            return False
-        raise  # a signal handler
-    if plain is None or encoded is None:
-        if plain is not None:
-            plain.forget()
-        pipe.send(tally, sql)
-        return True
-    if not plain.fits(encoded):
-        pipe.prepare(_Silent(), plain.sql, oids(plain.adopt(encoded)))
-    pipe.send_prepared(tally, texts([text for _, text in encoded]))
-    return True
+    return max(int(_c_rowcount.__get__(cur)), 0)

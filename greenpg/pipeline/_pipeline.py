@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 
 from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
-from psycopg2._psycopg import cursor as c_cursor
 
 from greenpg._protocol import results
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_PIPELINE_ABORTED, PGRES_TUPLES_OK, libpq
 from greenpg._protocol.pipelining import PIPELINES, Pipe
 from greenpg._psycopg2.operation import cancel_and_drain, drive, pgconn_of
+from greenpg._psycopg2.psycopg2_c import c_cursor
 from greenpg._session.time_slice import TimeSlice
 from greenpg.errors import PipelineAborted
 
@@ -86,8 +85,7 @@ class PipelineResult:
 
     def fetchone(self) -> tuple[Any, ...] | None:
         """Return the next row, None after the last."""
-        found = self._result().take(1)
-        return found[0] if found else None
+        return next(iter(self._result().take(1)), None)
 
     def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
         """Return up to `size` rows; many are made in time slices, as by a cursor."""
@@ -103,8 +101,7 @@ class PipelineResult:
         return self.fetchmany(sys.maxsize)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        while (row := self.fetchone()) is not None:
-            yield row
+        return iter(self.fetchone, None)
 
 
 class Pipeline:
@@ -182,12 +179,7 @@ class Pipeline:
                 state.in_driver = False
                 state.leave(self._conn)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, exc: BaseException | None, trace: Any) -> None:
         if self._pipe is None:
             return
         pipe, conn = self._pipe, self._conn

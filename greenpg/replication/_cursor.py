@@ -68,10 +68,9 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
     def _stream(self) -> ReplicationStream:
         if self.closed:
             raise InterfaceError("cursor already closed")
-        stream = self._its_stream
-        if stream is None:
-            stream = self._its_stream = ReplicationStream(self.connection)
-        return stream
+        if self._its_stream is None:
+            self._its_stream = ReplicationStream(self.connection)
+        return self._its_stream
 
     def start_replication_expert(
         self, command: Any, decode: bool = False, status_interval: float = 10
@@ -135,18 +134,12 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
 
     def _next(self, stream: ReplicationStream) -> ReplicationMessage | None:
         ahead = stream.ahead
-        while ahead or self._more(stream):
+        while ahead or self._stream.read():
             header, payload = ahead.popleft()
             if header[0] == DATA:
                 return self._message(stream, header, payload)
             stream.handle_keepalive(header)
         return None
-
-    def _more(self, stream: ReplicationStream) -> bool:
-        if self.closed:
-            raise InterfaceError("cursor already closed")
-        stream.read()
-        return bool(stream.ahead)
 
     def _message(
         self, stream: ReplicationStream, header: bytes, payload: bytes
@@ -197,14 +190,12 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
     @property
     def flush_lsn(self) -> int:
         """How far the consumer has come: what `send_feedback` said, or all that there is."""
-        stream = self._its_stream
-        return 0 if stream is None else stream.progress.flush
+        return 0 if self._its_stream is None else self._its_stream.progress.flush
 
     @property
     def wal_end(self) -> int:
         """Where the server's WAL ended, as of its last message."""
-        stream = self._its_stream
-        return 0 if stream is None else stream.progress.wal_end
+        return 0 if self._its_stream is None else self._its_stream.progress.wal_end
 
     @property
     def io_timestamp(self) -> datetime:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -19,30 +20,23 @@ if TYPE_CHECKING:
 log = logging.getLogger("greenpg")
 
 
+@dataclass(slots=True, eq=False)
 class Follower:
     """Consumes a stream for as long as it takes; `position` is what the consumer confirmed.
 
     `connect()` makes a connection, and `begin(cursor, position)` starts the stream on it.
     """
 
-    def __init__(
-        self,
-        connect: Callable[[], Any],
-        begin: Callable[[Any, int], None],
-        consume: Callable[[Any], object],
-        backend: Backend,
-        patience: float | None,
-    ) -> None:
-        self.position = 0
-        self._connect = connect
-        self._begin = begin
-        self._consume = consume
-        self._backend = backend
-        self._patience = patience
-        self._began = False
-        self._lost_since: float | None = None
-        self._failures = 0
-        self._raised: BaseException | None = None  # by the consumer: not for us to deal with
+    connect: Callable[[], Any]
+    begin: Callable[[Any, int], None]
+    consume: Callable[[Any], object]
+    backend: Backend
+    patience: float | None
+    position: int = 0
+    _began: bool = False
+    _failures: int = 0
+    _lost_since: float | None = None
+    _raised: BaseException | None = None  # by the consumer: not for us to deal with
 
     def run(self) -> None:
         """Return at StopReplication; what else the consumer raises comes out."""
@@ -57,27 +51,22 @@ class Follower:
                     raise
                 log.warning("replication: connection lost, trying again: %s", one_line(err))
             self._failures += 1
-            self._backend.sleep(backoff(self._failures - 1))
+            self.backend.sleep(backoff(self._failures - 1))
 
     def _is_worth_a_try(self, error: Error) -> bool:
-        now = monotonic()
         if self._lost_since is None:
-            self._lost_since = now
-        patient = self._patience is None or now - self._lost_since < self._patience
+            self._lost_since = monotonic()
+        patient = self.patience is None or monotonic() - self._lost_since < self.patience
         lost = isinstance(error, OperationalError | InterfaceError)
         return self._began and patient and lost and error is not self._raised
 
     def _connected(self) -> None:
-        """Consume over one connection until it is lost or the consumer raises."""
-        conn = self._connect()
-        try:
+        with closing(self.connect()) as conn:
             cur = conn.cursor()
             cur.send_feedback(flush_lsn=self.position)
-            self._begin(cur, self.position)
+            self.begin(cur, self.position)
             self._began, self._lost_since = True, None
             self._stream(cur)
-        finally:
-            conn.close()
 
     def _stream(self, cur: Any) -> None:
         try:
@@ -97,7 +86,7 @@ class Follower:
     def _each(self, message: Any) -> None:
         self._failures = 0
         try:
-            self._consume(message)
+            self.consume(message)
         except BaseException as exc:
             self._raised = exc
             raise

@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import DatabaseError, Error, OperationalError
 from psycopg2 import extensions as ext
-from psycopg2._psycopg import connection as c_connection
 
 from greenpg._protocol.copy_buffers import CopyMessages, Intake
 from greenpg._protocol.libpq import (
     PGRES_COPY_BOTH,
     PGRES_COPY_IN,
     PGRES_FATAL_ERROR,
+    error_message,
     libpq,
 )
 from greenpg._protocol.replication_messages import HEADER, KEEPALIVE, Progress, keepalive
 from greenpg._protocol.results import error_of
 from greenpg._psycopg2.input_wait import InputWait
 from greenpg._psycopg2.operation import guarded, pgconn_of
+from greenpg._psycopg2.psycopg2_c import poll
 from greenpg.backend import READ, WRITE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from greenpg.backend import Event
 
 ROOM: Final = 65536  # bytes of messages taken from libpq at a time, which stay in the cache
 BUSY: Final = 0.3  # seconds; hardly a server gives up on a client as soon as that
 SHORTEST: Final = 0.01
+FATAL: Final = ("FATAL", "PANIC")  # severities after which the session has ended
 _COPYING: Final = (PGRES_COPY_IN, PGRES_COPY_BOTH)
 
 
@@ -74,12 +74,13 @@ class ReplicationStream:
         self.active = False
         self.ahead.clear()
 
-    def read(self) -> None:
-        """Put into `ahead` what has arrived, feeding back if it is time.
+    def read(self) -> bool:
+        """Put into `ahead` what has arrived, feeding back if it is time; False if it is empty.
 
         At the end of the stream `active` becomes False; the server's error is raised.
         """
-        self._inside(self._read)
+        guarded(self._conn, self._read)
+        return bool(self.ahead)
 
     def send_feedback(self, reply: bool = False) -> None:
         """Send feedback now; if another task sleeps on the stream, that task does it at once."""
@@ -87,7 +88,7 @@ class ReplicationStream:
             self._feedback_pending = reply or bool(self._feedback_pending)
             self._input.wake()
         else:
-            self._inside(self._feed, reply)
+            guarded(self._conn, self._feed, reply)
 
     def handle_keepalive(self, message: bytes) -> None:
         """Take a message that has no data."""
@@ -101,7 +102,7 @@ class ReplicationStream:
     def wait(self) -> None:
         """Wait until there is something to read or to tell; `feedback_loop` attends to the time."""
         events = READ | WRITE if self._unflushed else READ
-        self._input.wait(None, self._is_feedback_due, events)
+        self._input.wait(None, lambda: self._feedback_pending is not None, events)
 
     def feedback_loop(self, done: Event) -> None:
         """Until `done`, send feedback when it is time, and often while the consumer is busy.
@@ -109,27 +110,14 @@ class ReplicationStream:
         One that is busy with a message cannot answer the server, which might give up on it.
         """
         while not done.wait(min(BUSY, max(self.due - monotonic(), SHORTEST))):
-            if monotonic() >= self.due or not self._input.waiting:
-                self._feed_if_free()
+            waiting, holder = self._input.waiting, self._conn._state.holder
+            wanted = monotonic() >= self.due if waiting else holder is None
+            if wanted and self.active and not self._conn.closed:
+                with suppress(Error):  # the consumer will meet it
+                    self.send_feedback()
 
-    def _feed_if_free(self) -> None:
-        conn = self._conn
-        free = self._input.waiting or conn._state.holder is None
-        if self.active and free and not conn.closed:
-            with suppress(Error):  # the consumer will meet it
-                self.send_feedback()
-
-    def _is_feedback_due(self) -> bool:
-        return self._feedback_pending is not None
-
-    def _inside(self, act: Callable[..., None], *args: Any) -> None:
-        guarded(self._conn, self._act, act, *args)
-
-    def _act(self, act: Callable[..., None], *args: Any) -> None:
+    def _read(self) -> None:
         pgconn, _ = pgconn_of(self._conn)
-        act(pgconn, *args)
-
-    def _read(self, pgconn: int) -> None:
         if not self._ended:
             self._gather(pgconn)
         if self._ended and not self.ahead:
@@ -138,12 +126,10 @@ class ReplicationStream:
                 if not libpq.PQconsumeInput(pgconn):
                     raise self._lost(pgconn)
                 self._finish(pgconn)
-        elif not self._ended and self._must_feed() and not libpq.PQstatus(pgconn):
+        due = self._feedback_pending is not None or monotonic() >= self.due
+        if due and not self._ended and not libpq.PQstatus(pgconn):
             reply, self._feedback_pending = bool(self._feedback_pending), None
-            self._feed(pgconn, reply)  # to a server that has gone it would hide why
-
-    def _must_feed(self) -> bool:
-        return self._feedback_pending is not None or monotonic() >= self.due
+            self._feed(reply)  # to a server that has gone it would hide why
 
     def _gather(self, pgconn: int) -> None:
         """Take messages from libpq; from the socket only if libpq has none."""
@@ -169,9 +155,10 @@ class ReplicationStream:
                 self.stop()
                 break
             self._take(pgconn, result)
-        if self._error is not None and (not self.active or _is_fatal(self._error)):
+        error = self._error
+        if error is not None and (not self.active or error.diag.severity_nonlocalized in FATAL):
             self.stop()
-            raise self._noticed(self._error)
+            raise self._noticed(error)
 
     def _take(self, pgconn: int, result: int) -> None:
         try:
@@ -184,7 +171,8 @@ class ReplicationStream:
         finally:
             libpq.PQclear(result)
 
-    def _feed(self, pgconn: int, reply: bool = False) -> None:
+    def _feed(self, reply: bool) -> None:
+        pgconn, _ = pgconn_of(self._conn)
         message = self.progress.feedback(time(), reply)
         if libpq.PQputCopyData(pgconn, message, len(message)) < 0:
             raise self._failure(pgconn)  # the next reading ends the stream
@@ -197,17 +185,13 @@ class ReplicationStream:
         return self._noticed(self._error or self._failure(pgconn))
 
     def _failure(self, pgconn: int) -> Error:
-        text = (libpq.PQerrorMessage(pgconn) or b"").decode(errors="replace")
-        return (OperationalError if libpq.PQstatus(pgconn) else DatabaseError)(text)
+        kind = OperationalError if libpq.PQstatus(pgconn) else DatabaseError
+        return kind(error_message(pgconn))
 
     def _noticed(self, error: Error) -> Error:
         """Have psycopg2 notice too that the server has gone, if it has."""
         with suppress(Error):
-            c_connection.poll(self._conn)
+            poll(self._conn)
         if self._conn.closed:
             self._conn._state.waiter.close()
         return error
-
-
-def _is_fatal(error: Error) -> bool:
-    return error.diag.severity_nonlocalized in ("FATAL", "PANIC")
