@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
-
-if TYPE_CHECKING:
-    from greenpg.backend import Backend
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 Hook: TypeAlias = Callable[[Any], object]
 Reset: TypeAlias = Literal["none", "rollback", "discard"] | Hook
@@ -26,17 +23,6 @@ class Condition(IntEnum):
 CLEAN: Final = Condition.CLEAN
 DIRTY: Final = Condition.DIRTY
 BROKEN: Final = Condition.BROKEN
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hooks:
-    """What the user of a pool has called with its connections."""
-
-    configure: Hook | None
-    check: Hook | None
-    reset: Reset
-    on_connect: Hook | None
-    on_discard: Hook | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +69,3 @@ class ConnectionManager(Protocol):
 
     def close(self, conn: Any) -> None:
         """Close a connection and wait briefly until the server has ended the session."""
-
-
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """A driver, as far as the users' pools depend on it."""
-
-    manager: Callable[..., ConnectionManager]
-    default_backend: Callable[[], Backend]
-    make_dsn: Callable[..., str]
-    read_only: type[BaseException]  # raised by a write in a session that may only read
-    ping: Hook  # raises unless the server answers
