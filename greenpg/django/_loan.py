@@ -27,8 +27,8 @@ class _Ties(threading.local):
         """Make the task's library cut the task's ties at its end, if it calls back at that point.
 
         Local storage alone would cut them later: when the task is freed, to which others may refer.
-        The callbacks are gevent's `Greenlet.rawlink` and eventlet's `GreenThread.link`.
         """
+        # gevent's Greenlet, eventlet's GreenThread
         link = getattr(task, "rawlink", None) or getattr(task, "link", None)
         number = hash(task)
         if link is not None and number not in self.announced:
@@ -48,12 +48,8 @@ _ties: Final = _Ties()
 
 
 def end_forgotten() -> None:
-    """End the loans of the task that used local storage last, if that task has ended.
-
-    eventlet keeps that task's local storage until another task uses the same object
-    (eventlet/corolocal.py).
-    """
-    _ties.of  # noqa: B018  reading it is the use
+    """End the loans of the task that used local storage last, if that task has ended."""
+    _ties.of  # noqa: B018  only at the next use eventlet frees it (eventlet/corolocal.py)
 
 
 class Loan:
