@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, Literal, Protocol, TypeAlias
@@ -48,9 +48,6 @@ class ConnectionManager(Protocol):
 
     def input_check(self, conn: Any) -> Callable[[int], Any]:
         """Return a function that is true, given 0, if unsolicited data has arrived."""
-
-    def have_input(self, conns: Sequence[Any]) -> list[bool]:
-        """Return for each of several connections whether unsolicited data has arrived."""
 
     def condition(self, conn: Any) -> Condition:
         """Return the condition of a connection that comes back; does not wait."""

@@ -6,7 +6,6 @@ import logging
 import traceback
 import weakref
 from collections.abc import Callable
-from itertools import compress
 from math import inf
 from sys import _getframe
 from time import monotonic
@@ -145,14 +144,8 @@ class Pool:
             performer.apply(performer.state.give_back, slot)
             raise self._errors.programming(IN_HUB)
         waiter = performer.waiter(deadline)
-        others = [] if slot.stale else self._idle_with_input()
-        performer.apply(performer.state.suspect, slot, others, waiter)
+        performer.apply(performer.state.suspect, slot, waiter)
         return waiter
-
-    def _idle_with_input(self) -> list[Slot]:
-        """Return the idle slots on whose connections unsolicited data has arrived."""
-        slots = tuple(self.performer.state.idle)
-        return list(compress(slots, self.manager.have_input([slot.conn for slot in slots])))
 
     def _await(self, waiter: Waiter, began: float, seconds: float) -> Slot:
         """Wait for a connection on which no unsolicited data has arrived."""
@@ -226,7 +219,7 @@ class Pool:
             performer.perform()
         if condition is BROKEN:
             # what broke one connection may have broken others
-            performer.apply(performer.state.check_idle, self._idle_with_input())
+            performer.apply(performer.state.check_input)
         elif done is not None and performer.backend.can_wait():
             done.wait(CLEANING_SECONDS)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from posix import close as close_descriptor  # a monkey-patch may have replaced those of os
@@ -87,18 +87,6 @@ class Psycopg2Connections:
         poll = getattr(_select, "epoll", _select.poll)()  # epoll takes half the time
         poll.register(conn.fileno(), _select.POLLIN)
         return poll.poll
-
-    def have_input(self, conns: Sequence[Any]) -> list[bool]:
-        poll = _select.poll()
-        numbers: list[int] = []
-        for conn in conns:
-            try:
-                numbers.append(conn.fileno())
-                poll.register(numbers[-1], _select.POLLIN)
-            except (Error, AttributeError):  # noqa: PERF203  closed, or lent this moment
-                numbers.append(-1)
-        ready = {number for number, _ in poll.poll(0)}
-        return [number in ready for number in numbers]
 
     def condition(self, conn: Any) -> Condition:
         status = transaction_status(conn)

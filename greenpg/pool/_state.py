@@ -98,7 +98,7 @@ class PoolState:
             self.planned = instant
             self.effects.append((Effect.TICK_EARLIER, None))
 
-    def suspect(self, slot: Slot, others: list[Slot], waiter: Waiter, now: float) -> None:
+    def suspect(self, slot: Slot, waiter: Waiter, now: float) -> None:
         """Have a connection that was just taken checked; its taker becomes the first in line."""
         if self.ended:
             waiter.error = self.error
@@ -110,7 +110,8 @@ class PoolState:
         self.waiters.appendleft(waiter)
         self._plan_expiry(waiter)
         self.check(slot, now)
-        self.check_idle(others, now)
+        if not slot.stale:  # data has arrived on it, and so perhaps on others
+            self.check_input(now)
         self._feed(now)
         self.grow(now)
 
@@ -178,6 +179,10 @@ class PoolState:
             if slot in self.idle:
                 self.idle.remove(slot)
                 self.check(slot, now)
+
+    def check_input(self, now: float) -> None:
+        """Have the idle connections checked on which unsolicited data has arrived."""
+        self.check_idle([slot for slot in self.idle if slot.has_input(0)], now)
 
     def restored(self, slot: Slot, now: float) -> None:
         if now >= slot.expires or slot.uses >= self.limits.max_uses or self.surplus:

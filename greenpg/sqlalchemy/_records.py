@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,9 +37,6 @@ class Records:
     def input_check(self, record: _ConnectionRecord) -> Callable[[int], bool]:
         lookup = weakref.ref(record)  # the pool must notice when a record is lost
         return lambda _: _has_input(lookup())
-
-    def have_input(self, records: Sequence[_ConnectionRecord | None]) -> list[bool]:
-        return [_has_input(record) for record in records]
 
     def condition(self, record: _ConnectionRecord) -> Condition:
         conn = record.dbapi_connection
