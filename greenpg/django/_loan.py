@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 log: Final = logging.getLogger("greenpg.django")
@@ -68,7 +69,7 @@ class Loan:
         self._give_back = give_back
         self._process = os.getpid()
         _ties.announce_end(task)
-        _ties.of[wrapper] = _Tie(wrapper, self, hash(task))
+        _ties.of[wrapper] = _Tie(weakref.ref(wrapper), self, hash(task))
 
     def end(self) -> None:
         """Give the connection back; further calls do nothing."""
@@ -81,18 +82,16 @@ class Loan:
             connection.close()  # the loan, and so the session, is the parent process's
 
 
+@dataclass(slots=True, eq=False)
 class _Tie:
     """Ends a loan when the task or the wrapper that has it is gone."""
 
-    __slots__ = ("_loan", "_wrapper", "task")
-
-    def __init__(self, wrapper: Any, loan: Loan, task: int) -> None:
-        self._wrapper = weakref.ref(wrapper)
-        self._loan = loan
-        self.task = task
+    wrapper: weakref.ref[Any]
+    loan: Loan
+    task: int
 
     def __del__(self) -> None:
-        loan, wrapper = self._loan, self._wrapper()
+        loan, wrapper = self.loan, self.wrapper()
         if loan.connection is None or sys.is_finalizing():
             return
         if wrapper is not None:
