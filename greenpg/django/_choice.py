@@ -6,8 +6,6 @@ Django prefers psycopg 3 if it can be imported (django/db/backends/postgresql/ps
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from typing import Final
 
@@ -30,9 +28,15 @@ def use_psycopg2() -> None:
     chosen psycopg 3.
     """
     require_psycopg2()
-    with _hidden("psycopg"):
+    modules: dict[str, object] = sys.modules  # type: ignore[assignment]  # None stops an import
+    loaded = {"psycopg": modules["psycopg"]} if "psycopg" in modules else {}
+    modules["psycopg"] = None
+    try:
         for name in DECIDERS:
             import_module(name)
+    finally:
+        del modules["psycopg"]
+        modules.update(loaded)
 
 
 def require_psycopg2() -> None:
@@ -42,19 +46,3 @@ def require_psycopg2() -> None:
     chosen = [sys.modules[name] for name in DECIDERS if name in sys.modules]
     if any(module.is_psycopg3 for module in chosen):
         raise ImproperlyConfigured(REMEDY)
-
-
-@contextmanager
-def _hidden(name: str) -> Iterator[None]:
-    """Make imports of a package fail as if it were not installed."""
-    modules: dict[str, object] = sys.modules  # type: ignore[assignment]  # None stops an import
-    absent = object()
-    found = modules.get(name, absent)
-    modules[name] = None
-    try:
-        yield
-    finally:
-        if found is absent:
-            del modules[name]
-        else:
-            modules[name] = found

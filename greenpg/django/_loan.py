@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 log: Final = logging.getLogger("greenpg.django")
@@ -27,8 +28,8 @@ class _Ties(threading.local):
         """Make the task's library cut the task's ties at its end, if it calls back at that point.
 
         Local storage alone would cut them later: when the task is freed, to which others may refer.
-        The callbacks are gevent's `Greenlet.rawlink` and eventlet's `GreenThread.link`.
         """
+        # gevent's Greenlet, eventlet's GreenThread
         link = getattr(task, "rawlink", None) or getattr(task, "link", None)
         number = hash(task)
         if link is not None and number not in self.announced:
@@ -48,12 +49,8 @@ _ties: Final = _Ties()
 
 
 def end_forgotten() -> None:
-    """End the loans of the task that used local storage last, if that task has ended.
-
-    eventlet keeps that task's local storage until another task uses the same object
-    (eventlet/corolocal.py).
-    """
-    _ties.of  # noqa: B018  reading it is the use
+    """End the loans of the task that used local storage last, if that task has ended."""
+    _ties.of  # noqa: B018  only at the next use eventlet frees it (eventlet/corolocal.py)
 
 
 class Loan:
@@ -72,7 +69,7 @@ class Loan:
         self._give_back = give_back
         self._process = os.getpid()
         _ties.announce_end(task)
-        _ties.of[wrapper] = _Tie(wrapper, self, hash(task))
+        _ties.of[wrapper] = _Tie(weakref.ref(wrapper), self, hash(task))
 
     def end(self) -> None:
         """Give the connection back; further calls do nothing."""
@@ -85,18 +82,16 @@ class Loan:
             connection.close()  # the loan, and so the session, is the parent process's
 
 
+@dataclass(slots=True, eq=False)
 class _Tie:
     """Ends a loan when the task or the wrapper that has it is gone."""
 
-    __slots__ = ("_loan", "_wrapper", "task")
-
-    def __init__(self, wrapper: Any, loan: Loan, task: int) -> None:
-        self._wrapper = weakref.ref(wrapper)
-        self._loan = loan
-        self.task = task
+    wrapper: weakref.ref[Any]
+    loan: Loan
+    task: int
 
     def __del__(self) -> None:
-        loan, wrapper = self._loan, self._wrapper()
+        loan, wrapper = self.loan, self.wrapper()
         if loan.connection is None or sys.is_finalizing():
             return
         if wrapper is not None:

@@ -16,16 +16,13 @@ _pools: Final[dict[tuple[str, Hashable], ConnectionPool]] = {}
 
 
 def pool_of(wrapper: Any) -> ConnectionPool:
-    """Return the pool for a wrapper's alias and settings; make it on first use.
-
-    Pools with the alias's former settings are closed, or they would go on connecting forever,
-    perhaps with an old password.
-    """
+    """Return the pool for a wrapper's alias and settings; make it on first use."""
     decisive = [wrapper.settings_dict.get(name) for name in DECISIVE]
     key = (wrapper.alias, repr((decisive, wrapper.timezone_name)))
     pool = _pools.get(key)
     if pool is None:
         pool = _pools.setdefault(key, _made(wrapper))
+        # pools with former settings would go on connecting, perhaps with an old password
         close_all(wrapper.alias, patient=False, spared=key)
     return pool
 
@@ -38,11 +35,9 @@ def close_all(alias: str, *, patient: bool, spared: object = None) -> None:
     """
     for key in [key for key in list(_pools) if key[0] == alias and key != spared]:
         pool = _pools.pop(key, None)
-        if pool is None:
-            continue
-        if patient:
+        if pool is not None and patient:
             pool.close()
-        else:
+        elif pool is not None:
             pool.resize(0, pool.max_size)
             pool.drain()
 
@@ -62,9 +57,9 @@ class _Source:
         self._settings = without_pool(wrapper.settings_dict)
         self._timezone_name = wrapper.timezone_name
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Any:
         """Return the connection parameters; called for each connection: passwords may change."""
-        parameters: dict[str, Any] = self._wrapper().get_connection_params()
+        parameters = self._wrapper().get_connection_params()
         parameters.pop("backend", None)
         return parameters
 
@@ -89,32 +84,26 @@ def _as_it_is(text: str) -> str:
 
 
 def _made(wrapper: Any) -> ConnectionPool:
-    settings = wrapper.settings_dict
-    if settings.get("CONN_MAX_AGE", 0) != 0:
+    if wrapper.settings_dict.get("CONN_MAX_AGE", 0) != 0:
         raise ImproperlyConfigured("Pooling doesn't support persistent connections.")
     source = _Source(wrapper)
     options = _options(wrapper)
     try:
-        return ConnectionPool(
-            backend=settings["OPTIONS"].get("backend"),
-            kwargs=source.parameters,
-            configure=source.configure,
-            **options,
-        )
+        return ConnectionPool(kwargs=source.parameters, configure=source.configure, **options)
     except (TypeError, ValueError) as error:
         raise ImproperlyConfigured(f"{_place(wrapper)}: {error}") from error
 
 
 def _options(wrapper: Any) -> dict[str, Any]:
-    given = wrapper.settings_dict["OPTIONS"]["pool"]
-    if given is not True and not isinstance(given, Mapping):
+    settings = wrapper.settings_dict["OPTIONS"]
+    given = {} if settings["pool"] is True else settings["pool"]
+    if not isinstance(given, Mapping):
         raise ImproperlyConfigured(f"{_place(wrapper)} is {given!r}; give True or a dict")
-    chosen = {} if given is True else dict(given)
-    if reserved := sorted(chosen.keys() & {*OURS}):
+    if reserved := sorted(given.keys() & {*OURS}):
         raise ImproperlyConfigured(f"{_place(wrapper)}: Django sets {', '.join(reserved)}")
     checks = wrapper.settings_dict["CONN_HEALTH_CHECKS"]
     check = ConnectionPool.check_connection if checks else None
-    return {"name": wrapper.alias, "check": check, **chosen}
+    return {"name": wrapper.alias, "backend": settings.get("backend"), "check": check, **given}
 
 
 def _place(wrapper: Any) -> str:

@@ -66,12 +66,11 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
 
     # Connecting
 
-    def get_connection_params(self) -> dict[str, Any]:
+    def get_connection_params(self) -> Any:
         """Return the arguments for `greenpg.connect`."""
         plain = copy.copy(self)
         plain.settings_dict = without_pool(self.settings_dict)
-        found: dict[str, Any] = super(DatabaseWrapper, plain).get_connection_params()
-        return found
+        return super(DatabaseWrapper, plain).get_connection_params()
 
     @async_unsafe  # type: ignore[untyped-decorator]  # Django has no types
     def connect(self) -> None:
@@ -93,18 +92,16 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
     @async_unsafe  # type: ignore[untyped-decorator]  # Django has no types
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Borrow a connection from the pool, or make one if there is none."""
-        pool = self.pool
-        if pool is None:
+        give_back: Callable[[Any], object]
+        if (pool := self.pool) is None:
             connection = super().get_new_connection(conn_params)
-            self._loan = self._lent(connection, methodcaller("close"))
+            give_back = methodcaller("close")
         else:
             self.isolation_level = self.chosen_isolation_level() or IsolationLevel.READ_COMMITTED
             connection = pool.getconn()
-            self._loan = self._lent(connection, pool.putconn)
+            give_back = pool.putconn
+        self._loan = Loan(self, connection, give_back, self._backend().current())
         return connection
-
-    def _lent(self, connection: Any, give_back: Callable[[Any], object]) -> Loan:
-        return Loan(self, connection, give_back, self._backend().current())
 
     def _backend(self) -> Backend:
         chosen = self.settings_dict["OPTIONS"].get("backend")

@@ -13,13 +13,6 @@ from ._connection_pool import ConnectionPool
 from ._pool_set import PoolSet
 
 __all__ = [
-    "AbstractConnectionPool",
-    "ConnectionPool",
-    "PoolClosed",
-    "PoolError",
-    "PoolSet",
-    "PoolTimeout",
-    "SimpleConnectionPool",
-    "ThreadedConnectionPool",
-    "TooManyRequests",
-]
+    "AbstractConnectionPool", "ConnectionPool", "PoolClosed", "PoolError", "PoolSet",
+    "PoolTimeout", "SimpleConnectionPool", "ThreadedConnectionPool", "TooManyRequests",
+]  # fmt: skip

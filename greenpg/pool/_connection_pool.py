@@ -5,21 +5,21 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import inf
 from sys import _getframe
 from typing import Any, ClassVar, Final, Literal
 
+from greenpg._connecting.connect import default_backend
 from greenpg.backend import Backend, as_backend
 
-from ._connections import BROKEN, CLEAN, DIRTY, Driver, Hook, Hooks, Reset
+from ._connections import BROKEN, CLEAN, DIRTY, Hook, Reset
 from ._pool import Lease, Pool
-from ._psycopg2 import PSYCOPG2
+from ._psycopg2 import Psycopg2Connections, ping
 from ._report import Stats
 from ._slots import Limits
 
-DRIVERS: Final[dict[str, Driver]] = {"psycopg2": PSYCOPG2}
 CLEAN_FROM: Final = {"none": BROKEN, "rollback": DIRTY, "discard": CLEAN}  # by `reset`
-_driver: Final = DRIVERS["psycopg2"]
 _numbers = itertools.count(1)
 
 
@@ -68,50 +68,29 @@ class ConnectionPool:
         get the connection; `on_acquire` and `on_release` run in the borrower's task. After a
         block that ends with an error of `discard_on`, its connection is closed.
         """
-        found = self._backend_finder(backend)
+        chosen = self.default_backend if backend is None else as_backend(backend)
+        find_backend = default_backend if chosen is None else lambda: chosen
         reset = "rollback" if reset is None else reset
         if isinstance(reset, str) and reset not in CLEAN_FROM:
             raise ValueError(f"reset={reset!r}: give 'none', 'rollback', 'discard' or a function")
         limits = Limits(
-            min_size=min_size,
-            max_size=min_size if max_size is None else max_size,
-            max_waiting=max_waiting,
-            max_lifetime=max_lifetime,
-            max_idle=max_idle,
-            max_uses=max_uses,
-            reconnect_timeout=reconnect_timeout,
-            num_workers=num_workers,
-            warn_held=warn_held,
-            always_check=check is not None,
+            min_size=min_size, max_size=min_size if max_size is None else max_size,
+            max_waiting=max_waiting, max_lifetime=max_lifetime, max_idle=max_idle,
+            max_uses=max_uses, reconnect_timeout=reconnect_timeout, num_workers=num_workers,
+            warn_held=warn_held, always_check=check is not None,
+        )  # fmt: skip
+        manager = Psycopg2Connections(
+            conninfo, kwargs, find_backend, reset, configure, check, on_connect, on_discard
         )
-        hooks = Hooks(
-            configure=configure,
-            check=check,
-            reset=reset,
-            on_connect=on_connect,
-            on_discard=on_discard,
-        )
-        manager = _driver.manager(conninfo, kwargs, found, hooks)
         self._pool = Pool(
-            manager,
-            found,
-            limits,
-            name=name or f"pool-{next(_numbers)}",
-            timeout=timeout,
-            opens_itself=open is not False,
-            keeps_stacks=holder == "stack",
+            manager, find_backend, limits, name=name or f"pool-{next(_numbers)}",
+            timeout=timeout, opens_itself=open is not False, keeps_stacks=holder == "stack",
             clean_from=CLEAN_FROM[reset] if isinstance(reset, str) else CLEAN,
-            discard_on=discard_on,
-            on_acquire=on_acquire,
-            on_release=on_release,
-            give_up=_giving_up(weakref.ref(self), reconnect_failed),
-        )
+            discard_on=discard_on, on_acquire=on_acquire, on_release=on_release,
+            give_up=partial(_give_up, weakref.ref(self), reconnect_failed),
+        )  # fmt: skip
         if open:
             self.open()
-
-    def _backend_finder(self, backend: str | Backend | None) -> Callable[[], Backend]:
-        chosen = self.default_backend if backend is None else as_backend(backend)
-        return _driver.default_backend if chosen is None else lambda: chosen
 
     # Borrowing
 
@@ -173,21 +152,21 @@ class ConnectionPool:
 
     def resize(self, min_size: int, max_size: int | None = None) -> None:
         """Set new sizes; ValueError if they are impossible."""
-        most = min_size if max_size is None else max_size
         performer = self._pool.performer
+        most = min_size if max_size is None else max_size
         performer.apply(performer.state.resize, min_size, most)
 
     @staticmethod
     def check_connection(conn: Any) -> None:
         """Raise unless the server answers; for `check=`, to check before each loan."""
-        _driver.ping(conn)
+        ping(conn)
 
     def __enter__(self) -> Any:
         """Open the pool, to be closed at the end of the block."""
         self.open()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the pool."""
         self.close()
 
@@ -206,12 +185,12 @@ class ConnectionPool:
     @property
     def min_size(self) -> int:
         """How many connections are kept."""
-        return self._pool.performer.state.limits.min_size
+        return self._pool.limits.min_size
 
     @property
     def max_size(self) -> int:
         """How many sessions there may be."""
-        return self._pool.performer.state.limits.max_size
+        return self._pool.limits.max_size
 
     @property
     def closed(self) -> bool:
@@ -235,16 +214,9 @@ class ConnectionPool:
         return f"<{type(self).__name__} {self.name!r}: {counts}, at most {self.max_size}>"
 
 
-def _giving_up(
+def _give_up(
     whose: Callable[[], ConnectionPool | None], hook: Callable[[Any], object] | None
-) -> Callable[[], object] | None:
-    """Return a function that calls the hook with the pool, without keeping the pool alive."""
-    if hook is None:
-        return None
-
-    def give_up() -> None:
-        pool = whose()
-        if pool is not None:
-            hook(pool)
-
-    return give_up
+) -> None:
+    pool = whose()
+    if pool is not None and hook is not None:
+        hook(pool)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
-
-if TYPE_CHECKING:
-    from greenpg.backend import Backend
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 Hook: TypeAlias = Callable[[Any], object]
 Reset: TypeAlias = Literal["none", "rollback", "discard"] | Hook
@@ -26,17 +23,6 @@ class Condition(IntEnum):
 CLEAN: Final = Condition.CLEAN
 DIRTY: Final = Condition.DIRTY
 BROKEN: Final = Condition.BROKEN
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hooks:
-    """What the user of a pool has called with its connections."""
-
-    configure: Hook | None
-    check: Hook | None
-    reset: Reset
-    on_connect: Hook | None
-    on_discard: Hook | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +49,6 @@ class ConnectionManager(Protocol):
     def input_check(self, conn: Any) -> Callable[[int], Any]:
         """Return a function that is true, given 0, if unsolicited data has arrived."""
 
-    def have_input(self, conns: Sequence[Any]) -> list[bool]:
-        """Return for each of several connections whether unsolicited data has arrived."""
-
     def condition(self, conn: Any) -> Condition:
         """Return the condition of a connection that comes back; does not wait."""
 
@@ -83,14 +66,3 @@ class ConnectionManager(Protocol):
 
     def close(self, conn: Any) -> None:
         """Close a connection and wait briefly until the server has ended the session."""
-
-
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """A driver, as far as the users' pools depend on it."""
-
-    manager: Callable[..., ConnectionManager]
-    default_backend: Callable[[], Backend]
-    make_dsn: Callable[..., str]
-    read_only: type[BaseException]  # raised by a write in a session that may only read
-    ping: Hook  # raises unless the server answers

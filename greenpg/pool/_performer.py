@@ -7,16 +7,17 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from greenpg.threads import pristine
 
 from ._report import Stats, describe_holder
-from ._slots import Limits, Slot
+from ._slots import Limits, Slot, Waiter
 from ._state import WAKE, Effect, PoolState
-from ._thread_marks import no_thread, thread_token
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend, Event
@@ -25,52 +26,53 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("greenpg.pool")
 _thread = pristine("_thread")
+_local = _thread._local()
 
 
+class ThreadToken:
+    """Lives as long as its OS thread, whose number may be given to a later thread too."""
+
+
+NO_THREAD: Final = weakref.ref(ThreadToken())  # dead, as the reference to an ended thread's
+
+
+@dataclass(eq=False, repr=False)
 class Performer:
     """The state of a pool behind its lock, and the tasks that connect, check, clean and close.
 
     The lock is native and held for a few microseconds, never across a wait or a switch.
     """
 
-    def __init__(
-        self,
-        manager: ConnectionManager,
-        backend: Callable[[], Backend],
-        limits: Limits,
-        *,
-        name: str,
-        warns_of_leaks: bool,
-        give_up: Callable[[], object] | None,
-    ) -> None:
-        self.manager = manager
-        self.name = name
+    manager: ConnectionManager
+    find_backend: Callable[[], Backend]
+    limits: Limits
+    name: str
+    warns_of_leaks: bool
+    give_up: Callable[[], object] | None
+
+    def __post_init__(self) -> None:
         self.stats = Stats()
-        self.state = PoolState(limits)
-        self._find_backend = backend
+        self.state = PoolState(self.limits)
         self._backend: Backend | None = None
-        self._warns_of_leaks = warns_of_leaks
-        self._give_up = give_up
         self._start()
 
     def _start(self) -> None:
         self.lock = _thread.RLock()  # for its `_is_owned`; nothing acquires it twice
-        self.lost: deque[tuple[int, Any]] = deque()  # keys and references of lost connections
-        self.keeper: Callable[[], Any] = no_thread  # the token of the thread that keeps time
+        self.lost: deque[Any] = deque()  # dead references to connections
+        self._keeper = NO_THREAD  # the token of the thread that keeps time
         self._keeping = _thread.allocate_lock()  # held by the task that keeps time
         self._alarm: Event | None = None  # wakes that task
 
     @property
     def backend(self) -> Backend:
-        """The backend, chosen when it is first needed."""
         if self._backend is None:
-            self._backend = self._find_backend()
+            self._backend = self.find_backend()
         return self._backend
 
     def reentered(self) -> Exception:
         """Return the error for a call from within another one of the same thread."""
-        text = "the pool is inside another operation (called by a finalizer or a signal handler)"
-        return self.manager.errors.programming(text)
+        fact = "the pool is inside another operation (called by a finalizer or a signal handler)"
+        return self.manager.errors.programming(fact)
 
     def apply(self, event: Callable[..., Any], *args: Any) -> Any:
         """Pass an event to the state, carry out what it asks for, and return its result."""
@@ -84,7 +86,6 @@ class Performer:
         return answer
 
     def perform(self) -> None:
-        """Carry out what the state asks for."""
         effects = self.state.effects
         while effects:
             try:
@@ -101,7 +102,7 @@ class Performer:
                 self.backend.spawn(TASKS[effect], self, subject)
                 self.keep_time()
         if self.lost and not self.lock._is_owned():
-            self.apply(_no_event)
+            self.apply(self._free_lost)
 
     # Slots and their connections
 
@@ -112,35 +113,31 @@ class Performer:
 
     def _fill(self, slot: Slot, conn: Any) -> int:
         """Put a connection into a slot; returns its key in `state.lent`."""
-        key = id(conn)
         slot.has_input = self.manager.input_check(conn)
         slot.conn = conn
-        slot.ref = weakref.ref(conn, partial(_on_lost, weakref.ref(self), key))
-        return key
+        slot.ref = weakref.ref(conn, partial(_on_lost, weakref.ref(self)))
+        return id(conn)
 
-    def note_lost(self, key: int, ref: Any) -> None:
-        """Note that a lent connection was garbage-collected; may be called anywhere."""
-        self.lost.append((key, ref))
+    def note_lost(self, ref: Any) -> None:
+        """Free the slot of a garbage-collected connection, now or after the current operation."""
+        self.lost.append(ref)
         if not self.lock._is_owned():
-            self.apply(_no_event)
+            self.apply(self._free_lost)
 
     def _free_lost(self, now: float) -> None:
         while self.lost:
-            key, ref = self.lost.popleft()
-            slot = self.state.lent.get(key)
-            if slot is not None and slot.ref is ref:
+            ref = self.lost.popleft()
+            for slot in [slot for slot in self.state.lent.values() if slot.ref is ref]:
                 self.state.lost(slot, now)
 
     def _warn_lost(self, slot: Slot) -> None:
-        if self._warns_of_leaks:
-            place = describe_holder(slot)
-            text = f"pool {self.name!r}: a connection lent at {place} was never given back"
-            warnings.warn(text, ResourceWarning, stacklevel=2)
+        if self.warns_of_leaks:
+            fact = f"a connection lent at {describe_holder(slot)} was never given back"
+            warnings.warn(f"pool {self.name!r}: {fact}", ResourceWarning, stacklevel=2)
 
     # What runs in tasks of their own
 
     def _connect(self, slot: Slot) -> None:
-        """Fill a slot with a connection; whoever asked for it may have left."""
         began = monotonic()
         self.stats.connections_num += 1
         try:
@@ -155,7 +152,6 @@ class Performer:
         self._report(self.state.connected, slot, key)
 
     def _check(self, slot: Slot) -> None:
-        """Check whether a connection still works."""
         try:
             self.manager.check(slot.conn)
         except BaseException as error:
@@ -166,7 +162,6 @@ class Performer:
             self._report(self.state.restored, slot)
 
     def _clean(self, slot: Slot) -> None:
-        """Clean a connection for its next user, or close it."""
         done, slot.done = slot.done, None
         try:
             self.manager.clean(slot.conn)
@@ -181,8 +176,7 @@ class Performer:
                 done.set()
 
     def _close(self, slot: Slot) -> None:
-        """Close a connection; its slot is free once the server has ended the session."""
-        conn = slot.empty()
+        conn = slot.empty()  # kept until the slot is free: `slot.key` is its id
         try:
             self.manager.close(conn)
         except BaseException as error:
@@ -201,15 +195,20 @@ class Performer:
 
     def _call_give_up(self, _: None) -> None:
         log.error("pool %r: reconnecting failed for too long", self.name)
-        if self._give_up is not None:
-            self._give_up()
+        if self.give_up is not None:
+            self.give_up()
 
     # Time
 
+    def waiter(self, deadline: float) -> Waiter:
+        """Return a waiter, with its deadline if `tick` is called in this thread."""
+        kept_here = self._keeper() is _thread_token()
+        return Waiter(self.backend.event(), deadline if kept_here else inf)
+
     def keep_time(self) -> None:
         """Start a task that calls `tick`, if it is needed and not running yet."""
-        if self.keeper is not no_thread and self.keeper() is None:  # its thread has ended
-            self.keeper, self._alarm, self._keeping = no_thread, None, _thread.allocate_lock()
+        if self._keeper is not NO_THREAD and self._keeper() is None:  # its thread has ended
+            self._keeper, self._alarm, self._keeping = NO_THREAD, None, _thread.allocate_lock()
         if self.state.alive() and self._keeping.acquire(False):
             try:
                 self.backend.spawn(_keep_time, weakref.ref(self), self._keeping)
@@ -219,10 +218,10 @@ class Performer:
 
     def tick(self) -> tuple[Event, float] | None:
         """Do what is due; return an event and how many seconds to wait for it, None at the end."""
-        self.keeper = weakref.ref(thread_token())
+        self._keeper = weakref.ref(_thread_token())
         alarm = self._alarm = self.backend.event()
         due = self.apply(self.state.tick)
-        return None if due is None else (alarm, min(due, self.state.limits.rest()))
+        return None if due is None else (alarm, min(due, self.limits.rest()))
 
     def _tick_earlier(self) -> None:
         self.keep_time()
@@ -234,7 +233,7 @@ class Performer:
     def forked(self) -> PoolState:
         """Begin again in a forked child, and return the state inherited from the parent."""
         old = self.state
-        self.state = PoolState(old.limits)
+        self.state = PoolState(self.limits)
         self.state.ended = old.ended
         self._start()
         return old
@@ -246,7 +245,7 @@ class Performer:
         if state is None or not state.slots or state.ended:
             return
         state.open, state.ended = False, True
-        if self._warns_of_leaks:
+        if self.warns_of_leaks:
             warnings.warn(f"pool {self.name!r} was never closed", ResourceWarning, stacklevel=2)
 
 
@@ -260,21 +259,23 @@ TASKS: Final[dict[Effect, Callable[[Performer, Any], None]]] = {
 }
 
 
-def _no_event(now: float) -> None:
-    """Do nothing: `apply` frees the slots of lost connections before any event."""
+def _thread_token() -> Any:
+    if not hasattr(_local, "token"):
+        _local.token = ThreadToken()
+    return _local.token
 
 
-def _on_lost(whose: Callable[[], Performer | None], key: int, ref: Any) -> None:
-    """Free the slot of a lost connection; called by the garbage collector."""
+def _on_lost(whose: Callable[[], Performer | None], ref: Any) -> None:
     performer = whose()
     if performer is not None:
-        performer.note_lost(key, ref)
+        performer.note_lost(ref)
 
 
 def _keep_time(whose: Callable[[], Performer | None], keeping: Any) -> None:
     """Call `tick` whenever something is due, as long as the pool lives and needs it."""
     try:
-        while (rest := _tick_if_alive(whose())) is not None:
+        while (performer := whose()) is not None and (rest := performer.tick()) is not None:
+            del performer  # this task must not keep the pool alive
             alarm, seconds = rest
             alarm.wait(seconds)
     finally:
@@ -282,10 +283,6 @@ def _keep_time(whose: Callable[[], Performer | None], keeping: Any) -> None:
         performer = whose()
         if performer is not None:
             performer.keep_time()  # this task was killed, or needed again since its last tick
-
-
-def _tick_if_alive(performer: Performer | None) -> tuple[Event, float] | None:
-    return None if performer is None else performer.tick()
 
 
 def _text(error: BaseException) -> str:

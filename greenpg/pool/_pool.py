@@ -6,11 +6,10 @@ import logging
 import traceback
 import weakref
 from collections.abc import Callable
-from itertools import compress
 from math import inf
 from sys import _getframe
 from time import monotonic
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from greenpg._fork_hooks import Order, in_child
@@ -19,10 +18,9 @@ from ._connections import BROKEN, DIRTY, Condition, ConnectionManager, Hook
 from ._performer import Performer
 from ._report import describe_load
 from ._slots import Limits, Phase, Slot, Waiter
-from ._thread_marks import thread_token
 
 if TYPE_CHECKING:
-    from greenpg.backend import Backend, Event
+    from greenpg.backend import Backend
 
 CLEANING_SECONDS: Final = 1.0  # how long whoever returns a dirty connection waits for its rollback
 CANCEL_SECONDS: Final = 1.0  # how long `close` waits for connections whose queries it has cancelled
@@ -51,14 +49,9 @@ class Pool:
         on_release: Hook | None = None,
         give_up: Callable[[], object] | None = None,
     ) -> None:
-        self.performer = Performer(
-            manager, backend, limits, name=name, warns_of_leaks=warns_of_leaks, give_up=give_up
-        )
-        self.name = name
-        self.timeout = timeout
-        self.condition = manager.condition
-        self.commit = manager.commit
-        self._manager = manager
+        self.manager, self.limits, self.name, self.timeout = manager, limits, name, timeout
+        self.performer = Performer(manager, backend, limits, name, warns_of_leaks, give_up)
+        self.condition, self.commit = manager.condition, manager.commit
         self._errors = manager.errors
         self._opens_itself = opens_itself
         self._keeps_stacks = keeps_stacks
@@ -124,7 +117,7 @@ class Pool:
                 raise self._errors.programming(IN_HUB)
             if not state.open:
                 self._open_on_first_use(now)
-            waiter = self._waiter(now + seconds)
+            waiter = performer.waiter(now + seconds)
             if not state.queue(waiter, now):
                 text = f"pool {self.name!r}: too many wait already ({describe_load(state, now)})"
                 raise self._errors.too_many(text) from state.last_error
@@ -133,12 +126,6 @@ class Pool:
             raise
         performer.stats.requests_queued += 1
         return waiter
-
-    def _waiter(self, deadline: float) -> Waiter:
-        """Return a waiter with its deadline if the timekeeper runs in this thread."""
-        performer = self.performer
-        event = performer.backend.event()
-        return Waiter(event, deadline if performer.keeper() is thread_token() else inf)
 
     def _open_on_first_use(self, now: float) -> None:
         state = self.performer.state
@@ -156,15 +143,9 @@ class Pool:
         if not performer.backend.can_wait():
             performer.apply(performer.state.give_back, slot)
             raise self._errors.programming(IN_HUB)
-        waiter = self._waiter(deadline)
-        others = [] if slot.stale else self._idle_with_input()
-        performer.apply(performer.state.suspect, slot, others, waiter)
+        waiter = performer.waiter(deadline)
+        performer.apply(performer.state.suspect, slot, waiter)
         return waiter
-
-    def _idle_with_input(self) -> list[Slot]:
-        """Return the idle slots on whose connections unsolicited data has arrived."""
-        slots = tuple(self.performer.state.idle)
-        return list(compress(slots, self._manager.have_input([slot.conn for slot in slots])))
 
     def _await(self, waiter: Waiter, began: float, seconds: float) -> Slot:
         """Wait for a connection on which no unsolicited data has arrived."""
@@ -209,7 +190,7 @@ class Pool:
             condition = max(condition, self._released(self._on_release, conn))
         performer, now = self.performer, monotonic()
         state = performer.state
-        done: Event | None = None
+        done = None
         lock = performer.lock
         if lock._is_owned():
             raise performer.reentered()
@@ -238,7 +219,7 @@ class Pool:
             performer.perform()
         if condition is BROKEN:
             # what broke one connection may have broken others
-            performer.apply(performer.state.check_idle, self._idle_with_input())
+            performer.apply(performer.state.check_input)
         elif done is not None and performer.backend.can_wait():
             done.wait(CLEANING_SECONDS)
 
@@ -267,8 +248,7 @@ class Pool:
 
     def not_lent(self) -> ValueError:
         """Return the error for the return of a connection that is not lent."""
-        fact = f"the connection was not lent by pool {self.name!r}, or is back already"
-        return ValueError(fact)
+        return ValueError(f"the connection was not lent by pool {self.name!r}, or is back already")
 
     # Opening and closing
 
@@ -292,7 +272,6 @@ class Pool:
             raise self._errors.timeout(text) from state.last_error
 
     def _until(self, true: Callable[[], bool], timeout: float) -> bool:
-        """Wait until a condition is true; False after `timeout` seconds."""
         performer = self.performer
         if not performer.backend.can_wait():
             raise self._errors.programming("in the event loop's own greenlet nothing may wait")
@@ -316,15 +295,15 @@ class Pool:
         performer = self.performer
         state = performer.state
         if not state.ended:
-            load = describe_load(state, monotonic())
-            error = self._errors.closed(f"pool {self.name!r} was closed ({load})")
+            text = f"pool {self.name!r} was closed ({describe_load(state, monotonic())})"
+            error = self._errors.closed(text)
             performer.apply(state.end, error)
         if not state.slots or not performer.backend.can_wait():
             return
         if not self._until(performer.state.empty, timeout):  # a fork may replace the state
-            self._on_lent(self._manager.cancel)
+            self._on_lent(self.manager.cancel)
             if not self._until(performer.state.empty, CANCEL_SECONDS):
-                self._on_lent(self._manager.close)
+                self._on_lent(self.manager.close)
 
     def _on_lent(self, act: Callable[[Any], None]) -> None:
         for slot in list(self.performer.state.lent.values()):
@@ -368,12 +347,7 @@ class Lease:
         self.slot, self.conn = self.pool.lend(self.timeout, _getframe(1))
         return self.conn
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """End the transaction and give the connection back."""
         slot, conn, pool = self.slot, self.conn, self.pool
         self.slot = self.conn = None

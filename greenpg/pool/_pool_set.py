@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from ._connection_pool import DRIVERS, ConnectionPool
+from psycopg2.extensions import make_dsn
+
+from greenpg.errors import ReadOnlySqlTransaction
+
+from ._connection_pool import ConnectionPool
 
 PRIMARY: Final = {"target_session_attrs": "read-write"}
 REPLICA: Final = {"target_session_attrs": "prefer-standby", "load_balance_hosts": "random"}
-_driver: Final = DRIVERS["psycopg2"]
 
 
 class PoolSet:
@@ -32,22 +35,23 @@ class PoolSet:
     ) -> None:
         """Make both pools with `options`; `primary` and `replica` override them for one."""
         name = options.pop("name", "pools")
-        lost = (*options.pop("discard_on", ()), _driver.read_only)
+        lost = (*options.pop("discard_on", ()), ReadOnlySqlTransaction)
         self.primary = pool(
-            _driver.make_dsn(conninfo, **PRIMARY),
+            make_dsn(conninfo, **PRIMARY),
             **{"name": f"{name}.primary", "discard_on": lost, **options, **(primary or {})},
         )
         self.replica = pool(
-            _driver.make_dsn(conninfo, **REPLICA),
+            make_dsn(conninfo, **REPLICA),
             **{"name": f"{name}.replica", **options, **(replica or {})},
         )
+        self._pools = self.primary, self.replica
 
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:
         """Open both; with `wait`, return when both are filled."""
-        for one in self._both():
-            one.open()
-        for one in self._both() if wait else ():
-            one.wait(timeout)
+        for pool in self._pools:
+            pool.open()
+        for pool in self._pools if wait else ():
+            pool.wait(timeout)
 
     def close(self, timeout: float = 5.0) -> None:
         """Close both; see `ConnectionPool.close`."""
@@ -58,16 +62,13 @@ class PoolSet:
 
     def get_stats(self) -> dict[str, dict[str, int]]:
         """Return each pool's measures, by its name."""
-        return {one.name: one.get_stats() for one in self._both()}
-
-    def _both(self) -> tuple[ConnectionPool, ConnectionPool]:
-        return self.primary, self.replica
+        return {pool.name: pool.get_stats() for pool in self._pools}
 
     def __enter__(self) -> PoolSet:
         """Open both, to be closed at the end of the block."""
         self.open()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close both."""
         self.close()

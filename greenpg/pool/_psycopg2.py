@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Mapping
+from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass
 from posix import close as close_descriptor  # a monkey-patch may have replaced those of os
 from posix import read
 from time import monotonic
@@ -13,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
 
-from greenpg._connecting.connect import connect, default_backend
+from greenpg._connecting.connect import connect
 from greenpg._psycopg2.psycopg2_c import c_connection, transaction_status
 from greenpg.backend import READ
-from greenpg.errors import PoolClosed, PoolTimeout, ReadOnlySqlTransaction, TooManyRequests
+from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
 from greenpg.threads import pristine
 
-from ._connections import BROKEN, CLEAN, DIRTY, Condition, Driver, Hook, Hooks, PoolErrors
+from ._connections import BROKEN, CLEAN, DIRTY, Condition, Hook, PoolErrors, Reset
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
@@ -36,48 +37,40 @@ TIMED_BY_ENVIRONMENT: Final = {"PGCONNECT_TIMEOUT", "PGSERVICE"}
 _select = pristine("select")
 
 
+@dataclass(slots=True)
 class Psycopg2Connections:
     """Makes connections of one kind, and resets them to how they were made."""
 
-    errors = PoolErrors(
-        programming=ProgrammingError,
-        timeout=PoolTimeout,
-        closed=PoolClosed,
-        too_many=TooManyRequests,
-    )
+    conninfo: str | Callable[[], str]
+    kwargs: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
+    backend: Callable[[], Backend]
+    reset: Reset
+    configure: Hook | None
+    on_check: Hook | None
+    on_connect: Hook | None
+    on_discard: Hook | None
 
-    def __init__(
-        self,
-        conninfo: str | Callable[[], str],
-        kwargs: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None,
-        backend: Callable[[], Backend],
-        hooks: Hooks,
-    ) -> None:
-        self._conninfo = conninfo
-        self._kwargs = kwargs
-        self._backend = backend
-        self._hooks = hooks
+    errors = PoolErrors(ProgrammingError, PoolTimeout, PoolClosed, TooManyRequests)
 
     def connect(self) -> Any:
         conn = self._connected()
         try:
             conn._state.cancel_timeout = CHECK_SECONDS
-            self._run_hook(self._hooks.configure, conn, "configure")
-            if self._hooks.on_connect is not None:
-                self._hooks.on_connect(conn)
+            self._run_hook(self.configure, conn, "configure")
+            if self.on_connect is not None:
+                self.on_connect(conn)
         except BaseException:
             conn.close()
             raise
         return conn
 
     def _connected(self) -> Any:
-        dsn = self._conninfo() if callable(self._conninfo) else self._conninfo
-        given = self._kwargs() if callable(self._kwargs) else self._kwargs
-        kwargs = dict(given or {})
+        dsn = self.conninfo() if callable(self.conninfo) else self.conninfo
+        kwargs = dict((self.kwargs() if callable(self.kwargs) else self.kwargs) or {})
         known = {*ext.parse_dsn(dsn), *kwargs}
         if not known & TIMED_BY and not os.environ.keys() & TIMED_BY_ENVIRONMENT:
             kwargs["connect_timeout"] = CONNECT_SECONDS  # a silent server must not keep the slot
-        conn = connect(dsn, backend=self._backend(), **kwargs)
+        conn = connect(dsn, backend=self.backend(), **kwargs)
         while not issubclass(type(conn), c_connection):
             conn = conn.__wrapped__  # a tracer's proxy
         return conn
@@ -90,23 +83,10 @@ class Psycopg2Connections:
         if self.condition(conn) is not CLEAN:
             raise ProgrammingError(f"the pool's {name} function left a transaction open, or worse")
 
-    def input_check(self, conn: Any) -> Callable[[int], Any]:
+    def input_check(self, conn: Any) -> Any:
         poll = getattr(_select, "epoll", _select.poll)()  # epoll takes half the time
         poll.register(conn.fileno(), _select.POLLIN)
-        check: Callable[[int], Any] = poll.poll
-        return check
-
-    def have_input(self, conns: Sequence[Any]) -> list[bool]:
-        poll = _select.poll()
-        numbers: list[int] = []
-        for conn in conns:
-            try:
-                numbers.append(conn.fileno())
-                poll.register(numbers[-1], _select.POLLIN)
-            except (Error, AttributeError):  # noqa: PERF203  closed, or lent this moment
-                numbers.append(-1)
-        ready = {number for number, _ in poll.poll(0)}
-        return [number in ready for number in numbers]
+        return poll.poll
 
     def condition(self, conn: Any) -> Condition:
         status = transaction_status(conn)
@@ -119,21 +99,20 @@ class Psycopg2Connections:
         conn.commit()
 
     def check(self, conn: Any) -> None:
-        if self._hooks.check is not None:
-            self._run_hook(self._hooks.check, conn, "check")
-        else:
+        if self.on_check is None:
             with conn.deadline(CHECK_SECONDS):
                 ping(conn)
+        self._run_hook(self.on_check, conn, "check")
 
     def clean(self, conn: Any) -> None:
-        reset = self._hooks.reset
+        reset = self.reset
         with nullcontext() if reset == "none" else conn.deadline(CHECK_SECONDS):
             if reset == "discard":
                 conn.reset()
             elif self.condition(conn) is not CLEAN:
                 conn.rollback()
         if reset == "discard":
-            self._run_hook(self._hooks.configure, conn, "configure")
+            self._run_hook(self.configure, conn, "configure")
         elif callable(reset):
             self._run_hook(reset, conn, "reset")
         if self.condition(conn) is not CLEAN:
@@ -144,9 +123,9 @@ class Psycopg2Connections:
             conn.cancel()
 
     def close(self, conn: Any) -> None:
-        if self._hooks.on_discard is not None:
+        if self.on_discard is not None:
             with suppress(Exception):
-                self._hooks.on_discard(conn)
+                self.on_discard(conn)
         try:
             fd = os.dup(conn.fileno())
         except Error:
@@ -159,17 +138,12 @@ class Psycopg2Connections:
             close_descriptor(fd)
 
     def _await_end(self, fd: int) -> None:
-        """Wait until the server has ended the session, which counts against its limit till then."""
-        waiter = self._backend().waiter()
+        """Wait until the server has ended the session, which counts against its limit."""
         deadline = monotonic() + END_SECONDS
-        try:
+        with closing(self.backend().waiter()) as waiter, suppress(OSError):
             while (left := deadline - monotonic()) > 0 and waiter.wait(fd, READ, left):
                 if not read(fd, 65536):
                     return
-        except OSError:
-            return
-        finally:
-            waiter.close()
 
 
 def ping(conn: Any) -> None:
@@ -183,12 +157,3 @@ def ping(conn: Any) -> None:
     finally:
         if not automatic and not conn.closed:
             conn.autocommit = False
-
-
-PSYCOPG2: Final = Driver(
-    manager=Psycopg2Connections,
-    default_backend=default_backend,
-    make_dsn=ext.make_dsn,
-    read_only=ReadOnlySqlTransaction,
-    ping=ping,
-)

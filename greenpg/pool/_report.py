@@ -36,12 +36,9 @@ class Stats:
     def report(self, state: PoolState) -> dict[str, int]:
         """Return psycopg_pool's measures; times in milliseconds, zeros left out as there."""
         limits = state.limits
-        counted = {
-            f"{name}_ms" if name in SECONDS else name: int(
-                value * 1000 if name in SECONDS else value
-            )
-            for name, value in asdict(self).items()
-        }
+        counted = asdict(self)
+        for name in SECONDS:
+            counted[f"{name}_ms"] = int(1000 * counted.pop(name))
         return {
             "pool_min": limits.min_size,
             "pool_max": limits.max_size,

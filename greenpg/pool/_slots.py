@@ -31,6 +31,7 @@ def _no_input(_: int) -> tuple[()]:
     return ()
 
 
+@dataclass(slots=True, eq=False)
 class Slot:
     """The right to one session on the server, from before its connect until after its close.
 
@@ -38,48 +39,37 @@ class Slot:
     is called when it is garbage-collected.
     """
 
-    __slots__ = (
-        "conn", "done", "expires", "has_input", "holder", "key", "phase", "ref", "since", "stack",
-        "stale", "uses", "warned",
-    )  # fmt: skip
-
-    def __init__(self, now: float) -> None:
-        self.phase = Phase.CONNECTING
-        self.since = now  # when this phase began
-        self.expires = inf
-        self.uses = 0.0  # a float as `max_uses` is: CPython compares it faster
-        self.stale = False  # to be checked before it is lent
-        self.warned = False
-        self.key = 0
-        self.conn: Any = None
-        self.ref: Any = None
-        self.has_input: Callable[[int], Any] = _no_input  # called with 0; see ConnectionManager
-        self.holder: tuple[Any, int] | None = None  # a code object and an offset into it
-        self.stack: str | None = None
-        self.done: Any = None  # the event to set when the connection has been cleaned
+    since: float  # when the phase began
+    phase: Phase = Phase.CONNECTING
+    expires: float = inf
+    uses: float = 0.0  # a float as `max_uses` is: CPython compares it faster
+    stale: bool = False  # to be checked before it is lent
+    warned: bool = False
+    key: int = 0  # of `PoolState.lent`
+    conn: Any = None
+    ref: Any = None
+    has_input: Callable[[int], Any] = _no_input  # called with 0; see ConnectionManager
+    holder: tuple[Any, int] | None = None  # a code object and an offset into it
+    stack: str | None = None
+    done: Any = None  # the event to set when the connection has been cleaned
 
     def empty(self) -> Any:
         """Remove the connection from the slot and return it."""
         conn, self.conn, self.ref, self.has_input = self.conn, None, None, _no_input
         return conn
 
-    def __repr__(self) -> str:
-        return f"<Slot {self.phase.value} since {self.since:.3f}, {self.uses:.0f} uses>"
 
-
+@dataclass(slots=True, eq=False)
 class Waiter:
     """A task that waits for a slot, or until some condition of the pool is true.
 
     `tick` ends the wait at `deadline`; a task that limits its wait itself has none.
     """
 
-    __slots__ = ("deadline", "error", "event", "slot")
-
-    def __init__(self, event: Any, deadline: float = inf) -> None:
-        self.event = event
-        self.deadline = deadline
-        self.slot: Slot | None = None
-        self.error: Exception | None = None
+    event: Any
+    deadline: float = inf
+    slot: Slot | None = None
+    error: Exception | None = None
 
 
 @dataclass(slots=True, kw_only=True)

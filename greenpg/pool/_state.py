@@ -37,10 +37,9 @@ WAKE: Final = Effect.WAKE  # before Python 3.12 a member is slow to reach throug
 
 
 class PoolState:
-    """Slots, waiters and what is to be done next.
+    """Each method is one event, which appends what it asks for to `effects`.
 
-    Each method is one event. What it asks for is appended to `effects`, with the slot or waiter
-    it concerns. A waiter whose time is up stays in line until `abandon` is called.
+    A waiter whose time is up stays in line until `abandon` is called.
     """
 
     def __init__(self, limits: Limits, jitter: Callable[[], float] = random) -> None:
@@ -84,29 +83,23 @@ class PoolState:
         if 0 < self.limits.max_waiting <= len(self.waiters):
             return False
         self.waiters.append(waiter)
-        if waiter.deadline < self.soonest:
-            self._bound(waiter)
-        if self.idle:
-            self._feed(now)
-        if len(self.slots) < self.limits.max_size:
-            self.grow(now)
+        self._plan_expiry(waiter)
+        self._feed(now)
+        self.grow(now)
         return True
 
-    def _bound(self, waiter: Waiter) -> None:
-        """Plan a `tick` for when the waiter's time is up."""
-        self.soonest = waiter.deadline
-        self._plan(self.soonest)
+    def _plan_expiry(self, waiter: Waiter) -> None:
+        if waiter.deadline < self.soonest:
+            self.soonest = waiter.deadline
+            self._plan(self.soonest)
 
     def _plan(self, instant: float) -> None:
         if instant < self.planned:
             self.planned = instant
             self.effects.append((Effect.TICK_EARLIER, None))
 
-    def suspect(self, slot: Slot, others: list[Slot], waiter: Waiter, now: float) -> None:
-        """Have a connection that was just taken checked, and those of `others` that are idle.
-
-        Its taker becomes the first in line, or fails if the pool has been closed meanwhile.
-        """
+    def suspect(self, slot: Slot, waiter: Waiter, now: float) -> None:
+        """Have a connection that was just taken checked; its taker becomes the first in line."""
         if self.ended:
             waiter.error = self.error
             self.effects.append((WAKE, waiter))
@@ -115,26 +108,22 @@ class PoolState:
         del self.lent[slot.key]
         slot.uses -= 1.0
         self.waiters.appendleft(waiter)
-        if waiter.deadline < self.soonest:
-            self._bound(waiter)
+        self._plan_expiry(waiter)
         self.check(slot, now)
-        self.check_idle(others, now)
+        if not slot.stale:  # data has arrived on it, and so perhaps on others
+            self.check_input(now)
         self._feed(now)
         self.grow(now)
 
     def _feed(self, now: float) -> None:
         """Give the remaining idle connections to waiters; stale ones are checked first."""
         while self.idle and self.waiters:
-            slot = self.idle[-1]
-            if not self._stale(slot, now):
+            if now - self.idle[-1].since <= self.limits.fresh:
                 self._offer(self.idle.pop(), now)
             elif self._count(Phase.CHECKING) < len(self.waiters):
                 self.check(self.idle.pop(), now)
             else:
                 return
-
-    def _stale(self, slot: Slot, now: float) -> bool:
-        return now - slot.since > self.limits.fresh
 
     def abandon(self, waiter: Waiter, now: float) -> None:
         """Remove a waiter; a slot that it already has goes to the next."""
@@ -176,13 +165,11 @@ class PoolState:
     # Cleaning, checking, closing
 
     def return_dirty(self, slot: Slot, now: float) -> None:
-        """Take back a connection that has to be cleaned by a task."""
         del self.lent[slot.key]
         slot.phase, slot.since = Phase.CLEANING, now
         self.effects.append((Effect.CLEAN, slot))
 
     def check(self, slot: Slot, now: float) -> None:
-        """Have a connection checked by a task."""
         slot.phase, slot.since = Phase.CHECKING, now
         self.effects.append((Effect.CHECK, slot))
 
@@ -193,8 +180,11 @@ class PoolState:
                 self.idle.remove(slot)
                 self.check(slot, now)
 
+    def check_input(self, now: float) -> None:
+        """Have the idle connections checked on which unsolicited data has arrived."""
+        self.check_idle([slot for slot in self.idle if slot.has_input(0)], now)
+
     def restored(self, slot: Slot, now: float) -> None:
-        """Note that a connection has been cleaned or checked with success."""
         if now >= slot.expires or slot.uses >= self.limits.max_uses or self.surplus:
             self.retire(slot, now)
         else:
@@ -210,7 +200,6 @@ class PoolState:
             self._watch()
 
     def closed(self, slot: Slot, now: float) -> None:
-        """Note that a session has ended."""
         if slot.phase is not Phase.GONE:
             self.lent.pop(slot.key, None)
             slot.phase = Phase.GONE
@@ -318,7 +307,6 @@ class PoolState:
         return self.limits.timed() or self.planned < inf or self._count(Phase.CHECKING) > 0
 
     def due(self, now: float) -> float:
-        """Return the instant at which `tick` will next have something to do."""
         return min((instant for instant in self._instants(now) if instant > now), default=inf)
 
     def _instants(self, now: float) -> Iterator[float]:
@@ -393,7 +381,6 @@ class PoolState:
         self._watch()
 
     def unwatch(self, waiter: Waiter, now: float) -> None:
-        """Forget a waiter that watches a condition."""
         self.watches = [watch for watch in self.watches if watch[0] is not waiter]
 
     def _watch(self) -> None:
@@ -403,9 +390,7 @@ class PoolState:
 
     def filled(self) -> bool:
         """Return True if there are `min_size` connections."""
-        there = sum(1 for slot in self.slots if slot.phase not in (Phase.CONNECTING, Phase.CLOSING))
-        return there >= self.limits.min_size
+        return self._staying() - self._count(Phase.CONNECTING) >= self.limits.min_size
 
     def empty(self) -> bool:
-        """Return True if no session is left."""
         return not self.slots

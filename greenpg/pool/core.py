@@ -7,15 +7,6 @@ from ._slots import Limits, Slot
 from ._state import WAKE
 
 __all__ = [
-    "BROKEN",
-    "CLEAN",
-    "DIRTY",
-    "WAKE",
-    "Condition",
-    "ConnectionManager",
-    "Limits",
-    "Pool",
-    "PoolErrors",
-    "Slot",
-    "describe_load",
-]
+    "BROKEN", "CLEAN", "DIRTY", "WAKE", "Condition", "ConnectionManager", "Limits", "Pool",
+    "PoolErrors", "Slot", "describe_load",
+]  # fmt: skip

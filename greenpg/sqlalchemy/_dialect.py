@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import event
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
-from sqlalchemy.util import memoized_property
 
 import greenpg
+from greenpg import extensions, extras
 
 from ._pool import GreenQueuePool
 from ._records import intact
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import Engine
     from sqlalchemy.engine import ExceptionContext
-    from sqlalchemy.pool import Pool
 
 
 class GreenDialect(PGDialect_psycopg2):
@@ -31,16 +30,14 @@ class GreenDialect(PGDialect_psycopg2):
 
     driver = "greenpg"
     supports_statement_cache = True
+    poolclass = GreenQueuePool
+    _psycopg2_extensions = extensions
+    _psycopg2_extras = extras
 
     @classmethod
     def import_dbapi(cls) -> ModuleType:
         """Return the module greenpg."""
         return greenpg
-
-    @classmethod
-    def get_pool_class(cls, url: URL) -> type[Pool]:
-        """Return `GreenQueuePool`."""
-        return GreenQueuePool
 
     @classmethod
     def engine_created(cls, engine: Engine) -> None:
@@ -51,14 +48,6 @@ class GreenDialect(PGDialect_psycopg2):
     def load_provisioning(cls) -> None:
         """Load the PostgreSQL provisioning that SQLAlchemy's own test suite requires."""
         PGDialect_psycopg2.load_provisioning()  # type: ignore[no-untyped-call]  # as it is there
-
-    @memoized_property
-    def _psycopg2_extensions(self) -> ModuleType:
-        return greenpg.extensions
-
-    @memoized_property
-    def _psycopg2_extras(self) -> ModuleType:
-        return greenpg.extras
 
 
 def _keep_connection(context: ExceptionContext) -> None:

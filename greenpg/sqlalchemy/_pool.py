@@ -7,7 +7,7 @@ from math import inf
 from sys import _getframe, maxsize
 from time import monotonic
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import exc
 from sqlalchemy.pool import Pool
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from sqlalchemy.pool.base import _ConnectionRecord
 
 TIMED_OUT: Final = "3o7r"  # SQLAlchemy's page about this error
-UNCONNECTED: Final = ": the first connect is not over"
 PINGED_AFTER: Final = 1.0
 OURS: Final = ("sqlalchemy.", "greenpg.sqlalchemy.")
 
@@ -59,26 +58,15 @@ class GreenQueuePool(Pool):
         self._pings, self._pre_ping = self._pre_ping, False  # else SQLAlchemy would ping as well
         self._size = pool_size
         self._max_overflow = max_overflow if pool_size else -1
-        self._timeout = timeout
         self._connected = False
         self._failure: Error | None = None  # of the last connect
-        # one slot until a first connect is over: SQLAlchemy initializes an engine under a lock
-        # that may be a native one
-        self._records = Records(self)
+        limits = Limits(
+            min_size=0, max_size=1, max_lifetime=inf, max_idle=inf, num_workers=maxsize,
+            fresh=PINGED_AFTER if self._pings else inf,
+        )  # fmt: skip
+        name = kw.get("logging_name") or "sqlalchemy"
         self._slots = Slots(
-            self._records,
-            current,
-            Limits(
-                min_size=0,
-                max_size=1,
-                max_lifetime=inf,
-                max_idle=inf,
-                num_workers=maxsize,
-                fresh=PINGED_AFTER if self._pings else inf,
-            ),
-            name=kw.get("logging_name") or "sqlalchemy",
-            timeout=timeout,
-            warns_of_leaks=False,
+            Records(self), current, limits, name=name, timeout=timeout, warns_of_leaks=False
         )
         self._performer = self._slots.performer
 
@@ -87,9 +75,9 @@ class GreenQueuePool(Pool):
     def _do_get(self) -> ConnectionPoolEntry:
         state = self._performer.state
         if not state.idle and not state.waiters:
-            self._performer.add(self._records.connect())
+            self._performer.add(self._slots.manager.connect())
         try:
-            record = cast("_ConnectionRecord", self._slots.lend(None, _borrower())[1])
+            record: _ConnectionRecord = self._slots.lend(None, _borrower())[1]
         except PoolTimeout:
             raise exc.TimeoutError(self._timeout_text(), code=TIMED_OUT) from self._failure
         if record.dbapi_connection is None:
@@ -109,6 +97,8 @@ class GreenQueuePool(Pool):
             raise
         self._failure = None
         if not self._connected:
+            # at first there is one slot: SQLAlchemy initializes an engine under a lock that
+            # may be a native one
             self._performer.apply(self._performer.state.resize, 0, self._limit())
             self._connected = True
 
@@ -122,10 +112,9 @@ class GreenQueuePool(Pool):
             self._let_go(slot, record)
 
     def _keeps(self, slot: Slot, record: ConnectionPoolEntry) -> bool:
-        state = self._performer.state
         if slot.expires < 0 or self._slots.condition(record) != CLEAN:
             return False
-        return bool(state.waiters) or len(state.idle) < (self._size or inf)
+        return self.waiting() > 0 or self.checkedin() < (self._size or inf)
 
     def _let_go(self, slot: Slot, record: ConnectionPoolEntry) -> None:
         try:
@@ -154,18 +143,11 @@ class GreenQueuePool(Pool):
         """Return a pool with the same parameters and events, and no connections."""
         self.logger.info("Pool recreating")
         return self.__class__(
-            self._creator,
-            pool_size=self._size,
-            max_overflow=self._max_overflow,
-            timeout=self._timeout,
-            pre_ping=self._pings,
-            recycle=self._recycle,
-            echo=self.echo,
-            logging_name=self._orig_logging_name,
-            reset_on_return=self._reset_on_return,
-            _dispatch=self.dispatch,
-            dialect=self._dialect,
-        )
+            self._creator, pool_size=self._size, max_overflow=self._max_overflow,
+            timeout=self.timeout(), pre_ping=self._pings, recycle=self._recycle, echo=self.echo,
+            logging_name=self._orig_logging_name, reset_on_return=self._reset_on_return,
+            _dispatch=self.dispatch, dialect=self._dialect,
+        )  # fmt: skip
 
     # Measures
 
@@ -175,7 +157,7 @@ class GreenQueuePool(Pool):
 
     def timeout(self) -> float:
         """Return how many seconds a borrower waits."""
-        return self._timeout
+        return self._slots.timeout
 
     def checkedin(self) -> int:
         """Return how many connections are idle."""
@@ -205,12 +187,12 @@ class GreenQueuePool(Pool):
         return maxsize if self._max_overflow < 0 else self._size + self._max_overflow
 
     def _timeout_text(self) -> str:
-        cause = f" limit of size {self._size} overflow {self._max_overflow} reached"
-        if not self._connected:
-            cause = UNCONNECTED
+        cause = ": the first connect is not over"
+        if self._connected:
+            cause = f" limit of size {self._size} overflow {self._max_overflow} reached"
         return (
             f"{type(self).__name__}{cause}, connection timed out, "
-            f"timeout {self._timeout:.2f} ({describe_load(self._performer.state, monotonic())})"
+            f"timeout {self.timeout():.2f} ({describe_load(self._performer.state, monotonic())})"
         )
 
 

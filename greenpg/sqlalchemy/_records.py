@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.pool.base import _ConnectionRecord
 
 from greenpg import Connection, Error, OperationalError, ProgrammingError
+from greenpg import extensions as ext
 from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
-from greenpg.extensions import (
-    TRANSACTION_STATUS_IDLE,
-    TRANSACTION_STATUS_INERROR,
-    TRANSACTION_STATUS_INTRANS,
-)
 from greenpg.pool.core import BROKEN, CLEAN, Condition, PoolErrors
 from greenpg.threads import pristine
 
@@ -23,23 +19,14 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import Pool
 
 CHECK_SECONDS: Final = 1.0
-RESTING: Final = (
-    TRANSACTION_STATUS_IDLE,
-    TRANSACTION_STATUS_INTRANS,
-    TRANSACTION_STATUS_INERROR,
-)
+ACTIVE: Final = (ext.TRANSACTION_STATUS_ACTIVE, ext.TRANSACTION_STATUS_UNKNOWN)
 _select = pristine("select")
 
 
 class Records:
     """Makes, checks and closes records; their borrowers connect them."""
 
-    errors = PoolErrors(
-        programming=ProgrammingError,
-        timeout=PoolTimeout,
-        closed=PoolClosed,
-        too_many=TooManyRequests,
-    )
+    errors = PoolErrors(ProgrammingError, PoolTimeout, PoolClosed, TooManyRequests)
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -48,11 +35,8 @@ class Records:
         return _ConnectionRecord(self._pool, connect=False)
 
     def input_check(self, record: _ConnectionRecord) -> Callable[[int], bool]:
-        found = weakref.ref(record)  # the pool must notice when a record is lost
-        return lambda _: _has_input(found())
-
-    def have_input(self, records: Sequence[_ConnectionRecord | None]) -> list[bool]:
-        return [_has_input(record) for record in records]
+        lookup = weakref.ref(record)  # the pool must notice when a record is lost
+        return lambda _: _has_input(lookup())
 
     def condition(self, record: _ConnectionRecord) -> Condition:
         conn = record.dbapi_connection
@@ -67,11 +51,11 @@ class Records:
         conn = record.dbapi_connection
         if conn is None:
             return
+        green = isinstance(conn, Connection)
         try:
-            with _bounded(conn):
-                alive = self._pool._dialect._do_ping_w_event(conn)
-            if not alive:
-                raise OperationalError("the connection is lost")
+            with conn.deadline(CHECK_SECONDS) if green else nullcontext():
+                if not self._pool._dialect._do_ping_w_event(conn):
+                    raise OperationalError("the connection is lost")
         except BaseException as error:
             record.invalidate(error)
             raise
@@ -85,11 +69,7 @@ def intact(conn: Any) -> bool:
     if getattr(conn, "closed", False):
         return False
     status = getattr(conn, "get_transaction_status", None)
-    return status is None or status() in RESTING
-
-
-def _bounded(conn: Any) -> AbstractContextManager[object]:
-    return conn.deadline(CHECK_SECONDS) if isinstance(conn, Connection) else nullcontext()
+    return status is None or status() not in ACTIVE
 
 
 def _has_input(record: _ConnectionRecord | None) -> bool:

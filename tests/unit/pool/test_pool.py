@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from itertools import pairwise
 from math import inf
 from typing import Any
@@ -61,10 +62,8 @@ class Connections:
         return self.made[-1]
 
     def input_check(self, conn: Conn) -> Any:
-        return lambda _: False
-
-    def have_input(self, conns: Any) -> list[bool]:
-        return [conn.input for conn in conns]
+        found = weakref.ref(conn)
+        return lambda _: getattr(found(), "input", False)
 
     def condition(self, conn: Conn) -> Condition:
         return conn.condition

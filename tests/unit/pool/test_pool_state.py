@@ -127,9 +127,9 @@ class Pool(RuleBasedStateMachine):
         slot = self.held.pop()
         waiter = self.waiter(patience)
         self.waiters.insert(0, waiter)
-        self.state.suspect(
-            slot, pick.sample(self.state.idle, k=len(self.state.idle) // 2), waiter, self.now
-        )
+        for other in self.state.idle:
+            other.has_input = pick.choice([bool, str])  # false or true, given 0
+        self.state.suspect(slot, waiter, self.now)
         self.perform()
 
     @precondition(lambda self: self.served)
