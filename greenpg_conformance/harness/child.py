@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import IO, Final
 
-__all__ = ["child_process", "kill", "unchosen"]
-
 _CHOICES: Final = ("GREENPG_BACKEND", "GREENPG_PATCH")
 
 

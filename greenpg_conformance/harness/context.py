@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from .describe import Description, Mode
 
-__all__ = ["Context", "Surroundings"]
-
 SECONDS: Final = 10.0
 PROGRAM_SECONDS: Final = 30.0  # to start, on a machine that may be busy
 TICK: Final = 0.002

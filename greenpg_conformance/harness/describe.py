@@ -16,8 +16,6 @@ from greenpg.errors import BackendError
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-__all__ = ["Description", "Mode", "find", "installed"]
-
 GROUP: Final = "greenpg.conformance"
 Registered: TypeAlias = Mapping[Hashable, str]
 

@@ -12,8 +12,6 @@ from psycopg2.extensions import parse_dsn
 
 import greenpg
 
-__all__ = ["OPERATIONS", "Stage"]
-
 _numbers = count(1)
 
 

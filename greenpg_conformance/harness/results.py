@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-__all__ = ["BAD", "Column", "Result", "failed", "summary", "verdict"]
-
 BAD: Final = ("hang", "fail")
 TRACEBACK: Final = "Traceback (most recent call last):"
 ORDER: Final = ("hang", "fail", "skip", "pass", "lacking")

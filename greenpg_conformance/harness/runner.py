@@ -22,8 +22,6 @@ from .results import Column, Result
 if TYPE_CHECKING:
     from .tests import Test
 
-__all__ = ["Suite", "columns_of"]
-
 START_SECONDS: Final = 60.0
 GRACE: Final = 5.0  # beyond a test's limit, for the child to print its stacks and end
 PROGRAM: Final = "from greenpg_conformance.harness.worker import main; main()"

@@ -7,19 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeVar
 
-__all__ = [
-    "FOR_BACKENDS",
-    "MODULES",
-    "Skip",
-    "Test",
-    "cases_of",
-    "discover",
-    "each",
-    "limit",
-    "needs",
-    "raises",
-]
-
 MODULES: Final = {
     "rules": ("waits", "tasks", "watcher", "hub", "os_threads"),
     "storm": ("storm",),

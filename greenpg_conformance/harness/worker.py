@@ -24,8 +24,6 @@ from .context import Context, Surroundings
 from .describe import Mode, find
 from .tests import Skip, Test, discover
 
-__all__ = ["main"]
-
 WARM_UP_SECONDS: Final = 30.0
 JOBS: Final = 4  # more than any test has in threads of the library's pool at once
 SETTLE_SECONDS: Final = 3.0

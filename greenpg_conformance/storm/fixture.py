@@ -18,8 +18,6 @@ from greenpg.errors import InFailedSqlTransaction, QueryCanceled
 
 from .ledger import Ledger
 
-__all__ = ["Fixture"]
-
 NAPS: Final = (0.0, 0.0, 0.003, 0.02)
 FOR_EVER: Final = 30.0  # an interrupted query that goes on sleeping is found on the server
 _tokens = itertools.count(1000)

@@ -20,19 +20,6 @@ from greenpg.errors import DeadlineExceeded
 if TYPE_CHECKING:
     from random import Random
 
-__all__ = [
-    "HARD",
-    "LESSER",
-    "CountingBackend",
-    "Interrupt",
-    "Run",
-    "Thrown",
-    "draw",
-    "kinds",
-    "pairs",
-    "was_cancelled",
-]
-
 THROWN: Final = ("throw", "exit", "hard")
 TIMED: Final = ("timeout", "deadline")
 HARD: Final = "hard"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-__all__ = ["Ledger"]
-
 
 class Ledger:
     """Rows are `open` until their transaction ends; the value says if the insert was acknowledged.

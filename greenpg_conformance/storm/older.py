@@ -10,8 +10,6 @@ from greenpg._psycopg2 import cancel_request
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-__all__ = ["older_libpq"]
-
 
 def older_libpq() -> AbstractContextManager[Any]:
     """Cancel queries as with a libpq before 17, for the block."""

@@ -14,8 +14,6 @@ from greenpg.pool import ConnectionPool
 from greenpg_conformance.toolkit.jobs import Job
 from greenpg_conformance.toolkit.machine import Patience
 
-__all__ = ["PoolStorm"]
-
 MAX: Final = 4
 BORROWERS: Final = 12
 PATIENCE: Final = 15.0

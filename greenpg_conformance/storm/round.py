@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from .interrupts import CountingBackend
 
-__all__ = ["Round", "prepared"]
-
 QUIET_SECONDS: Final = 1.0
 STATES: Final = {
     "idle": ext.TRANSACTION_STATUS_IDLE,

@@ -33,8 +33,6 @@ from .older import older_libpq
 from .round import Round, prepared
 from .table import OPERATIONS, Operation
 
-__all__ = ["Storm", "StormError", "main"]
-
 ROUNDS: Final = 300
 ROUND_SECONDS: Final = 60.0
 DELAYS: Final = (0.001, 0.004)

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from .fixture import Fixture
 
-__all__ = ["OPERATIONS", "Operation", "Steps", "operation"]
-
 Steps: TypeAlias = Generator[None, None, None]
 
 

@@ -11,8 +11,6 @@ from psycopg2.errors import QueryCanceled
 if TYPE_CHECKING:
     from .fixture import Fixture
 
-__all__ = ["Companion", "Holder", "Sleeper"]
-
 
 class Holder:
     """A task that keeps the connection for a while."""
