@@ -4,8 +4,24 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from psycopg2._psycopg import _connect as c_connect
 from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import cursor as c_cursor
+from psycopg2._psycopg import lobject as c_lobject
+
+__all__ = [
+    "autocommit_of",
+    "c_connect",
+    "c_connection",
+    "c_cursor",
+    "c_lobject",
+    "close",
+    "execute",
+    "fetchmany",
+    "poll",
+    "rollback",
+    "transaction_status",
+]
 
 close: Final = c_connection.close
 poll: Final = c_connection.poll
