@@ -11,14 +11,11 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions as ext
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from psycopg2.extras import DateRange, Inet, Json
 
 import greenpg
 from greenpg.pipeline import _executemany as _many
-
-ZONE = dt.timezone(dt.timedelta(hours=5, minutes=45))
+from tests.db.pipeline.conftest import ZONE, contents, outcome
 
 
 class Colour(IntEnum):
@@ -39,32 +36,6 @@ class Shout(str):
 def named(value):
     """The same in every process: no address."""
     return repr(value).partition(" at 0x")[0]
-
-
-def outcome(conn, rows_of, query, rows, table=None):
-    """Return all that a program can see of an executemany: in the cursor and in the table."""
-    cur = conn.cursor()
-    try:
-        cur.executemany(query, rows_of(rows))
-        raised = None
-    except Exception as err:
-        raised = (type(err), str(err), getattr(err, "pgcode", None))
-    seen = (raised, cur.rowcount, cur.statusmessage, cur.query, cur.description)
-    status = conn.info.transaction_status, conn.status
-    if raised is not None and status[0] == ext.TRANSACTION_STATUS_INERROR:
-        conn.cursor().execute("rollback")
-    held = contents(conn, table) if table else None
-    return seen, status, held
-
-
-def contents(conn, table):
-    cur = conn.cursor()
-    cur.execute(f"select * from {table} order by ctid")
-    return [tuple(map(shown, row)) for row in cur.fetchall()]
-
-
-def shown(value):
-    return bytes(value) if isinstance(value, memoryview) else repr(value)
 
 
 @pytest.fixture
@@ -412,96 +383,3 @@ def test_notices_are_kept(conn, create):
     cur.executemany(f"insert into {table} values (%s)", [(n,) for n in range(9)])
 
     assert [text.split()[-1] for text in conn.notices] == [str(n) for n in range(9)]
-
-
-# Interrupts
-
-
-def test_deadline_stops_it(conn, create, gate):
-    table = create("(n int, v text)")
-    rows = [(n,) for n in range(20)]
-    query = f"insert into {table} select %s, {gate.sql.removeprefix('select ')}::text"
-
-    with pytest.raises(greenpg.DeadlineExceeded), conn.deadline(0.1):
-        conn.cursor().executemany(query, rows)
-
-    with pytest.raises(greenpg.errors.InFailedSqlTransaction):
-        conn.commit()
-    conn.rollback()
-    gate.wait_for(0)
-    assert contents(conn, table) == []
-
-
-@pytest.mark.green
-def test_kill_in_the_pipeline_leaves_the_connection_usable(auto, create, gate, spawn):
-    table = create("(n int, v text)")
-    rows = [(n,) for n in range(20)]
-    call = gate.sql.removeprefix("select ")
-    values = f"n, case when n = 10 then {call}::text end"
-    query = f"insert into {table} select {values} from (select %s::int as n) x"
-
-    job = spawn(lambda: auto.cursor().executemany(query, rows))
-    gate.wait_for()
-    job.kill()
-    job.join()
-
-    assert job.error is not None
-    gate.wait_for(0)
-    assert len(contents(auto, table)) <= 10
-
-
-@pytest.mark.green
-@pytest.mark.parametrize("autocommit", [True, False])
-def test_cancel_of_the_pipeline_ends_all_of_it(connect, create, gate, spawn, autocommit):
-    conn, table = connect(), create("(n int, v text)")
-    conn.autocommit = autocommit
-    call = gate.sql.removeprefix("select ")
-    values = f"n, case when n = 10 then {call}::text end"
-    query = f"insert into {table} select {values} from (select %s::int as n) x"
-
-    job = spawn(lambda: conn.cursor().executemany(query, [(n,) for n in range(20)]))
-    gate.wait_for()
-    conn.cancel()
-
-    with pytest.raises(psycopg2.errors.QueryCanceled, match="user request"):
-        job.result()
-    gate.wait_for(0)
-    conn.rollback()
-    assert len(contents(conn, table)) <= 1
-
-
-# Any rows
-
-VALUES = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-(2**70), 2**70),
-    st.floats(),
-    st.decimals(allow_infinity=False, allow_nan=False, places=3),
-    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=9),
-    st.binary(max_size=9),
-    st.dates(),
-    st.datetimes(timezones=st.sampled_from([None, ZONE])),
-)
-
-
-@pytest.fixture
-def two(conn):
-    cur = conn.cursor()
-    cur.execute("create temp table a (n int, v text, w text); create temp table b (like a)")
-    conn.commit()
-    return conn
-
-
-@settings(
-    max_examples=60,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(rows=st.lists(st.tuples(st.integers(0, 9), VALUES, VALUES), max_size=12))
-def test_any_rows_give_equal_tables(two, rows):
-    made = []
-    for table, rows_of in (("a", list), ("b", iter)):
-        made.append(outcome(two, rows_of, f"insert into {table} values (%s, %s, %s)", rows, table))
-        two.rollback()
-
-    assert repr(made[0]).replace("into a", "into b") == repr(made[1])

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import select
-import struct
-from contextlib import closing
 from datetime import datetime, timedelta
-from types import SimpleNamespace
 
 import pytest
 
@@ -25,80 +20,9 @@ from greenpg.extras import (
 )
 from greenpg_conformance.toolkit.heartbeat import heartbeat
 from tests.db.conftest import until
+from tests.db.replication.conftest import PLUGIN, inserted
 
-PLUGIN = "pgoutput"  # every server has it; psycopg2's own suite runs on test_decoding
 SHORT = 0.05
-_numbers = itertools.count()
-
-
-def inserted(message):
-    """The one text column of an inserted row, None for a message of another kind."""
-    payload = message.payload
-    if payload[:1] != b"I":
-        return None
-    (size,) = struct.unpack_from(">I", payload, 9)
-    return payload[13 : 13 + size].decode()
-
-
-class Source:
-    """A table, whose changes a logical slot keeps."""
-
-    def __init__(self, conn, schema):
-        self.slot = f"greenpg_{os.getpid()}_{next(_numbers)}"
-        self.options = {"proto_version": 1, "publication_names": self.slot}
-        self._table = f"{schema}.{self.slot}"
-        self._conn = conn
-        self.ask(f"create table {self._table} (x text)")
-        self.ask(f"create publication {self.slot} for table {self._table}")
-        self.ask("select pg_create_logical_replication_slot(%s, %s)", self.slot, PLUGIN)
-
-    def ask(self, query, *args):
-        with self._conn.cursor() as cur:
-            cur.execute(query, args)
-            return cur.fetchone() if cur.description else None
-
-    def insert(self, *rows):
-        for row in rows:
-            self.ask(f"insert into {self._table} values (%s)", row)
-
-    def flush(self):
-        """Write some WAL that no stream shows.
-
-        A walsender (PostgreSQL 16 and later) looks for new WAL before it queues up to be woken
-        by the next: a commit in between, as soon as it has taken feedback, is left for later.
-        """
-        self.ask("select pg_logical_emit_message(true, 'greenpg', '')")
-
-    def fact(self, column, view="pg_replication_slots"):
-        """What a view of the server's says about the slot, or about its walsender."""
-        if view == "pg_stat_replication":
-            query = f"""
-                select {column} from pg_replication_slots
-                join pg_stat_replication on active_pid = pid where slot_name = %s
-            """
-        else:
-            query = f"select {column} from {view} where slot_name = %s"
-        row = self.ask(query, self.slot)
-        return row and row[0]
-
-    def drop(self):
-        until(lambda: self.fact("active") is not True, "the slot is free")
-        self.ask(
-            "select pg_drop_replication_slot(slot_name) from pg_replication_slots"
-            " where slot_name = %s",
-            self.slot,
-        )
-        self.ask(f"drop publication {self.slot}")
-        self.ask(f"drop table {self._table}")
-
-
-@pytest.fixture
-def source(dsn, schema):
-    with closing(greenpg.connect(dsn)) as conn:
-        conn.autocommit = True
-        made = Source(conn, schema)
-        yield made
-        made.drop()
 
 
 @pytest.fixture
@@ -564,117 +488,3 @@ def test_connection_class_of_ones_own(source, connect):
 
     assert conn.name == "mine"
     assert consume(cur, 1) == ["one"]
-
-
-@pytest.fixture
-def follow(dsn, source):
-    """`greenpg.replication.follow` for the slot."""
-
-    def followed(each, **options):
-        return greenpg.replication.follow(dsn, source.slot, each, options=source.options, **options)
-
-    return followed
-
-
-def collector(rows, last, between=lambda row: None):
-    def each(message):
-        row = inserted(message)
-        if row is not None:
-            rows.append(row)
-            between(row)
-            if row == last:
-                raise StopReplication
-
-    return each
-
-
-def test_follow_connects_again_when_the_server_is_lost(source, follow, caplog):
-    rows: list[str] = []
-
-    def cut(row):
-        if rows.count(row) == 1:
-            source.ask("select pg_terminate_backend(%s)", source.fact("active_pid"))
-            source.insert(str(int(row) + 1))
-
-    source.insert("1")
-    follow(collector(rows, "4", cut))
-
-    assert list(dict.fromkeys(rows)) == ["1", "2", "3", "4"]
-    assert sorted(rows) == rows
-    assert "trying again" in caplog.text
-
-
-def test_follow_returns_what_was_confirmed(source, follow):
-    source.insert("one", "two")
-
-    position = follow(collector([], "two"))
-
-    assert source.fact("active") is False
-    assert source.fact(f"confirmed_flush_lsn - '0/0' = {position}")
-
-
-def test_follow_leaves_confirming_to_the_consumer(source, follow):
-    rows: list[str] = []
-    source.insert("one", "two")
-
-    follow(collector(rows, "two"), confirm=False)
-    follow(collector(rows, "two"), confirm=False)
-
-    assert rows == ["one", "two", "one", "two"]
-
-
-def test_follow_raises_what_the_consumer_raises(source, follow):
-    error = greenpg.OperationalError("the consumer's own")
-    source.insert("one")
-
-    def fail(message):
-        raise error
-
-    with pytest.raises(greenpg.OperationalError) as caught:
-        follow(fail)
-
-    assert caught.value is error
-    assert source.fact("active") is False
-
-
-def test_follow_raises_what_connecting_again_cannot_mend(db, dsn, source, follow):
-    def sabotage(message):
-        source.ask("select pg_terminate_backend(%s)", source.fact("active_pid"))
-        until(lambda: not source.fact("active"), "the slot is free")
-        source.ask("select pg_drop_replication_slot(%s)", source.slot)
-
-    source.insert("one")
-    with pytest.raises(db.errors.UndefinedObject):
-        follow(sabotage)
-    with pytest.raises(db.OperationalError):
-        greenpg.replication.follow(f"{dsn} port=1", source.slot, print)
-
-
-def test_follow_has_a_limited_patience(db, source, proxy):
-    def cut(message):
-        proxy.refuse()
-        proxy.cut()
-
-    source.insert("one")
-
-    with pytest.raises(db.OperationalError, match="refused"):
-        greenpg.replication.follow(
-            proxy.dsn, source.slot, cut, options=source.options, patience=0.2
-        )
-
-
-@pytest.mark.green
-def test_killed_follower_leaves_nothing(source, follow, spawn):
-    seen = SimpleNamespace(message=False)
-
-    def each(message):
-        seen.message = True
-
-    source.insert("one")
-    job = spawn(follow, each)
-    until(lambda: seen.message, "it follows")
-
-    job.kill()
-    job.join()
-
-    until(lambda: source.fact("active") is False, "the slot is free")

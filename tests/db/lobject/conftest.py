@@ -1,0 +1,14 @@
+"""What the tests of lobject share."""
+
+from __future__ import annotations
+
+import psycopg2
+import pytest
+
+C_LOBJECT = psycopg2._psycopg.lobject
+
+
+@pytest.fixture
+def lob(conn):
+    """An empty large object, open for writing."""
+    return conn.lobject()

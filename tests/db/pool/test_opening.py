@@ -1,0 +1,160 @@
+"""Opening and closing a pool."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import suppress
+
+import psycopg2
+import pytest
+
+from greenpg.backend import current
+from greenpg.errors import PoolClosed, PoolTimeout
+from greenpg.pool import ConnectionPool
+from greenpg_conformance.toolkit.leaks import descriptors
+from greenpg_conformance.toolkit.machine import Stopwatch
+from tests.db.conftest import until
+from tests.db.pool.conftest import NOWHERE, answer
+
+
+def test_nothing_is_started_before_first_use(make, sessions):
+    before, opened = set(sessions()), descriptors().keys()
+
+    pool = make(min_size=3)
+
+    current().sleep(0.05)
+    assert set(sessions()) == before
+    assert descriptors().keys() == opened
+    assert pool.closed
+    with pool.connection() as conn:
+        assert answer(conn) == 1
+    assert not pool.closed
+
+
+def test_open_false_wants_to_be_opened(make):
+    pool = make(open=False)
+
+    with pytest.raises(PoolClosed, match="not open yet"):
+        pool.getconn()
+    pool.open(wait=True)
+
+    with pool.connection() as conn:
+        assert answer(conn) == 1
+
+
+def test_wait_fills_the_pool(make):
+    pool = make(min_size=3, open=True)
+
+    pool.wait()
+
+    assert pool.get_stats()["pool_available"] == 3
+
+
+def test_wait_closes_the_pool_when_there_is_no_server(make):
+    pool = make(NOWHERE)
+
+    with pytest.raises(PoolTimeout) as caught:
+        pool.wait(0.3)
+
+    assert isinstance(caught.value.__cause__, psycopg2.OperationalError)
+    with pytest.raises(PoolClosed, match="0 lent, 0 waiting") as closed:
+        pool.getconn()
+    assert closed.value.__cause__ is caught.value.__cause__
+
+
+def test_close_waits_for_what_is_lent(make, spawn):
+    pool = make()
+    conn = pool.getconn()
+    closing_it = spawn(pool.close)
+    until(lambda: pool.closed, "closing")
+
+    assert answer(conn) == 1
+    assert not closing_it.ended
+    pool.putconn(conn)
+
+    closing_it.result()
+    assert conn.closed
+    with pytest.raises(PoolClosed):
+        pool.getconn()
+
+
+def test_close_cancels_and_closes_what_does_not_come_back(make, spawn):
+    pool = make()
+
+    lent = []
+
+    def stubborn():
+        with pool.connection() as conn:
+            lent.append(conn)
+            with suppress(psycopg2.Error):
+                answer(conn, "select pg_sleep(30)")
+            until(lambda: conn.closed, "closed by the pool")
+
+    job = spawn(stubborn)
+    until(lambda: lent, "lent")
+    watch = Stopwatch()
+
+    pool.close(timeout=0.2)
+
+    assert watch.seconds() < 3
+    job.result()
+
+
+def test_waiters_of_a_closed_pool_are_told_at_once(make, spawn):
+    pool = make()
+    conn = pool.getconn()
+    waiting = [spawn(pool.getconn) for _ in range(3)]
+    until(lambda: pool.get_stats()["requests_waiting"] == 3, "waiting")
+
+    job = spawn(pool.close)
+
+    for one in waiting:
+        with pytest.raises(PoolClosed, match=r"was closed \(1 lent, 3 waiting.* at test_pool.py:"):
+            one.result(1)
+    pool.putconn(conn)
+    job.result()
+
+
+def test_closeall_and_reopening(make):
+    pool = make()
+    with pool.connection():
+        pass
+
+    pool.closeall()
+
+    with pytest.raises(PoolClosed, match="cannot be opened again"):
+        pool.open()
+
+
+def test_a_pool_that_is_dropped_warns_and_leaves_nothing(dsn, sessions):
+    before = set(sessions())
+    pool = ConnectionPool(dsn, min_size=2, name="dropped")
+    pool.wait()
+
+    with pytest.warns(ResourceWarning, match="'dropped' was never closed"):
+        del pool
+    until(lambda: gc.collect() is not None and set(sessions()) == before, "sessions gone")
+
+
+def test_an_emptied_pool_that_is_dropped_leaves_no_task(dsn, sessions):
+    before = set(sessions())
+    pool = ConnectionPool(dsn, min_size=1)
+    pool.wait()
+
+    pool.resize(0, 1)
+    pool.drain()
+    until(lambda: set(sessions()) == before, "sessions gone")
+
+    del pool  # the test's own fixture looks for tasks and threads that are left
+
+
+def test_a_lent_connection_that_is_dropped_frees_its_slot(make):
+    pool = make(name="web")
+    conn = pool.getconn()
+    assert answer(conn) == 1
+
+    with pytest.warns(ResourceWarning, match=r"lent at test_pool.py:\d+ in .*frees_its_slot"):
+        del conn
+
+    with pool.connection(timeout=2) as other:
+        assert answer(other) == 1
