@@ -22,8 +22,9 @@ field                written by                   meaning
 ==================== ============================ ==================================================
 attempt              attach.py                    the attempt to connect, or None
 job                  cursor.py, copy/             the COPY that the statement begins, or None
-block_paused         COPY blocks                  None: no block; {}: the block's task runs its own
-                                                  code; {0: id}: that party has libpq
+block_paused         COPY blocks                  None: no block; else a Once: unsettled while the
+                                                  block's task runs its own code, settled with
+                                                  the id of who has libpq
 copy_may_be_running  note_copy                    psycopg2 may have abandoned a COPY half-way
 status_uncertain     note_failure                 after a failure psycopg2's status may be wrong
 sending_blocked      note_blocked                 libpq is in pipeline mode: psycopg2 cannot send

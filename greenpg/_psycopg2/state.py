@@ -13,6 +13,7 @@ from psycopg2 import extensions as ext
 from greenpg._protocol.generators import finish
 from greenpg._protocol.libpq import libpq
 from greenpg._session.errors import ErrorClasses
+from greenpg._session.lock import Once
 from greenpg._session.session import Session, TransactionStatus
 from greenpg.errors import DeadlineExceeded, InFailedSqlTransaction
 
@@ -59,7 +60,7 @@ class State(Session):
         super().__init__(backend, ERRORS)
         self.attempt: Any = None  # an Attempt, if greenpg makes the connection
         self.job: CopyJob | None = None
-        self.block_paused: dict[int, int] | None = None
+        self.block_paused: Once | None = None
         self.copy_may_be_running = False
         self.status_uncertain = False
         self.sending_blocked = False
@@ -98,15 +99,12 @@ class State(Session):
 
     def pause_block(self) -> None:
         """Note that the task of a block, such as COPY's, goes back to its own code."""
-        self.block_paused = {}
+        self.block_paused = Once()
 
     def resume_block(self, who: int) -> bool:
-        """Take libpq from a paused block, for its own task or for `close`; one wins.
-
-        The winner may ask again: Ctrl-C may have kept it from learning the answer.
-        """
+        """Take libpq from a paused block, for its own task or for `close`; one wins."""
         paused = self.block_paused
-        return paused is not None and paused.setdefault(0, who) == who
+        return paused is not None and bool(paused.settle(who) == who)
 
     # Recovery at an operation's end
 

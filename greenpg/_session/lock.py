@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 from greenpg.threads import pristine
@@ -28,24 +28,37 @@ _LOOK: Final = 1.0  # seconds; a wake-up is lost to a signal that lands in the r
 _ident = pristine("_thread").get_ident
 
 
-class Waiting:
-    """One task's place in the queue for a connection."""
+class Once:
+    """Is settled by the first of several threads; all learn how (`dict.setdefault` is atomic)."""
 
-    __slots__ = ("_fate", "event", "task")
+    __slots__ = ("_settled",)
+
+    def __init__(self) -> None:
+        self._settled: dict[int, Any] = {}
+
+    def settle(self, value: Any) -> Any:
+        """Return the value of the first call; a caller that Ctrl-C interrupted may ask again."""
+        return self._settled.setdefault(0, value)
+
+    def value(self) -> Any:
+        """Return the value, None if it is not settled."""
+        return self._settled.get(0)
+
+
+class Waiting(Once):
+    """One task's place in the queue for a connection; settled with whether the lock is granted."""
+
+    __slots__ = ("event", "task")
 
     def __init__(self, task: Hashable, event: Event) -> None:
+        super().__init__()
         self.task = task
         self.event = event
-        self._fate: dict[int, bool] = {}
 
     @property
     def granted(self) -> bool:
         """True if the task has the lock."""
-        return self._fate.get(0, False)
-
-    def settle(self, granted: bool) -> bool:
-        """Grant the lock or give the place up; return which of two threads' calls came first."""
-        return self._fate.setdefault(0, granted)
+        return self.value() is True
 
 
 class Lock:
@@ -148,7 +161,7 @@ class Lock:
     def _pass_on(self, waiting: Waiting) -> bool:
         self.granted = waiting
         self.holder = waiting.task
-        if not waiting.settle(granted=True):
+        if not waiting.settle(True):
             self.granted = None
             return False
         waiting.event.set()
@@ -191,7 +204,7 @@ class Lock:
     def _take(self, waiting: Waiting) -> None:
         with suppress(ValueError):  # the lock is being passed on to it this moment
             self.queue.remove(waiting)
-        if waiting.settle(granted=True):
+        if waiting.settle(True):
             self.holder = waiting.task
 
     def _is_abandoned(self) -> bool:
@@ -202,7 +215,7 @@ class Lock:
         return not self.in_driver and not self.depth and self.granted is None
 
     def _give_up(self, waiting: Waiting) -> None:
-        granted = waiting.settle(granted=False)
+        granted = waiting.settle(False)
         with suppress(ValueError):
             self.queue.remove(waiting)
         if granted:  # pass it on

@@ -72,7 +72,8 @@ class Copy:
         self._encoding = ext.encodings[self._conn.encoding]
         self._task = state.enter(False, self._statement[0])
         try:
-            state.block_paused = {0: id(self)}
+            state.pause_block()
+            state.resume_block(id(self))
             self._begin(state)
         except BaseException as error:
             self._leave(error)

@@ -441,7 +441,7 @@ def test_physical_replication(source, connect):
     conn = connect(connection_factory=PhysicalReplicationConnection)
     cur = conn.cursor()
     cur.create_replication_slot(name)
-    lsn = source.ask("select pg_current_wal_lsn()")[0]
+    lsn = source.ask("select pg_current_wal_flush_lsn()")[0]
     sizes = []
 
     def each(message):
