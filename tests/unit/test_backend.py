@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import greenpg
-from greenpg import backend as seam
+from greenpg import backend as backends
 from greenpg import threads
 from greenpg.errors import BackendError
 from tests import programs
@@ -20,8 +20,8 @@ NAMES = ("gevent", "eventlet", "threads")
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
-    monkeypatch.setattr(seam, "_loaded", {})
-    monkeypatch.setattr(seam, "_chosen", None)
+    monkeypatch.setattr(backends, "_loaded", {})
+    monkeypatch.setattr(backends, "_chosen", None)
     monkeypatch.delenv("GREENPG_BACKEND", raising=False)
 
 
@@ -54,14 +54,14 @@ def in_a_child(code, **environ):
 
 def whole(**changes):
     """An object that has all members of a backend."""
-    members = {name: getattr(threads.backend, name) for name in seam._MEMBERS}
+    members = {name: getattr(threads.backend, name) for name in backends._MEMBERS}
     return SimpleNamespace(**{**members, **changes})
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_built_in_backends_are_found_by_name(name):
-    assert seam.load(name).name == name
-    assert seam.load(name) is seam.load(name)
+    assert backends.load(name).name == name
+    assert backends.load(name) is backends.load(name)
 
 
 def test_backend_of_another_distribution_is_found(distribution):
@@ -73,7 +73,7 @@ def test_backend_of_another_distribution_is_found(distribution):
     found = greenpg.use("somebodys")
 
     assert found is sys.modules["somebodys_backend"].made
-    assert seam.current() is found
+    assert backends.current() is found
 
 
 def test_unknown_name_is_refused_with_the_known_ones():
@@ -85,7 +85,7 @@ def test_unknown_name_where_nothing_is_installed(monkeypatch):
     monkeypatch.setattr(metadata, "entry_points", lambda **_: [])
 
     with pytest.raises(BackendError, match="unknown backend 'gevent'; installed backends: none"):
-        seam.load("gevent")
+        backends.load("gevent")
 
 
 def test_missing_library_is_refused_with_the_extra_to_install(distribution):
@@ -97,24 +97,24 @@ def test_missing_library_is_refused_with_the_extra_to_install(distribution):
     with pytest.raises(
         BackendError, match=r"no_such_green_library.*pip install greenpg\[lacking\]"
     ):
-        seam.load("lacking")
+        backends.load("lacking")
 
 
 def test_entry_point_that_names_nothing_is_refused(distribution):
     distribution(["empty = empty_backend:made"], empty_backend="")
 
     with pytest.raises(BackendError, match="backend 'empty' cannot be loaded"):
-        seam.load("empty")
+        backends.load("empty")
 
 
 def test_error_in_a_plug_in_comes_out_as_it_is(distribution):
     distribution(["broken = broken_backend:made"], broken_backend="raise LookupError('broken')")
 
     with pytest.raises(LookupError, match="broken"):
-        seam.load("broken")
+        backends.load("broken")
 
 
-@pytest.mark.parametrize("member", seam._MEMBERS)
+@pytest.mark.parametrize("member", backends._MEMBERS)
 def test_missing_member_is_named(member):
     backend = whole()
     delattr(backend, member)
@@ -132,9 +132,9 @@ def test_entry_point_with_missing_members_is_refused(distribution):
     distribution(["part = part_backend:made"], part_backend="class made: pass\nmade = made()")
 
     with pytest.raises(BackendError, match="lacks"):
-        seam.load("part")
+        backends.load("part")
     with pytest.raises(BackendError, match="lacks"):
-        seam.load("part")
+        backends.load("part")
 
 
 def test_class_in_place_of_an_instance_is_refused():
@@ -149,7 +149,7 @@ def test_what_is_no_backend_is_refused(given):
     with pytest.raises(BackendError):
         greenpg.use(given)
 
-    assert seam.chosen() is None
+    assert backends.chosen() is None
 
 
 def test_refused_choice_leaves_the_former_one():
@@ -158,19 +158,19 @@ def test_refused_choice_leaves_the_former_one():
     with pytest.raises(BackendError):
         greenpg.use("no such")
 
-    assert seam.chosen() is threads.backend
+    assert backends.chosen() is threads.backend
 
 
 def test_object_with_all_members_is_taken():
     backend = whole(name="mine")
 
     assert greenpg.use(backend) is backend
-    assert seam.current() is backend
+    assert backends.current() is backend
 
 
 def test_threads_are_the_default():
-    assert seam.chosen() is None
-    assert seam.current() is threads.backend
+    assert backends.chosen() is None
+    assert backends.current() is threads.backend
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -185,13 +185,13 @@ def test_use_goes_over_the_variable(monkeypatch):
 
     greenpg.use("threads")
 
-    assert seam.current() is threads.backend
+    assert backends.current() is threads.backend
 
 
 def test_empty_variable_is_none(monkeypatch):
     monkeypatch.setenv("GREENPG_BACKEND", "")
 
-    assert seam.chosen() is None
+    assert backends.chosen() is None
 
 
 def test_wrong_variable_is_an_error_at_the_first_connect_and_use_mends_it(monkeypatch):
