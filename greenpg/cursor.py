@@ -96,10 +96,13 @@ class Cursor(c_cursor):
     def executemany(self, query: Any, vars_list: Any) -> None:
         """Run a statement for each set of variables, which may come from the same connection."""
         conn = self.connection
-        if not hasattr(conn, "_state") or not may_pipeline(self, query, vars_list):
-            self._many(query, vars_list)
+        if not hasattr(conn, "_state"):  # on a plain connection
+            c_cursor.executemany(self, query, vars_list)
             return
-        with ConnectionLock(conn):
+        with ConnectionLock(conn):  # rows that query the connection must not let others in
+            if not may_pipeline(self, query, vars_list):
+                self._many(query, vars_list)
+                return
             touched = execute_many(self, query, iter(vars_list), partial(self._many, query))
         self._touched = (self.query, touched)
 
@@ -260,11 +263,7 @@ def _execute_job(cur: Cursor, job: CopyJob, sql: Any) -> None:
 
 
 def _execute_rows(cur: Cursor, query: Any, rows: Iterable[Any]) -> None:
-    outside = _rows_outside_c(cur.connection, rows)
-    try:
-        c_cursor.executemany(cur, query, outside)
-    finally:
-        outside.close()
+    c_cursor.executemany(cur, query, _rows_outside_c(cur.connection, rows))
 
 
 def _failed(state: State, error: BaseException) -> None:
@@ -276,21 +275,17 @@ def _rows_outside_c(conn: Any, rows: Iterable[_T]) -> Generator[_T, None, None]:
     """Yield the rows; while the source makes the next one, the task is outside C."""
     source = iter(rows)
     state = conn._state
-    state.depth += 1
-    try:
-        while True:
-            state.in_driver = False
-            try:
-                row = next(source)
-            except StopIteration:
-                return
-            finally:
-                state.in_driver = True
-            if conn.closed:  # by another task meanwhile; C would call its pointer NULL
-                raise closed()
-            yield row
-    finally:
-        state.depth -= 1
+    while True:
+        state.in_driver = False
+        try:
+            row = next(source)
+        except StopIteration:
+            return
+        finally:
+            state.in_driver = True
+        if conn.closed:  # by another task meanwhile; C would call its pointer NULL
+            raise closed()
+        yield row
 
 
 class NamedCursor(Cursor):

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+import greenpg
+
 
 @pytest.fixture
 def numbers(conn):
@@ -153,6 +155,21 @@ def test_executemany_reads_from_a_generator_that_queries_its_connection(conn, nu
     numbers.executemany("insert into numbers values (%s)", rows())
 
     assert stored(numbers) == [0, 10, 20, 30, 40]
+
+
+def test_rows_that_query_the_connection_keep_other_tasks_out(conn, numbers):
+    lock, held = greenpg.ConnectionLock(conn), []
+
+    def rows():
+        for number in range(2):
+            conn.cursor().execute("select 1")
+            held.append(lock.locked())
+            yield (number,)
+
+    numbers.executemany("insert into numbers values (%s)", rows())
+
+    assert held == [True, True]
+    assert not lock.locked()
 
 
 def test_error_of_the_rows_comes_out_of_executemany(conn, numbers):
