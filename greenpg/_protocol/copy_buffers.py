@@ -1,4 +1,4 @@
-"""Buffers for the data of a COPY, which libpq hands out row by row."""
+"""Buffers for the data of a COPY, which libpq returns row by row."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from .libpq import libpq
 
 
 class Intake:
-    """Takes what has arrived from the socket for a stream of data, more at a time as it goes on."""
+    """Reads a stream of data from the socket, in larger parts as the stream goes on."""
 
     def __init__(self) -> None:
         self._enlarging = 5
 
     def consume(self, pgconn: int) -> bool:
-        """Let libpq read; False if the connection is lost."""
-        if self._enlarging:  # it doubles a buffer that is full when it reads again
+        """Read what has arrived into libpq's buffer; False if the connection is lost."""
+        if self._enlarging:  # a read doubles a full buffer (fe-misc.c, pqReadData)
             self._enlarging -= 1
             libpq.PQconsumeInput(pgconn)
         return bool(libpq.PQconsumeInput(pgconn))
 
 
 class CopyBuffer:
-    """Gathers the data of a COPY that libpq has received, many rows at a time."""
+    """Collects the data of a COPY that libpq has received, many rows at a time."""
 
     SIZE: Final = 65536
 
@@ -36,7 +36,7 @@ class CopyBuffer:
         self.consume: Final = Intake().consume
 
     def fill(self, pgconn: int) -> tuple[bytes, bool]:
-        """Return what is there, SIZE bytes or more if there may be more, and whether it ended."""
+        """Return the data received, SIZE bytes or more if more may follow, and whether it ended."""
         get, memory, room = _untyped("PQgetlineAsync"), self._memory, self.SIZE
         connection = _reference(pgconn)
         position = 0
@@ -50,18 +50,18 @@ class CopyBuffer:
 
 @cache
 def _untyped(name: str) -> Any:
-    """Return a function without argument types, which is quicker; pointers are ctypes objects."""
+    """Return a function without argument types, which ctypes need not convert: `bench -w copy`."""
     libpq.need(name)
     return libpq._dll[name]
 
 
 def _reference(address: int) -> Any:
-    """Return a pointer for an untyped function; it is quicker to pass than a c_void_p."""
+    """Return a pointer for an untyped function, faster to pass than a c_void_p: `bench -w copy`."""
     return byref(c_char.from_address(address))
 
 
 def skip_copy_data(pgconn: int) -> int:
-    """Discard what has arrived of a COPY; 0 if more may come, below 0 at its end."""
+    """Discard the received data of a COPY; return 0 if more may come, below 0 at its end."""
     data = c_void_p()
     while (count := libpq.PQgetCopyData(pgconn, byref(data), 1)) > 0:
         libpq.PQfreemem(data)
@@ -69,21 +69,21 @@ def skip_copy_data(pgconn: int) -> int:
 
 
 class CopyMessages:
-    """Takes whole messages of a COPY that libpq has received."""
+    """Reads whole messages of a COPY that libpq has received."""
 
     def __init__(self) -> None:
         self._pointer = c_void_p()
         self._reference = byref(self._pointer)
-        # the same pointer as text: a slice is the quickest way to bytes
+        # the same pointer as text: a slice of it makes the bytes (`greenpg bench -w replication`)
         self._text: Any = POINTER(c_char).from_buffer(self._pointer)
 
     def take(
         self, pgconn: int, head: int, room: int, append: Callable[[tuple[bytes, bytes]], None]
     ) -> int:
-        """Pass messages on, each parted after `head` bytes, until their size exceeds `room`.
+        """Pass messages on, each split after `head` bytes, until their size exceeds `room`.
 
-        Returns libpq's word on the next one: above 0 it is there, 0 means not yet, -1 is the
-        transfer's end, -2 a failure.
+        Returns PQgetCopyData's last result: above 0 after a message, 0 if the next one has not
+        arrived, -1 at the transfer's end, -2 on a failure.
         """
         get, free = _untyped("PQgetCopyData"), _untyped("PQfreemem")
         text, pointer, reference = self._text, self._pointer, self._reference

@@ -1,4 +1,4 @@
-"""COPY's text format: Python values to rows of it, and back."""
+"""COPY's text format (PostgreSQL manual, COPY): Python values to rows, and back."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def fields(line: str) -> tuple[str | None, ...]:
 
 
 class Lines:
-    """Cuts blocks of data, which may end anywhere, into lines."""
+    """Splits blocks of data, which may end anywhere, into lines."""
 
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding
-        self._rest: list[bytes] = []  # of a line that goes on in the next block
+        self._rest: list[bytes] = []  # of a line that continues in the next block
 
     def feed(self, block: bytes) -> list[str]:
-        """Return the lines that are complete by now, without their ends."""
+        """Return the lines that are now complete, without their line ends."""
         whole, end, rest = block.rpartition(b"\n")
         if not end:
             self._rest.append(block)
@@ -98,8 +98,8 @@ _OWN: Final[dict[type, tuple[Any, Encoder]]] = {
 class Formatter:
     """Writes rows of Python values as psycopg 3 does, with psycopg2's adapters.
 
-    A list becomes an array and a tuple a composite value. Another type's adapter is taken at
-    its word if what it writes is a string or a number.
+    A list becomes an array and a tuple a composite value. For other types the literal that the
+    adapter writes is used if it is a string, a number or a boolean.
     """
 
     def __init__(self, conn: Any) -> None:
@@ -109,7 +109,7 @@ class Formatter:
         self._encoders = applicable(_OWN)
 
     def row(self, values: Iterable[Any]) -> bytes:
-        """Return the row with its line end; ProgrammingError for a value that has no text."""
+        """Return the row with its line end; ProgrammingError for a value that has no text form."""
         encoders = self._encoders
         parts = []
         for value in values:
@@ -170,7 +170,7 @@ def _quoted(text: str, special: re.Pattern[str]) -> str:
 
 
 def _unquoted(literal: str, plain: bool) -> str | None:
-    """Return what a string literal means, None if it is not one; `plain`: without escapes."""
+    """Return the value of a string literal, None for other text; `plain`: without escapes."""
     found = _STRING.fullmatch(literal)
     if found is None or "'" in found[2].replace("''", ""):
         return None

@@ -1,7 +1,7 @@
-"""Steps of the protocol as generators: they yield what they wait for, and know no event loop.
+"""Steps of the protocol as generators: they yield what they wait for, and use no event loop.
 
-A step yields (descriptor, READ|WRITE bits) and goes on when that is ready; with no bits, where
-the runner may let other tasks run.
+A step yields (descriptor, READ|WRITE bits) and continues when the descriptor is ready; without
+bits, the runner may let other tasks run.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Steps: TypeAlias = Generator[tuple[int, int], None, None]
 
 
 def can_cancel_stepwise() -> bool:
-    """Tell whether libpq can cancel without blocking (PostgreSQL 17 and later)."""
+    """Return True if libpq can cancel without blocking (PostgreSQL 17 and later)."""
     return libpq.has("PQcancelCreate", "PQcancelStart", "PQcancelPoll", "PQcancelFinish")
 
 
 def cancel(pgconn: int) -> Steps:
-    """Have the server take a cancel request; OperationalError if it cannot be delivered."""
+    """Send a cancel request to the server; OperationalError if it cannot be delivered."""
     request = libpq.PQcancelCreate(pgconn)
     try:
         status = Polling.WRITING if libpq.PQcancelStart(request) else Polling.FAILED
@@ -53,7 +53,7 @@ def cancel(pgconn: int) -> Steps:
 
 
 def flush(pgconn: int, fd: int) -> Steps:
-    """Send what libpq has queued; also take what arrives, or both sides might wait for ever."""
+    """Send the queued data and read meanwhile: else both may wait forever (manual, PQflush)."""
     while libpq.PQflush(pgconn) == 1:
         yield fd, READ | WRITE
         libpq.PQconsumeInput(pgconn)
@@ -62,7 +62,7 @@ def flush(pgconn: int, fd: int) -> Steps:
 def call(
     pgconn: int, fd: int, sql: bytes, parameters: Sequence[Parameter]
 ) -> Generator[tuple[int, int], None, tuple[bytes, bytes | None]]:
-    """Return a statement's one value, in binary, and the server's error; raises as `results`."""
+    """Return a statement's one value, in binary, and the server's error; raises like `results`."""
     if not send_query(pgconn, sql, parameters):
         raise _lost(pgconn)
     yield from flush(pgconn, fd)
@@ -80,7 +80,7 @@ def call(
 
 
 def finish(pgconn: int, fd: int) -> Steps:
-    """Bring what was left half-way to its end, and drop its results; raises as `results`."""
+    """Finish an unfinished operation and drop its results; raises like `results`."""
     yield from flush(pgconn, fd)
     yield from results(pgconn, fd, lambda result: None)
 
@@ -112,7 +112,7 @@ def _lost(pgconn: int) -> OperationalError:
 
 def copy_status(pgconn: int) -> int:
     """Return PGRES_COPY_IN, _OUT or _BOTH of the transfer that has begun."""
-    result = libpq.PQgetResult(pgconn)  # made for each call, without side effects
+    result = libpq.PQgetResult(pgconn)  # a new one, without side effects (fe-exec.c, getCopyResult)
     try:
         return int(libpq.PQresultStatus(result))
     finally:
@@ -120,26 +120,26 @@ def copy_status(pgconn: int) -> int:
 
 
 def copy_in(pgconn: int, fd: int, blocks: Iterator[bytes]) -> Steps:
-    """Send the blocks, each flushed before the next one is asked for."""
+    """Send the blocks; each is flushed before the next one is requested."""
     for block in blocks:
         for start in range(0, len(block), BLOCK):
             part = block[start : start + BLOCK]  # no copy if it is all one part
             if libpq.PQputCopyData(pgconn, part, len(part)) < 0:
-                return  # the connection's next poll tells why
+                return  # the connection's next poll raises the reason
             yield from flush(pgconn, fd)
             if libpq.PQstatus(pgconn):
-                return  # lost: libpq would take and drop data for ever
+                return  # lost: libpq drops all further data (fe-misc.c, pqSendSome)
             yield fd, 0
 
 
 def end_copy_in(pgconn: int, fd: int, error: bytes | None = None) -> Steps:
-    """Tell the server that the data is complete, or that the copy is to fail with `error`."""
+    """Report to the server that the data is complete, or that the COPY fails with `error`."""
     libpq.PQputCopyEnd(pgconn, error)
     yield from flush(pgconn, fd)
 
 
 def copy_out(pgconn: int, fd: int, write: Callable[[bytes], bool]) -> Steps:
-    """Hand over what the server sends, until its end or until `write` returns False."""
+    """Pass the received data to `write`, until its end or until `write` returns False."""
     buffer = CopyBuffer()
     while True:
         block, ended = buffer.fill(pgconn)
@@ -151,7 +151,7 @@ def copy_out(pgconn: int, fd: int, write: Callable[[bytes], bool]) -> Steps:
 
 
 def receive(pgconn: int, fd: int, buffer: CopyBuffer) -> Generator[tuple[int, int], None, bytes]:
-    """Return data of a COPY once there is some, b"" at its end; raises as `results`."""
+    """Wait for data of a COPY and return it, b"" at its end; raises like `results`."""
     asked = False
     while True:
         block, ended = buffer.fill(pgconn)
@@ -173,7 +173,7 @@ def send(pgconn: int, fd: int, block: bytes) -> Steps:
 
 
 def end_copy(pgconn: int, fd: int) -> Steps:
-    """Bring a transfer of any kind to its end, without data."""
+    """End a transfer of any kind, without data."""
     status = copy_status(pgconn)
     if status != PGRES_COPY_OUT:
         error = b"interrupted" if status == PGRES_COPY_IN else None

@@ -5,8 +5,8 @@ import sys
 if "ssl" in sys.modules:
     import psycopg2
 else:
-    # psycopg2's C code imports ssl for the sake of OpenSSL before 1.1, and goes on if that fails.
-    sys.modules["ssl"] = None  # type: ignore[assignment]  # it makes the import fail
+    # psycopgmodule.c imports ssl for OpenSSL before 1.1, and ignores a failure
+    sys.modules["ssl"] = None  # type: ignore[assignment]  # makes the import fail
     try:
         import psycopg2  # noqa: F401
     finally:

@@ -1,4 +1,4 @@
-"""libpq's functions, called in the very copy of libpq that psycopg2 uses."""
+"""libpq's functions, called in the copy of libpq that psycopg2 is linked with."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ _SIGNATURES: Final = {name: of[:2] for of in _FUNCTIONS for name in of[2].split(
 class Libpq:
     """The functions as attributes; one that this libpq lacks raises FeatureUnavailable.
 
-    They keep the GIL, so only such as never block are listed. `cancel_blocking` is the
-    exception: it releases the GIL and belongs in a thread of its own.
+    They keep the GIL (ctypes manual, PyDLL), so only functions that never block are listed. The
+    exception is `cancel_blocking`: it releases the GIL and belongs in a thread of its own.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Libpq:
             self._dll, self._reason = None, f"psycopg2's libpq cannot be reached: {err}"
 
     def has(self, *names: str) -> bool:
-        """Tell whether this libpq has all these functions."""
+        """Return True if this libpq has all these functions."""
         return self._dll is not None and all(hasattr(self._dll, name) for name in names)
 
     def need(self, *names: str) -> None:
@@ -105,7 +105,7 @@ class Libpq:
         return function
 
     def cancel_blocking(self, key: int) -> str | None:
-        """Send the request of PQgetCancel's `key`, blocking until it has ended; return an error."""
+        """Send the request of PQgetCancel's `key`, block until it has ended, return its error."""
         cancel = ctypes.CDLL(psycopg2._psycopg.__file__).PQcancel
         cancel.restype, cancel.argtypes = _I, (_P, _S, _I)
         text = ctypes.create_string_buffer(256)
@@ -128,7 +128,7 @@ libpq: Final = Libpq()
 
 @cache
 def _array(kind: Any, count: int) -> Any:
-    """Return a C array type, kept: ctypes would make it anew each time, in some 30 us."""
+    """Return a C array type, cached: to make a new one is slow (`greenpg bench -w many`)."""
     return kind * count
 
 
@@ -164,5 +164,5 @@ def single_value(result: int) -> bytes:
 
 @cache
 def _value_address() -> Callable[..., int]:
-    """Return PQgetvalue with its pointer: as a string it would end at the first zero byte."""
+    """Return PQgetvalue as a function that returns a pointer: the value may contain zero bytes."""
     return PYFUNCTYPE(_P, _P, _I, _I)(("PQgetvalue", libpq._dll))

@@ -71,8 +71,8 @@ def applicable(encoders: Mapping[type, tuple[Any, _Encoder]]) -> dict[type, _Enc
 class PlainInsert:
     """An INSERT of one row whose values are all placeholders, as a statement with $1, $2...
 
-    There the server takes a typed value as it takes the same literal. A value with another
-    adapter than psycopg2's own has no plain form.
+    In such a statement a typed value means the same as its literal. A value with an adapter
+    other than psycopg2's own has no plain form. test_many.py compares both forms.
     """
 
     def __init__(self, sql: bytes, keys: list[str] | None, width: int, encoding: str) -> None:
@@ -85,7 +85,7 @@ class PlainInsert:
 
     @classmethod
     def of(cls, conn: Any, query: str) -> PlainInsert | None:
-        """Return the statement if it is of the plain form."""
+        """Return the statement, None if it does not have the plain form."""
         found = _INSERT.match(query)
         if found is None:
             return None
@@ -119,7 +119,7 @@ class PlainInsert:
         return made
 
     def fits(self, row: list[Encoded]) -> bool:
-        """Tell whether the types last prepared serve this row."""
+        """Return True if the types last prepared fit this row."""
         if len(self.types) != self._width:
             return False
         for kind, (own, _) in zip(self.types, row, strict=True):
@@ -133,5 +133,5 @@ class PlainInsert:
         return self.types
 
     def forget(self) -> None:
-        """Note that the unnamed statement is another one."""
+        """Note that the unnamed statement has been replaced."""
         self.types = ()

@@ -14,24 +14,24 @@ from .generators import Steps, flush
 from .libpq import PGRES_PIPELINE_SYNC, error_message, libpq
 
 PIPELINES: Final = ("PQenterPipelineMode", "PQpipelineSync", "PQsendFlushRequest")
-EVERY: Final = 256  # commands between two looks at what the server has answered
+EVERY: Final = 256  # commands between two reads of the server's answers
 
 
 def has_pipelines() -> bool:
-    """Tell whether libpq has pipeline mode (PostgreSQL 14 and later)."""
+    """Return True if libpq has pipeline mode (PostgreSQL 14 and later)."""
     return libpq.has(*PIPELINES)
 
 
 class Answer(Protocol):
-    """What becomes of one command's result."""
+    """Receives one command's results."""
 
     def take(self, result: int, status: int) -> bool | None:
-        """Read a result; it is freed afterwards, unless True tells that it is kept."""
+        """Read a result; it is freed afterwards, unless this returns True to keep it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sync:
-    """The end of a group; it is told if the group could not be committed."""
+    """The end of a group; `answer` receives an error of the group's commit."""
 
     answer: Answer | None
 
@@ -48,7 +48,7 @@ class Pipe:
         self._fd = fd
         self._waiting: deque[Answer] = deque()
         self._answered = False
-        self._torn = False  # Ctrl-C came between libpq's giving an answer and our counting it
+        self._torn = False  # Ctrl-C came after libpq returned a result and before it was counted
         self.sent = 0
 
     def enter(self) -> None:
@@ -56,7 +56,7 @@ class Pipe:
         self._check(libpq.PQenterPipelineMode(self._pgconn))
 
     def leave(self) -> None:
-        """Switch back; everything has been answered."""
+        """Leave pipeline mode; all commands have been answered."""
         self._check(libpq.PQexitPipelineMode(self._pgconn))
 
     def send(self, answer: Answer, sql: bytes) -> None:
@@ -84,20 +84,20 @@ class Pipe:
             raise OperationalError(error_message(self._pgconn) or "pipeline mode failed")
 
     def turn(self) -> Steps:
-        """Every some hundred commands: take answers, send on, and let other tasks run."""
+        """After every EVERY commands, read answers, send, and let other tasks run."""
         if self.sent % EVERY == 0:
             yield from self.pump()
             yield self._fd, 0
 
     def pump(self) -> Steps:
-        """Send all that is queued, taking answers meanwhile."""
+        """Send all queued commands, reading answers meanwhile."""
         self._receive()
         while libpq.PQflush(self._pgconn) == 1:
             yield self._fd, READ | WRITE
             self._receive()
 
     def sync(self, answer: Answer | None = None) -> Steps:
-        """End a group of commands and its error; `answer` takes an error of the group's commit."""
+        """End a group of commands and its error state; `answer` receives an error of its commit."""
         self._check(libpq.PQpipelineSync(self._pgconn))
         self._waiting.append(_Sync(answer))
         yield from self.pump()
@@ -109,7 +109,7 @@ class Pipe:
             yield from self.finish(len(self._waiting) - self._waiting.index(answer) - 1)
 
     def finish(self, left: int = 0) -> Steps:
-        """Wait until all has been answered but for the last `left` commands."""
+        """Wait until all but the last `left` commands have been answered."""
         yield from flush(self._pgconn, self._fd)
         self._absorb()
         while len(self._waiting) > left:
@@ -117,9 +117,9 @@ class Pipe:
             self._receive()
 
     def abandon(self, answer: Answer | None = None) -> Steps:
-        """Synchronise, take all answers, and leave pipeline mode; also after a cancel."""
+        """Synchronise, read all answers, and leave pipeline mode; also after a cancel."""
         if self._torn:
-            raise OperationalError("the pipeline's answers cannot be told apart any more")
+            raise OperationalError("the pipeline's answers cannot be matched to statements")
         if not self._waiting or not isinstance(self._waiting[-1], _Sync):
             yield from self.sync(answer)
         yield from self.finish()
@@ -136,9 +136,11 @@ class Pipe:
             result = libpq.PQgetResult(pgconn)
             if result:
                 self._take(result)
-            elif self._answered:  # each command's results end with a null
+            elif self._answered:  # the end of a command's results
                 self._answered = False
-                if not isinstance(waiting[0], _Sync):  # after an error it still has its own
+                if not isinstance(
+                    waiting[0], _Sync
+                ):  # after a commit's error its PGRES_PIPELINE_SYNC follows
                     waiting.popleft()
             self._torn = False
 
@@ -149,6 +151,6 @@ class Pipe:
             libpq.PQclear(result)
             return
         self._answered = True
-        # an exception here leaks the result, where otherwise it might be freed twice
+        # an exception here leaks the result; the other order could free it twice
         if not self._waiting[0].take(result, status):
             libpq.PQclear(result)

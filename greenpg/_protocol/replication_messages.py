@@ -1,4 +1,4 @@
-"""The messages in a replication stream: bytes to meaning, and what a position stands for."""
+"""A replication stream's messages (manual, "Streaming Replication Protocol") and positions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Final
 from psycopg2 import OperationalError
 
 DATA: Final = ord("w")  # type, start and end of WAL, time
-KEEPALIVE: Final = ord("k")  # type, end of WAL, time, whether a reply is wanted
+KEEPALIVE: Final = ord("k")  # type, end of WAL, time, whether a reply is requested
 HEADER: Final = 25  # bytes before a data message's payload
-_EPOCH: Final = 946_684_800  # 2000-01-01 UTC, where the server's clock begins
+_EPOCH: Final = 946_684_800  # 2000-01-01 UTC, the zero of the messages' times
 _data: Final = Struct(">xQQq").unpack_from
 _keepalive: Final = Struct(">xQq?").unpack_from
 _KEEPALIVE_SIZE: Final = 18
@@ -28,7 +28,7 @@ def data_header(header: bytes) -> tuple[int, int, int]:
 
 
 def keepalive(message: bytes) -> tuple[int, bool]:
-    """Return where the server's WAL ends, and whether it wants an answer at once."""
+    """Return where the server's WAL ends, and whether it requests an immediate reply."""
     if len(message) < _KEEPALIVE_SIZE:
         raise OperationalError("keepalive message header too small")
     end, _, reply = _keepalive(message)
@@ -36,15 +36,15 @@ def keepalive(message: bytes) -> tuple[int, bool]:
 
 
 def moment(microseconds: int) -> datetime:
-    """Return the local time of a time in a message."""
+    """Return the local time for a message's time in microseconds."""
     return datetime.fromtimestamp(microseconds / 1e6 + _EPOCH)
 
 
 class Progress:
     """How far a consumer has come; positions only go forward.
 
-    `confirmed` is what the consumer itself said of `flush`, which also follows the server's
-    end of WAL when all that was received is confirmed, so that an idle stream holds no WAL back.
+    `confirmed` is the position that the consumer has flushed. `flush` also follows the server's
+    end of WAL once all received messages are confirmed, so that an idle stream retains no WAL.
     """
 
     __slots__ = ("apply", "confirmed", "flush", "start", "wal_end", "write")
@@ -62,19 +62,19 @@ class Progress:
         self.apply = max(self.apply, apply)
 
     def received(self, start: int, wal_end: int) -> None:
-        """Take the positions of a data message; some have no `start` of their own."""
+        """Note the positions of a data message; `start` is 0 in some."""
         self.wal_end = wal_end
         if start > self.start:
             self.start = start
 
     def kept_alive(self, wal_end: int) -> None:
-        """Take the position of a keepalive message."""
+        """Note the position of a keepalive message."""
         self.wal_end = wal_end
         if self.confirmed >= self.start and wal_end > self.confirmed:
             self.flush = max(self.flush, wal_end)
 
     def feedback(self, now: float, reply: bool) -> bytes:
-        """Return the message that tells the server; `now` is Unix time."""
+        """Return the message that reports the positions; `now` is Unix time."""
         return feedback(self.write, self.flush, self.apply, now, reply)
 
 

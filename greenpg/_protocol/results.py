@@ -46,7 +46,7 @@ def _field(result: int, code: str, encoding: str) -> str | None:
 
 @cache
 def _with_diag(base: type) -> type:
-    """Return a subclass whose `diag` can be set: psycopg2's reads its own C result."""
+    """Return a subclass whose `diag` can be set: the base's reads its C result (error_type.c)."""
     content = {"diag": None, "__module__": base.__module__, "__reduce__": _reduce}
     return type(base.__name__, (base,), content)
 
@@ -56,7 +56,7 @@ def _reduce(error: Any) -> Any:
 
 
 def rowcount(result: int) -> int:
-    """Return the number of rows a command touched or returned, -1 if it does not say."""
+    """Return the number of rows a command touched or returned, -1 if unknown."""
     return int(libpq.PQcmdTuples(result) or -1)
 
 
@@ -81,8 +81,8 @@ def columns(result: int, encoding: str) -> tuple[Any, ...] | None:
 class Rows:
     """The rows of a result, each value cast as on psycopg2's cursor `cur`.
 
-    Owns the result. Few rows are made at once, many as they are taken; so an error of a
-    typecaster comes out of `take`, which then stays where it was.
+    Owns the result. Up to `few` rows are built at once, more rows as they are taken. An error
+    of a typecaster propagates from `take`, and the position stays unchanged.
     """
 
     _result = 0  # Ctrl-C may come before `__init__`
@@ -93,13 +93,13 @@ class Rows:
         width = libpq.PQnfields(result)
         self._casts = [cast_of(cur, libpq.PQftype(result, i)) for i in range(width)]
         self._position, self._end = 0, libpq.PQntuples(result)
-        self.few = max(_CELLS // max(width, 1), 1)  # rows that are made in about a millisecond
+        self.few = max(_CELLS // max(width, 1), 1)  # rows with up to _CELLS values
         self._made: list[tuple[Any, ...]] | None = None
         if self._end <= self.few:
             self._make_early()
 
     def take(self, count: int) -> list[tuple[Any, ...]]:
-        """Return the next rows, up to so many."""
+        """Return up to `count` of the next rows."""
         start, end = self._position, min(self._position + max(count, 0), self._end)
         found = self._make(start, end) if self._made is None else self._made[start:end]
         self._position = end
@@ -110,8 +110,8 @@ class Rows:
             self._made = self._make(0, self._end)
         except Exception:
             if self._fails():
-                return  # a typecaster: `take` will raise it
-            raise  # a signal handler
+                return  # an error of a typecaster, which `take` raises
+            raise  # an exception of a signal handler
         self._free()
 
     def _fails(self) -> bool:
