@@ -39,7 +39,7 @@ class TaskConnection:
         """
         request = _execution(current_task) if current_task else None
         if request is None:
-            raise ProgrammingError("no Celery task runs here; use pool.connection() instead")
+            raise ProgrammingError("no Celery task is running; use pool.connection() instead")
         if request not in self._lent:
             self._lent[request] = self._pool.getconn(timeout)
         return self._lent[request]

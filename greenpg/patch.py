@@ -1,4 +1,4 @@
-"""`patch_psycopg` and `unpatch_psycopg` for plug-ins: psycopg2's own names, made green."""
+"""`patch_psycopg` and `unpatch_psycopg` for plug-ins: they make psycopg2's own names green."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["patcher"]
 
 
 class _StandIn(type):
-    """A class of which the objects of its C class count as instances, plain connections' too."""
+    """A class whose instances include the objects of its C class, also of plain connections."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
         return super().__instancecheck__(instance) or isinstance(instance, cls._original())
@@ -35,13 +35,13 @@ class _StandIn(type):
 
 
 class PatchedCursor(Cursor, metaclass=_StandIn):
-    """Stands for `psycopg2.extensions.cursor`, so that `extensions.cursor(conn)` is guarded."""
+    """Replaces `psycopg2.extensions.cursor`, so that `extensions.cursor(conn)` is guarded."""
 
     original = c_cursor
 
 
 class PatchedLobject(Lobject, metaclass=_StandIn):
-    """Stands for `psycopg2.extensions.lobject`; on a plain connection it makes psycopg2's."""
+    """Replaces `psycopg2.extensions.lobject`; on a plain connection it returns psycopg2's."""
 
     original = c_lobject
 
@@ -55,7 +55,7 @@ def patcher(backend: Backend) -> tuple[Callable[[], None], Callable[[], None]]:
     """Return `patch_psycopg` and `unpatch_psycopg` for a plug-in's backend."""
 
     def patch_psycopg() -> None:
-        """Make what `psycopg2.connect` returns from now on green, sharable and interruptible.
+        """Make the connections of `psycopg2.connect` green, sharable and interruptible from now on.
 
         Idempotent. Existing connections stay as they are, but wait through this backend.
         """
@@ -77,7 +77,7 @@ def patcher(backend: Backend) -> tuple[Callable[[], None], Callable[[], None]]:
 
 
 def _replace_classes(default: type[Cursor], class_of: Callable[[Any], Any]) -> None:
-    """Let psycopg2's names stand for the classes that its objects will really have."""
+    """Replace the classes behind psycopg2's names by those that its objects will have."""
     Connection.default_cursor_factory = default
     psycopg2.extensions.cursor = default  # type: ignore[misc]  # the patch
     psycopg2.extensions.lobject = PatchedLobject  # type: ignore[misc]  # the patch

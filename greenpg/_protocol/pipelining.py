@@ -119,7 +119,7 @@ class Pipe:
     def abandon(self, answer: Answer | None = None) -> Steps:
         """Synchronise, read all answers, and leave pipeline mode; also after a cancel."""
         if self._torn:
-            raise OperationalError("the pipeline's answers cannot be matched to statements")
+            raise OperationalError("the pipeline's answers cannot be matched to its statements")
         if not self._waiting or not isinstance(self._waiting[-1], _Sync):
             yield from self.sync(answer)
         yield from self.finish()
@@ -138,9 +138,7 @@ class Pipe:
                 self._take(result)
             elif self._answered:  # the end of a command's results
                 self._answered = False
-                if not isinstance(
-                    waiting[0], _Sync
-                ):  # after a commit's error its PGRES_PIPELINE_SYNC follows
+                if not isinstance(waiting[0], _Sync):  # PGRES_PIPELINE_SYNC follows its error
                     waiting.popleft()
             self._torn = False
 

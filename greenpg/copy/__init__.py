@@ -1,4 +1,4 @@
-"""COPY: blocks in psycopg 3's shape, and psycopg2's copy methods."""
+"""COPY: `cursor.copy()` with psycopg 3's methods, and psycopg2's copy methods."""
 
 from ._block import Copy
 from ._file import FileTransfer, command

@@ -1,4 +1,4 @@
-"""`cursor.copy()`: a COPY that goes on for the length of a with block, in psycopg 3's shape."""
+"""`cursor.copy()`: a COPY that runs during a with block, with psycopg 3's methods."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BINARY: Final = b"PGCOPY\n\xff\r\n\0"
 
 
 class _Beginning:
-    """The job of the statement that begins a COPY: to note that it has begun."""
+    """The job of the statement that begins a COPY: it notes that the COPY has begun."""
 
     lasting = True
     error: BaseException | None = None
@@ -43,19 +43,19 @@ class _Beginning:
 
 
 class Copy:
-    """Carries the data of one COPY; the connection is this task's until the block or it ends.
+    """One COPY; the connection belongs to this task until the COPY or the block ends.
 
-    An exception in the block fails the COPY: nothing is loaded. A block that ends before a
-    COPY TO stops it under autocommit; inside a transaction it reads on to the end of the data.
+    An exception in the block fails the COPY: nothing is loaded. If the block ends before a
+    COPY TO does, under autocommit the COPY is cancelled, in a transaction its rest is read.
     """
 
-    _task: Hashable = None  # that of the block, until the COPY is over
+    _task: Hashable = None  # of the block, until the COPY has ended
 
     def __init__(self, cur: Any, statement: Any, params: Any = None) -> None:
         self._cur = cur
         self._conn = cur.connection
         self._statement = (statement, params)
-        self._status = 0  # PGRES_COPY_IN or _OUT while the COPY goes on
+        self._status = 0  # PGRES_COPY_IN or _OUT while the COPY runs
         self._time_slice: TimeSlice | None = None
         self._pgconn = self._fd = -1
         self._gathered: list[bytes] = []
@@ -86,13 +86,13 @@ class Copy:
             execute(self._cur, *self._statement)
         except ProgrammingError:
             if not job.status:
-                raise  # the server's; else it is C that misses a file
+                raise  # from the server; otherwise psycopg2 requires a file (pqpath.c)
         finally:
             state.job = None
         if state.pending is not None:
             raise state.pending
         if not job.status:
-            raise ProgrammingError("copy() wants COPY ... FROM STDIN or COPY ... TO STDOUT")
+            raise ProgrammingError("copy() requires COPY ... FROM STDIN or COPY ... TO STDOUT")
         self._time_slice = TimeSlice(state.backend)
         self._pgconn, self._fd = pgconn_of(self._conn)
         self._status = job.status
@@ -101,7 +101,7 @@ class Copy:
     def write(self, data: str | bytes | bytearray | memoryview) -> None:
         """Send data of a COPY FROM: str in the connection's encoding, or bytes.
 
-        It is sent some 64 kB at a time. What the server has against it is raised at the end.
+        Data is sent whenever 64 kB have been collected. Errors of the data are raised at the end.
         """
         self._use(PGRES_COPY_IN)
         if isinstance(data, str):
@@ -146,7 +146,7 @@ class Copy:
     def read_row(self) -> tuple[Any, ...] | None:
         """Return the next row of a COPY TO in text format, None at its end.
 
-        The fields are str, or None for a null, unless `set_types` has told their types.
+        The fields are str, or None for a null, unless `set_types` has set their types.
         """
         while not self._rows:
             block = self.read()
@@ -155,7 +155,7 @@ class Copy:
             if self._lines is None:
                 self._lines = Lines(self._encoding)
                 if block.startswith(_BINARY):
-                    raise NotSupportedError("rows want COPY's text format, this is binary")
+                    raise NotSupportedError("rows require COPY's text format, not binary")
             self._rows.extend(self._lines.feed(block))
         return self._loaded(fields(self._rows.popleft()))
 
@@ -164,7 +164,7 @@ class Copy:
         return iter(self.read_row, None)
 
     def set_types(self, types: Iterable[Any]) -> None:
-        """Tell the types of a COPY TO's columns: oids, names of basic types, or typecasters.
+        """Set the types of a COPY TO's columns: oids, names of basic types, or typecasters.
 
         The rows are then cast as a query's would be. COPY FROM needs no types.
         """
@@ -189,7 +189,7 @@ class Copy:
         )
 
     def __exit__(self, kind: Any, exc: BaseException | None, trace: Any) -> None:
-        """End the COPY and raise what the server has against it, if the block raised nothing."""
+        """End the COPY and raise the server's error, if the block raised none."""
         if self._task is None:
             return
         try:
@@ -200,8 +200,8 @@ class Copy:
             raise
 
     def __del__(self) -> None:
-        """Close the connection of a COPY that nobody ended."""
-        if self._task is not None:  # as where Ctrl-C landed at the entry of `__exit__`
+        """Close the connection of a COPY that was not ended."""
+        if self._task is not None:  # Ctrl-C at the entry of `__exit__`, for example
             self._abandon()
 
     def _finish(self, exc: BaseException | None) -> None:
@@ -215,12 +215,12 @@ class Copy:
             self._end()
         elif self._conn.status == ext.STATUS_BEGIN:
             while self.read():
-                pass  # to cancel it would abort the transaction
+                pass  # a cancel would abort the transaction
         else:
             self._stop(None)
 
     def _abandon(self) -> None:
-        """Close the connection: the collector has ended the block in the midst of another task."""
+        """Close the connection: the garbage collector has ended the block, in any task."""
         state = self._conn._state
         if not state.holder_lost and state.resume_block(id(self)):
             state.shut(self._conn)
@@ -236,7 +236,7 @@ class Copy:
                 raise
 
     def _end(self) -> None:
-        """Take the server's verdict; its notices and notifications then go where psycopg2's go."""
+        """Raise the server's error, if any; collect notices and notifications as psycopg2 does."""
         errors: list[Error] = []
 
         def take(result: int) -> None:
@@ -259,18 +259,18 @@ class Copy:
 
     def _use(self, status: int) -> None:
         if self._status != status:
-            fact = {0: "not going on", PGRES_COPY_IN: "a COPY FROM", PGRES_COPY_OUT: "a COPY TO"}
+            fact = {0: "not running", PGRES_COPY_IN: "a COPY FROM", PGRES_COPY_OUT: "a COPY TO"}
             raise ProgrammingError(f"this copy is {fact[self._status]}")
         if self._conn._state.current() != self._task:
             raise ProgrammingError("this copy belongs to another task")
 
     def _drive(self, operation: Operation[_T]) -> _T:
-        """Run a part of the COPY; an interrupt ends all of it."""
+        """Run a part of the COPY; an interrupt ends the whole COPY."""
         state = self._conn._state
         if not state.resume_block(id(self)):
             self._leave()
             raise closed()
-        state.bound_operation(state.deadlines.get(self._task))  # it may have begun in the block
+        state.bound_operation(state.deadlines.get(self._task))  # which may have begun in the block
         try:
             value = drive(self._conn, operation, self._rest_steps, self._time_slice)
             self._pause(state)
@@ -280,7 +280,7 @@ class Copy:
         return value  # type: ignore[return-value]  # None only where something is pending
 
     def _pause(self, state: State) -> None:
-        """Let the block go on with its own code, unless something is to be raised."""
+        """Return to the block's code, or raise what is pending."""
         if state.closing and state.pending is None:
             cancel_and_drain(self._conn, closed(), self._rest_steps)
         if state.pending is not None:
@@ -291,9 +291,9 @@ class Copy:
         return finish(self._pgconn, self._fd)
 
     def _leave(self, error: BaseException | None = None) -> None:
-        """Give the connection back, idle; an interrupt between two steps is raised by it.
+        """Return the connection, idle; raises an interrupt that came between two steps.
 
-        Ctrl-C in here leaves it to be done again by `__exit__` or the collector.
+        After Ctrl-C in here, `__exit__` or the garbage collector calls this again.
         """
         conn, state, task = self._conn, self._conn._state, self._task
         if state.resume_block(id(self)):  # else another task closes

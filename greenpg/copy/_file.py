@@ -12,13 +12,13 @@ from psycopg2 import extensions as ext
 from greenpg._protocol.generators import BLOCK, Steps, copy_in, copy_out, end_copy_in
 from greenpg._protocol.libpq import PGRES_COPY_IN, libpq
 
-_MESSAGE_LIMIT: Final = 1000  # bytes of a file's error that the server is told
+_MESSAGE_LIMIT: Final = 1000  # bytes of a file's error that are sent to the server
 
 
 class FileTransfer:
-    """Moves the data between a user's file and the server; what the file raised is kept.
+    """Moves data between a user's file and the server; an exception of the file is kept.
 
-    The connection is in C meanwhile, so the file's methods may not use it; they may wait.
+    psycopg2's C code uses the connection meanwhile: the file's methods may wait, but not use it.
     """
 
     lasting = False
@@ -32,7 +32,7 @@ class FileTransfer:
         self.error: BaseException | None = None
 
     def steps(self, pgconn: int, fd: int, status: int) -> Steps:
-        """Return the transfer's steps; it is over when they are, but for a failed write."""
+        """Return the transfer's steps; only a failed write ends them before the transfer."""
         self.incoming = status == PGRES_COPY_IN
         return self._read_all(pgconn, fd) if self.incoming else self._write_all(pgconn, fd)
 

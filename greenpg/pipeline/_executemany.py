@@ -19,7 +19,7 @@ from greenpg._psycopg2.psycopg2_c import c_cursor
 if TYPE_CHECKING:
     from greenpg._protocol.generators import Steps
 
-PART: Final = 5000  # rows that are kept in memory, in case psycopg2 has to run them itself
+PART: Final = 5000  # rows kept in memory, for psycopg2 to run if the pipeline fails
 WORTH_IT: Final = 4
 _DML: Final = re.compile(r"\s*(?:insert|update|delete|merge)\b[^;]*\Z", re.I)
 _CANCELLED: Final = b"57014"
@@ -28,9 +28,9 @@ OneByOne = Callable[[list[Any]], None]
 
 
 def may_pipeline(cur: Any, query: Any, rows: Any) -> bool:
-    """Tell whether the statement is one that means the same in a pipeline.
+    """Return True if the statement has the same effect in a pipeline.
 
-    An iterator may look at what the rows before have done, so it is not read ahead.
+    An iterator may depend on the effect of previous rows, so it is not read ahead.
     """
     if not isinstance(query, str) or not _DML.match(query) or not isinstance(rows, Sequence):
         return False
@@ -38,7 +38,7 @@ def may_pipeline(cur: Any, query: Any, rows: Any) -> bool:
 
 
 class _Silent:
-    """Answers to preparations and savepoints; an error shows in the statements that follow."""
+    """Ignores answers to preparations and savepoints: the statements after an error fail too."""
 
     def take(self, result: int, status: int) -> None:
         pass
@@ -48,7 +48,7 @@ _SILENT: Final = _Silent()
 
 
 class _Part:
-    """Sends some rows, and counts the rows that the statements touch, until one fails."""
+    """Sends rows and counts the rows that the statements touch, until one fails."""
 
     def __init__(self, cur: Any, query: str, plain: PlainInsert | None) -> None:
         conn = cur.connection
@@ -80,7 +80,7 @@ class _Part:
             if self.failed:
                 break
             yield from pipe.turn()
-        if self.failed:  # by an error, so that what was sent under autocommit is undone
+        if self.failed:  # an error undoes the statements sent under autocommit
             pipe.send(_SILENT, b"ROLLBACK TO SAVEPOINT greenpg_no_such_savepoint")
         elif self.nested:
             pipe.send(_SILENT, b"RELEASE SAVEPOINT greenpg_many")
@@ -89,14 +89,14 @@ class _Part:
         pipe.leave()
 
     def _send(self, row: Any) -> None:
-        """Queue one row; fail if psycopg2 cannot write it, for which it has its own error."""
+        """Queue one row; fail if psycopg2 cannot write it: psycopg2 then raises its own error."""
         pipe, plain = self.pipe, self._plain
         try:
             encoded = plain.encoded(row) if plain is not None else None
             sql = b"" if encoded is not None else c_cursor.mogrify(self._cur, self._query, row)
         except Exception:
             if not self._is_unwritable(row):
-                raise  # a signal handler
+                raise  # from a signal handler
             self.failed = True
             return
         if plain is None or encoded is None:
@@ -120,10 +120,10 @@ class _Part:
 def execute_many(cur: Any, query: str, rows: Iterator[Any], one_by_one: OneByOne) -> int:
     """Run the statement for all rows and return how many rows it touched.
 
-    The first row and the last are psycopg2's: it begins the transaction, and the cursor is left
-    as it would be. A part that fails is undone and run by psycopg2, row by row, so that the
-    error, and under autocommit the rows before it, are what they would have been. Not so one
-    that was cancelled or timed out in the server: it stays undone.
+    psycopg2 runs the first row, which begins the transaction, and the last, which sets the
+    cursor's attributes. A part that fails is undone and run by psycopg2, row by row: the error,
+    and under autocommit the rows before it, are then psycopg2's. A part that was cancelled or
+    timed out in the server stays undone.
     """
     plain = PlainInsert.of(cur.connection, query)
     part, failure = _gather(rows, 1)
@@ -174,5 +174,5 @@ def _run_part(
 
 
 def _rowcount(cur: Any) -> int:
-    """Return what psycopg2 counted, 0 where it does not know."""
+    """Return psycopg2's rowcount, 0 if unknown."""
     return max(int(_c_rowcount.__get__(cur)), 0)

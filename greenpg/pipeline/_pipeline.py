@@ -1,4 +1,4 @@
-"""Pipeline mode: statements are queued, and their results read when they are wanted."""
+"""Pipeline mode: statements are queued, and their results read on demand."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from greenpg.errors import PipelineAborted
 
 
 class PipelineResult:
-    """The result of one queued statement; what reads it first waits for the server's answer.
+    """The result of one queued statement; the first access waits for the server's answer.
 
-    It raises the statement's error, or PipelineAborted if an earlier statement since the last
-    `sync()` failed, each time it is read. What a typecaster raises comes out of the fetch.
+    Each access raises the statement's error, or PipelineAborted if an earlier statement since
+    the last `sync()` failed. Errors of a typecaster propagate from the fetch.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -36,7 +36,7 @@ class PipelineResult:
         self.seen = False
 
     def take(self, result: int, status: int) -> bool:
-        """Read libpq's result, and keep it if it has rows."""
+        """Read libpq's result; return True to keep it, if it has rows."""
         cur = self._pipeline.cursor
         encoding = ext.encodings[cur.connection.encoding]
         self._answered = True
@@ -88,7 +88,7 @@ class PipelineResult:
         return next(iter(self._result().take(1)), None)
 
     def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
-        """Return up to `size` rows; many are made in time slices, as by a cursor."""
+        """Return up to `size` rows; many rows are built in time slices, as by a cursor."""
         rows, found = self._result(), list[tuple[Any, ...]]()
         time_slice = TimeSlice(self._pipeline.cursor.connection._state.backend)
         while part := rows.take(min(size - len(found), rows.few)):
@@ -97,7 +97,7 @@ class PipelineResult:
         return found
 
     def fetchall(self) -> list[tuple[Any, ...]]:
-        """Return all rows that are left."""
+        """Return all remaining rows."""
         return self.fetchmany(sys.maxsize)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
@@ -105,11 +105,11 @@ class PipelineResult:
 
 
 class Pipeline:
-    """Queues statements on a connection that is this task's alone until the block ends.
+    """Queues statements on a connection that belongs to this task until the block ends.
 
-    libpq's manual, "Pipeline Mode". An error aborts what follows it up to the next `sync()`;
-    outside a transaction (autocommit) the statements between two syncs are one transaction.
-    The block's end waits for all answers and raises the first error that nobody has read.
+    An error aborts the following statements up to the next `sync()`; under autocommit the
+    statements between two syncs are one transaction (libpq manual, "Pipeline Mode"). The end of
+    the block waits for all answers and raises the first error that was not read.
     """
 
     def __init__(self, conn: Any) -> None:
@@ -146,7 +146,7 @@ class Pipeline:
         return self._pipe
 
     def execute(self, query: Any, vars: Any = None) -> PipelineResult:
-        """Queue one statement; its errors show where the result is read."""
+        """Queue one statement; its errors are raised where the result is read."""
         pipe, result = self._open(), PipelineResult(self)
         pipe.send(result, c_cursor.mogrify(self.cursor, query, vars))
         self._results.append(result)
@@ -154,9 +154,9 @@ class Pipeline:
         return result
 
     def sync(self) -> None:
-        """End a group: what failed before it does not abort what follows.
+        """End a group: an error before it does not abort the statements after it.
 
-        If the group's commit fails, which only autocommit knows, the block's end raises why.
+        Under autocommit this commits the group; the end of the block raises a commit's error.
         """
         self._drive(self._open().sync(self._commit()))
 
@@ -165,11 +165,11 @@ class Pipeline:
         return self._results[-1]
 
     def await_result(self, result: PipelineResult) -> None:
-        """Send what is queued and wait for this result."""
+        """Send all queued statements and wait for this result."""
         self._drive(self._open().until(result))
 
     def _drive(self, steps: Any) -> None:
-        """Take the steps; an interrupt ends the pipeline with all that was queued."""
+        """Run the steps; an interrupt ends the pipeline and drops all queued statements."""
         pipe, state = self._open(), self._conn._state
         try:
             drive(self._conn, steps, pipe.abandon, self._time_slice)
@@ -183,10 +183,10 @@ class Pipeline:
         if self._pipe is None:
             return
         pipe, conn = self._pipe, self._conn
-        try:  # here and in no function called: at its entry Ctrl-C would come before the `try`
+        try:  # not in a function: Ctrl-C at its entry would come before its `try`
             if exc is None:
                 self._drive(pipe.abandon(self._commit()))
-            else:  # nobody will read what is still to come: cancel it
+            else:  # the remaining results will not be read
                 cancel_and_drain(conn, None, pipe.abandon)
         except BaseException as error:
             if self._pipe is not None:
@@ -197,7 +197,7 @@ class Pipeline:
                 self._pipe = None
                 conn._state.in_driver = False
                 conn._state.leave(conn)
-        answers, self._results = self._results, []  # which refer back to this
+        answers, self._results = self._results, []  # they refer to this pipeline
         unread = [answer.error for answer in answers if answer.error and not answer.seen]
         if exc is None and unread:
             raise unread[0]

@@ -98,7 +98,7 @@ def test_task_connection_goes_back_with_a_revoked_task(worker):
 def test_task_connection_is_refused_outside_a_task():
     db = TaskConnection(ConnectionPool(open=False))
 
-    with pytest.raises(ProgrammingError, match="no Celery task runs here"):
+    with pytest.raises(ProgrammingError, match="no Celery task is running"):
         db()
 
 
