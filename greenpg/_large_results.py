@@ -1,4 +1,4 @@
-"""Large results: built in time slices, or streamed in bounded memory."""
+"""Large results: rows built in time slices, or streamed in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ._psycopg2.psycopg2_c import c_cursor
 from ._psycopg2.transaction_mark import TransactionMark
 from ._session.time_slice import TimeSlice
 
-SLICE_ROWS: Final = 2000  # rows built in C between two looks at the clock
+SLICE_ROWS: Final = 2000  # rows built in C between two checks of the clock
 _FIRST: Final = 100
 _LARGEST: Final = 4000
-_LARGEST_LIST: Final = 2000  # more rows alive at a time cost more than round trips do
-_BYTES: Final = 1 << 20  # of a fetch; with its rows as objects it takes some times as much
+_LARGEST_LIST: Final = 2000  # more rows cost more than round trips: `greenpg bench -w rows`
+_BYTES: Final = 1 << 20  # of a fetch in libpq; its rows as Python objects take more
 _serial: Final = count(1)
 
 
@@ -43,7 +43,7 @@ def fetch_on(cur: Any, fetchmany: Callable[..., list[Any]], rows: list[Any], wan
 
 
 class RowStream:
-    """Iterates over the rows of a query; `close()` drops the rest on the server."""
+    """Iterates over the rows of a query; `close()` closes the cursor on the server."""
 
     def __init__(self, parts: Generator[Iterable[Any], None, None]) -> None:
         self._parts = parts
@@ -56,13 +56,13 @@ class RowStream:
         return next(self._rows)
 
     def close(self) -> None:
-        """Fetch no more; a loop ends after the rows that have been fetched."""
+        """Stop fetching; a loop ends after the rows already fetched."""
         self._parts.close()
         self._rows = iter(())
 
 
 def stream(cur: Any, execute: Callable[[Any, str], None], query: Any, args: Any) -> RowStream:
-    """Return the rows of a server-side cursor, fetched more at a time as it goes on.
+    """Return the rows of a server-side cursor, fetched in growing parts.
 
     `execute` is the green cursor's own.
     """
@@ -73,7 +73,7 @@ def _parts(
     cur: Any, execute: Callable[[Any, str], None], query: Any, args: Any
 ) -> Generator[Iterable[Any], None, None]:
     conn = cur.connection
-    hold = conn.autocommit  # else psycopg2 refuses it, in a transaction of the program's own too
+    hold = conn.autocommit  # psycopg2 requires it, also after a BEGIN (cursor_type.c)
     name = f"greenpg_stream_{next(_serial)}"
     source = conn.cursor(name, cursor_factory=type(cur), withhold=hold)
     try:
@@ -84,7 +84,7 @@ def _parts(
         else:
             yield from _lists(source)
     finally:
-        with suppress(Error):  # after an interrupt it ends with its transaction
+        with suppress(Error):  # after an interrupt the cursor ends with its transaction
             source.close()
 
 
@@ -95,7 +95,7 @@ def _iterates_in_c(kind: Any) -> bool:
 def _results(
     conn: Any, name: str, hold: bool, reader: Any, execute: Callable[[Any, str], None]
 ) -> Generator[Iterable[Any], None, None]:
-    """Yield the cursor `reader` with some rows at a time, which it then makes in C one by one."""
+    """Yield the cursor `reader` after each fetch; it builds the rows in C one by one."""
     mark = TransactionMark(conn)
     size = _FIRST
     while True:
@@ -112,7 +112,7 @@ def _results(
 
 
 def _lists(source: Any) -> Generator[Iterable[Any], None, None]:
-    """Yield lists of rows; cursors of other kinds make them in methods of their own."""
+    """Yield lists of rows, for cursor classes that build rows in Python."""
     size = _FIRST
     while rows := source.fetchmany(size):
         yield rows
@@ -120,7 +120,7 @@ def _lists(source: Any) -> Generator[Iterable[Any], None, None]:
 
 
 def _next_size(source: Any, size: int) -> int:
-    """Return twice as many rows, or fewer if the last ones were large."""
+    """Return twice `size`, or less if the last fetch was large."""
     result = source.pgresult_ptr
     if result and libpq.has("PQresultMemorySize"):
         taken = libpq.PQresultMemorySize(result)

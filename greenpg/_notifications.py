@@ -22,17 +22,17 @@ from .sync import Deadline
 if TYPE_CHECKING:
     from ._psycopg2.state import State
 
-_TICK: Final = 0.005
-LONGEST: Final = 63  # bytes; the server cuts off what is longer
+_TICK: Final = 0.005  # seconds
+LONGEST: Final = 63  # bytes; the server truncates longer names (manual, "Identifiers")
 _IDLE: Final = ext.TRANSACTION_STATUS_IDLE
 
 
 class Notifications:
     """Iterates over a connection's notifications; made by `conn.listen`.
 
-    The end of the iteration or of a with block, `close()`, and dropping it stop listening and
-    let other tasks use the connection. In an open transaction UNLISTEN takes effect with its
-    commit.
+    The end of the iteration or of a with block, `close()` and garbage collection stop listening
+    and release the connection to other tasks. In an open transaction UNLISTEN takes effect at
+    its commit.
     """
 
     _open = False
@@ -41,7 +41,7 @@ class Notifications:
         self._conn = conn
         self._timeout = timeout
         self._names = checked(channels)
-        self._own: list[str] = []  # those that the session did not listen to before
+        self._own: list[str] = []  # channels that the session did not listen to before
         self._state: State = conn._state
         self._task = self._state.current()
         self._time_slice = TimeSlice(self._state.backend)
@@ -87,7 +87,7 @@ class Notifications:
         self.close()
 
     def __del__(self) -> None:
-        """Close it; with a task of its own where this one may not wait."""
+        """Stop listening, in a new task if this one may not wait."""
         if self._open and not sys.is_finalizing():
             if self._state.can_wait():
                 self.close()
@@ -96,9 +96,9 @@ class Notifications:
                 self._state.backend.spawn(self._unlisten)
 
     def close(self) -> None:
-        """Stop listening; any number of times, from any task.
+        """Stop listening; may be called again, and from any task.
 
-        What was not yielded stays in `conn.notifies`.
+        Notifications that were not yielded are left in `conn.notifies`.
         """
         if self._state.current() == self._task:
             self._end()
@@ -130,7 +130,7 @@ class Notifications:
     def _next(self) -> ext.Notify | None:
         found = self._sorter.found
         if found:
-            self._time_slice.pause_if_over()  # a burst has nothing to wait for
+            self._time_slice.pause_if_over()  # a burst is yielded without a wait
         else:
             self._find()
             self._time_slice.restart()
@@ -167,7 +167,7 @@ class Notifications:
                 cur.execute(statement(self._conn, "LISTEN", self._own))
             self._conn.commit()
         except BaseException:
-            if not self._conn.closed:  # what was interrupted may have run
+            if not self._conn.closed:  # the interrupted statement may have run
                 self._conn.rollback()
                 self._unlisten()
             self._sorter.restore()
@@ -176,13 +176,13 @@ class Notifications:
     def _unlisten(self) -> None:
         conn = self._conn
         if self._own and not conn.closed:
-            # one that is lost has no channels; being patient it has `cancel_timeout`
+            # a lost session has no channels; `_run` waits up to `cancel_timeout` in spite of the 0
             with suppress(Error), Deadline(conn, 0):
                 conn._run(_unlisten, self._own)
 
 
 class _Sorter:
-    """Takes the place of `conn.notifies` and passes on what is for others."""
+    """Replaces `conn.notifies`, and passes other channels' notifications on to it."""
 
     def __init__(self, conn: Any, names: Iterable[str]) -> None:
         self.found: deque[ext.Notify] = deque()
@@ -192,13 +192,13 @@ class _Sorter:
         conn.notifies = self
 
     def append(self, note: ext.Notify) -> None:
-        """Keep what the iteration is to yield."""
+        """Keep a notification for the iteration, or pass it on."""
         mine = note.channel in self._names
         (self.found if mine else self._others).append(note)
 
     def restore(self) -> None:
-        """Put the program's object back, with what was not yielded."""
-        self._names = frozenset()  # it may be another one's `_others`
+        """Restore the program's `notifies`, and append what was not yielded."""
+        self._names = frozenset()  # a later `_Sorter` may still pass notifications to this one
         if self._conn.notifies is self:
             self._conn.notifies = self._others
         while self.found:
@@ -206,7 +206,7 @@ class _Sorter:
 
 
 def checked(channels: Iterable[str]) -> list[str]:
-    """Return the channels' names, each once; ProgrammingError for one that cannot be."""
+    """Return the channels' names, each once; ProgrammingError for an impossible name."""
     names = list(dict.fromkeys(channels))
     if not names:
         raise ProgrammingError("listen: name at least one channel")
@@ -221,7 +221,7 @@ def checked(channels: Iterable[str]) -> list[str]:
 
 
 def statement(conn: Any, verb: str, names: Iterable[str]) -> str:
-    """Return the statements that LISTEN or UNLISTEN, as one."""
+    """Return the LISTEN or UNLISTEN statements as one string."""
     return "; ".join(f"{verb} {ext.quote_ident(name, conn)}" for name in names)
 
 

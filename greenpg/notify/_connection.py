@@ -1,4 +1,4 @@
-"""A listener's connection, watched over and woken from outside."""
+"""The listener's connection: it detects a lost server, and other threads can wake it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
     from greenpg.backend import Backend
 
-CANCEL_TIMEOUT: Final = 1.0
-LOOK: Final = 1.0  # how often an OS thread looks for a wake-up that came before it slept
+CANCEL_TIMEOUT: Final = 1.0  # seconds
+LOOK: Final = 1.0  # seconds; an OS thread checks for work as often: a wake-up may be missed
 
 
 class ListenerConnection:
-    """One connection of the listener's; every answer has `patience` seconds to come."""
+    """One connection of the listener; each query may take `patience` seconds."""
 
     def __init__(self, dsn: str, backend: Backend, patience: float) -> None:
         self.notes: deque[Notify] = deque()
         self._listening: set[str] = set()
-        self._perhaps: set[str] = set()  # and those of an interrupted LISTEN or UNLISTEN
+        self._perhaps: set[str] = set()  # also channels of an interrupted LISTEN or UNLISTEN
         self._patience = patience
         self._look = inf if "hub" in backend.capabilities else LOOK
         self._heard = monotonic()
@@ -44,7 +44,7 @@ class ListenerConnection:
         self._conn.notifies = self.notes
 
     def listen_to(self, wanted: set[str]) -> None:
-        """LISTEN and UNLISTEN what is new and what has gone."""
+        """LISTEN to new channels and UNLISTEN from those no longer wanted."""
         new, gone = wanted - self._listening, self._perhaps - wanted
         if new or gone:
             self._listening -= gone
@@ -54,11 +54,11 @@ class ListenerConnection:
             self._listening, self._perhaps = set(wanted), set(wanted)
 
     def gather(self) -> None:
-        """Put into `notes` what has arrived."""
+        """Read the notifications that have arrived into `notes`."""
         self._conn.poll()
 
     def sleep(self, heartbeat: float, has_work: Callable[[], object]) -> None:
-        """Wait for the server, `wake` or `has_work`; ask whether a long silent server lives."""
+        """Wait for the server, `wake` or `has_work`; query a server silent for `heartbeat` s."""
         longest = min(self._look, heartbeat)
         if self._input.wait(None if longest == inf else longest, has_work, READ):
             self._heard = monotonic()

@@ -1,4 +1,4 @@
-"""Many tasks' notifications over one connection, which is kept up."""
+"""Many tasks' notifications over one connection, which is made again when lost."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("greenpg")
 
-CONNECT_TIMEOUT: Final = 10  # seconds, where the connection string says nothing
-FIRST_LOOK: Final = 0.05
+CONNECT_TIMEOUT: Final = 10  # seconds, unless the connection string sets it
+FIRST_LOOK: Final = 0.05  # seconds
 
 
 class Listener:
-    """Lets many tasks subscribe to many channels over one connection of its own.
+    """Many tasks' subscriptions to many channels over one connection of its own.
 
-    A task of the backend serves it, started on first need. When the connection is lost it
-    connects again, and each subscriber finds a `Missed(None)` at that place. A server that does
-    not answer within `patience` seconds, asked after `heartbeat` seconds of silence, counts as
-    lost. A queue of `max_queue` items that is full drops the oldest, which `Missed(count)` tells.
-    Close it: its task and its connection live until then. A forked child has to subscribe anew.
+    A task of the backend serves them from the first subscription until `close()`. It connects
+    again when the connection is lost, and puts a `Missed(None)` into each queue. After
+    `heartbeat` seconds of silence it queries the server; without an answer within `patience`
+    seconds the connection counts as lost. A full queue (`max_queue` items) drops the oldest item
+    and yields `Missed(count)`. A forked child must subscribe again.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Listener:
         _listeners.add(self)
 
     def _forget(self) -> None:
-        """Begin anew: nobody has subscribed and no task serves."""
+        """Reset to the initial state: no subscribers and no task."""
         self._token: dict[int, object] = {}
         self._task: Task | None = None
         self._connection: ListenerConnection | None = None
@@ -78,9 +78,9 @@ class Listener:
     def subscribe(
         self, *channels: str, max_queue: int | None = None, timeout: float = SUBSCRIBE_TIMEOUT
     ) -> Subscription:
-        """Return a subscription to the channels, which are spelled as the server stores them.
+        """Return a subscription to the channels (case-sensitive) once the server listens.
 
-        On return the server listens. See `Subscription.add` for what `timeout` does.
+        Raises OperationalError after `timeout` seconds, as `Subscription.add` does.
         """
         self._start()
         inbox = Inbox(self._backend, self._max_queue if max_queue is None else max_queue)
@@ -93,9 +93,9 @@ class Listener:
         return subscription
 
     def close(self, timeout: float = 5.0) -> None:
-        """End all subscriptions, the task and the connection; any number of times.
+        """End all subscriptions, the task and the connection; may be called again.
 
-        Waits for the task's end for up to `timeout` seconds, except in the hub.
+        Waits up to `timeout` seconds for the end of the task, except in the hub.
         """
         self._closed = True
         task, self._task = self._task, None
@@ -126,7 +126,7 @@ class Listener:
                     f"listener: {', '.join(map(repr, names))} not listened to in {timeout:g} s; "
                     "see the cause, or raise timeout"
                 ) from self._error
-            self._wake()  # an OS thread that is just going to sleep misses the first one
+            self._wake()  # an OS thread that is about to sleep misses the first one
             pause = min(2 * pause, LOOK)
         if inbox.over is not None:
             raise again(inbox.over) from self._error
@@ -155,7 +155,7 @@ class Listener:
             raise again(self._reason)
         if 0 in self._token:
             return
-        # before the token: another OS thread that sees it goes on at once
+        # before the token: another OS thread that finds the token continues at once
         self._backend = current() if self._given is None else as_backend(self._given)
         self._stop = self._backend.event()
         token = object()
@@ -165,9 +165,9 @@ class Listener:
     def _join(self, task: Task, timeout: float) -> None:
         end = monotonic() + timeout
         if not task.join(min(LOOK, timeout)):
-            task.kill()  # it is connecting, or waits for an answer
+            task.kill()  # it is connecting, or waiting for the server
             task.join(max(end - monotonic(), 0))
-        if self._token:  # an OS thread, which will find that it has been replaced
+        if self._token:  # an OS thread, which ends when its token is no longer current
             self._end(self._reason)
 
     # What the listener's task does
@@ -183,7 +183,7 @@ class Listener:
                 self._end(reason)
 
     def _serves(self, token: object) -> bool:
-        """Tell whether to go on: in a forked child the task's copy does not."""
+        """Return True if the task should continue; in a forked child its copy ends."""
         return not self._closed and self._token.get(0) is token
 
     def _serve_once(self, token: object) -> None:
@@ -212,7 +212,7 @@ class Listener:
                 self._connection = None
 
     def _keep_in_step(self, connection: ListenerConnection) -> None:
-        """Make the server listen to what is subscribed to, then tell those who wait for it."""
+        """Make the server listen to all subscribed channels, then wake the tasks that wait."""
         while self._changes:
             change = self._changes.popleft()
             self._unconfirmed.append(change)
@@ -253,7 +253,7 @@ class Listener:
             time_slice.pause_if_over()
 
     def _end(self, reason: Exception) -> None:
-        """Let no subscriber wait any more."""
+        """Close the listener: end all waits of subscribers with `reason`."""
         self._reason, self._closed = reason, True
         self._changes.extend(self._unconfirmed)
         self._refuse_changes()

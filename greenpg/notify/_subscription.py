@@ -1,4 +1,4 @@
-"""A subscriber's side of the listener: a bounded queue, and what fills it."""
+"""A subscriber's side of the listener: a bounded queue, and changes of its channels."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
     from greenpg.backend import Backend, Event
 
-SUBSCRIBE_TIMEOUT: Final = 30.0
+SUBSCRIBE_TIMEOUT: Final = 30.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """Stands among the notifications where some are missing.
+    """Marks the place where notifications are missing.
 
-    `count` is how many were dropped since the queue was full; None where the connection was
-    lost and nobody knows.
+    `count` is the number of items dropped from a full queue, None if it is unknown because the
+    connection was lost.
     """
 
     count: int | None
@@ -38,10 +38,10 @@ Item: TypeAlias = "Notify | Missed"
 
 
 class Inbox:
-    """One task puts, any number take; a full one drops its oldest item, and counts.
+    """A queue with one writer and many readers; if full it drops and counts the oldest item.
 
-    What is dropped is known from totals that the putting task alone changes, so that OS
-    threads need no lock.
+    Only the writer changes the totals of dropped items, so OS threads need no lock
+    (tests/unit/notify/test_inbox.py).
     """
 
     def __init__(self, backend: Backend, limit: int) -> None:
@@ -52,11 +52,11 @@ class Inbox:
         self._total = self._told = 0  # items dropped
         self._losses = self._told_losses = 0  # markers among them
         self.channels: set[str] = set()
-        self.confirmed = False  # the server has begun to listen for it
+        self.confirmed = False  # the server listens to its channels
         self.over: Exception | None = None
 
     def put(self, item: Item) -> None:
-        """Append an item, in place of the oldest one if there is no room."""
+        """Append an item; if the queue is full, drop the oldest one."""
         if len(self._items) >= self._limit:
             self._drop_oldest()
         self._items.append(item)
@@ -71,13 +71,13 @@ class Inbox:
             self._items.popleft()
 
     def finish(self, reason: Exception) -> None:
-        """Let nobody wait any more: `over` is why. What is there can still be taken."""
+        """End all waits with `reason`; queued items can still be taken."""
         if self.over is None:
             self.over = reason
         self._wake()
 
     def reason(self) -> Exception:
-        """Return an exception like `over`, which may be raised for several tasks."""
+        """Return a new exception like `over`: several tasks may raise it."""
         return again(self.over or InterfaceError())
 
     def _wake(self) -> None:
@@ -86,7 +86,7 @@ class Inbox:
                 self._sleepers.popleft().set()
 
     def take(self) -> Item | None:
-        """Return the next item, or None if there is none at the moment."""
+        """Return the next item, None if the queue is empty."""
         if self._total != self._told:
             return self._marker()
         try:
@@ -101,7 +101,7 @@ class Inbox:
         return Missed(count)
 
     def get(self, timeout: float | None = None) -> Item | None:
-        """Return the next item; None after `timeout` seconds, or at once when it is over."""
+        """Return the next item; None after `timeout` seconds, or at once after `finish`."""
         end = None if timeout is None else monotonic() + timeout
         while (item := self.take()) is None and self.over is None:
             left = None if end is None else end - monotonic()
@@ -116,7 +116,7 @@ class Inbox:
         event = self._backend.event()
         self._sleepers.append(event)
         try:
-            if not self._items and self.over is None:  # it might come before the event did
+            if not self._items and self.over is None:  # an item may precede the event
                 event.wait(timeout)
         finally:
             with suppress(ValueError):  # `_wake` has taken it
@@ -125,7 +125,7 @@ class Inbox:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
-    """What a subscriber wants otherwise; `drop` None means all. `done` once it is in force."""
+    """A change of an inbox's channels; `drop` None means all. `done` is set once it is in force."""
 
     inbox: Inbox
     add: Iterable[str] = ()
@@ -133,20 +133,20 @@ class Change:
     done: Event | None = None
 
     def settle(self) -> None:
-        """Wake the task that waits for it, if one does."""
+        """Wake the task that waits for the change, if there is one."""
         if self.done is not None:
             self.done.set()
 
 
 def again(reason: Exception) -> Exception:
-    """Return an exception like one that is raised elsewhere too."""
+    """Return a new exception of the same class and text."""
     return type(reason)(*reason.args)
 
 
 class Subscription:
     """One subscriber's notifications in order, made by `Listener.subscribe`.
 
-    Iterate, or `get`; a `Missed` stands where some are missing. Dropping it closes it.
+    Iterate, or call `get`; a `Missed` replaces missing items. Garbage collection closes it.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class Subscription:
     def __next__(self) -> Item:
         """Wait for the next item; the iteration ends when the subscription is closed."""
         inbox = self._inbox
-        del self  # else a kill's traceback would keep the subscription open
+        del self  # else the traceback of a kill would keep the subscription open
         item = inbox.get()
         if item is None:
             raise StopIteration if isinstance(inbox.over, InterfaceError) else inbox.reason()
@@ -197,18 +197,18 @@ class Subscription:
             raise
 
     def drop(self, *channels: str) -> None:
-        """Unsubscribe from channels; what has arrived of them stays."""
+        """Unsubscribe from channels; items that have arrived stay in the queue."""
         self._change(Change(self._inbox, drop=channels))
 
     def close(self) -> None:
-        """Unsubscribe from all channels; any number of times, from any task."""
+        """Unsubscribe from all channels; may be called again, and from any task."""
         if self._inbox.over is None:
             self._inbox.finish(InterfaceError("the subscription is closed"))
             self._change(Change(self._inbox, drop=None))
 
     @property
     def channels(self) -> frozenset[str]:
-        """The channels it is subscribed to."""
+        """The subscribed channels."""
         return frozenset(self._inbox.channels)
 
     def __enter__(self) -> Subscription:

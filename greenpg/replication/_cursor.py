@@ -27,7 +27,7 @@ from ._stream import ReplicationStream
 
 
 class ReplicationMessage(c_replication_message):
-    """A message of the stream, as psycopg2's."""
+    """A message of the stream, with psycopg2's attributes."""
 
     __slots__ = ("_sent", "data_size", "data_start", "wal_end")
 
@@ -38,7 +38,7 @@ class ReplicationMessage(c_replication_message):
 
     @property
     def send_time(self) -> datetime:
-        """When the server sent it."""
+        """When the server sent the message, in local time."""
         return moment(self._sent)
 
     def __repr__(self) -> str:
@@ -55,10 +55,10 @@ def _lsn(position: int) -> str:
 
 @green(c_replication_cursor)
 class GreenReplicationCursor(Cursor, c_replication_cursor):
-    """What psycopg2's replication cursor does in C, over the connection's backend.
+    """psycopg2's replication cursor over the connection's backend.
 
-    While messages are consumed the connection is free, for feedback from other tasks too. An
-    interrupt leaves the stream as it is: consume on, or end it with `stop_replication`.
+    While messages are consumed, other tasks can use the connection for feedback. An interrupt
+    leaves the stream open: continue to consume, or end it with `stop_replication`.
     """
 
     _consuming = False
@@ -75,7 +75,7 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
     def start_replication_expert(
         self, command: Any, decode: bool = False, status_interval: float = 10
     ) -> None:
-        """Start the stream with a START_REPLICATION command of one's own."""
+        """Start the stream with the given START_REPLICATION command."""
         stream = self._stream
         if status_interval < 1.0:
             raise ProgrammingError("status_interval must be >= 1 (sec)")
@@ -85,7 +85,7 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
             stream.begin(ext.encodings[conn.encoding] if decode else None, status_interval)
 
     def read_message(self) -> ReplicationMessage | None:
-        """Return the next message that has arrived, or None; it never waits."""
+        """Return the next message that has arrived, or None; never waits."""
         stream = self._stream
         if not stream.active:
             raise ProgrammingError("read_message: not replicating, call start_replication first")
@@ -96,9 +96,8 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
     ) -> None:
         """Call `consume(message)` for each message; returns when the server ends the stream.
 
-        What `consume` raises comes out, StopReplication for one. Any exception leaves the stream
-        at the next message, from where another call goes on. While `consume` takes its time,
-        a small task feeds back for it.
+        Exceptions of `consume`, also StopReplication, propagate and leave the stream at the next
+        message, where another call continues. While `consume` runs, a task sends feedback.
         """
         if self.connection.async_:
             raise ProgrammingError("consume_stream cannot be used in asynchronous mode")
@@ -162,9 +161,9 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
         reply: bool = False,
         force: bool = False,
     ) -> None:
-        """Note how far the consumer has come; `force` tells the server now, not in its time.
+        """Note the consumer's positions; `force` sends them now, not at the next interval.
 
-        From any task. `reply` does too, and asks the server for a keepalive message.
+        From any task. `reply` also sends them now, and requests a keepalive message.
         """
         stream = self._stream
         stream.progress.confirm(write_lsn, flush_lsn, apply_lsn)
@@ -172,10 +171,10 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
             stream.send_feedback(bool(reply))
 
     def stop_replication(self) -> None:
-        """Tell the server how far the consumer has come, and end the stream.
+        """Send the consumer's positions to the server, and end the stream.
 
-        The connection can be used on, though not for another stream of a logical slot: connect
-        anew for that. If the server does not answer in time it is closed.
+        The connection stays usable, but another stream of a logical slot needs a new one. If the
+        server does not answer within `cancel_timeout` the connection is closed.
         """
         stream = self._stream
         if not stream.active:
@@ -189,22 +188,22 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
 
     @property
     def flush_lsn(self) -> int:
-        """How far the consumer has come: what `send_feedback` said, or all that there is."""
+        """The flushed position: `send_feedback`'s, or the end of WAL once all is confirmed."""
         return 0 if self._its_stream is None else self._its_stream.progress.flush
 
     @property
     def wal_end(self) -> int:
-        """Where the server's WAL ended, as of its last message."""
+        """The end of the server's WAL in its last message."""
         return 0 if self._its_stream is None else self._its_stream.progress.wal_end
 
     @property
     def io_timestamp(self) -> datetime:
-        """When something was last sent or received."""
+        """When data was last sent or received, in local time."""
         return datetime.fromtimestamp(self._stream.io_time)
 
     @property
     def feedback_timestamp(self) -> datetime:
-        """When feedback was last sent."""
+        """When feedback was last sent, in local time."""
         return datetime.fromtimestamp(self._stream.feedback_time)
 
 
@@ -236,16 +235,16 @@ def follow(
     patience: float | None = None,
     backend: str | Backend | None = None,
 ) -> int:
-    """Consume a logical slot for as long as it takes, connecting again when the server is lost.
+    """Consume a logical slot, connecting again whenever the connection is lost.
 
-    `consume(message)` is called as by `consume_stream`; its return confirms the message, or with
-    `confirm=False` its own `message.cursor.send_feedback(flush_lsn=...)`. A new connection goes
-    on after the last confirmed transaction: every message comes at least once, and a transaction
-    that was cut off comes again from its beginning, its messages in order.
+    `consume(message)` is called as by `consume_stream`. Its return confirms the message; with
+    `confirm=False` it calls `message.cursor.send_feedback(flush_lsn=...)` itself. A new
+    connection continues after the last confirmed transaction: every message is delivered at least
+    once, and an interrupted transaction again from its beginning, its messages in order.
 
-    Returns the confirmed position when `consume` raises StopReplication. Comes out: what else it
-    raises, what the first connection fails with, an error that no new connection can mend, and
-    the last error when there was no stream for `patience` seconds.
+    Returns the confirmed position when `consume` raises StopReplication. Other exceptions of
+    `consume` propagate, as do errors of the first connection, errors that a new connection cannot
+    repair, and the last error after `patience` seconds without a stream.
     """
 
     def confirming(message: Any) -> None:

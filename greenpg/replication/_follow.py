@@ -22,7 +22,7 @@ log = logging.getLogger("greenpg")
 
 @dataclass(slots=True, eq=False)
 class Follower:
-    """Consumes a stream for as long as it takes; `position` is what the consumer confirmed.
+    """Consumes a slot over as many connections as needed; `position` is the confirmed one.
 
     `connect()` makes a connection, and `begin(cursor, position)` starts the stream on it.
     """
@@ -36,10 +36,10 @@ class Follower:
     _began: bool = False
     _failures: int = 0
     _lost_since: float | None = None
-    _raised: BaseException | None = None  # by the consumer: not for us to deal with
+    _raised: BaseException | None = None  # by the consumer; propagates
 
     def run(self) -> None:
-        """Return at StopReplication; what else the consumer raises comes out."""
+        """Return at StopReplication; other exceptions of the consumer propagate."""
         while True:
             try:
                 self._connected()
@@ -73,7 +73,7 @@ class Follower:
             cur.consume_stream(self._each)
         except Exception as err:
             if err is self._raised:
-                with suppress(Error):  # the slot is free, and knows the position, on return
+                with suppress(Error):  # the slot is released, with the position, on return
                     cur.stop_replication()
             raise
         except BaseException:

@@ -28,26 +28,26 @@ from greenpg.backend import READ, WRITE
 if TYPE_CHECKING:
     from greenpg.backend import Event
 
-ROOM: Final = 65536  # bytes of messages taken from libpq at a time, which stay in the cache
-BUSY: Final = 0.3  # seconds; hardly a server gives up on a client as soon as that
-SHORTEST: Final = 0.01
+ROOM: Final = 65536  # bytes of messages taken at a time: `greenpg bench -w replication`
+BUSY: Final = 0.3  # seconds; far below the default wal_sender_timeout of 60 s
+SHORTEST: Final = 0.01  # seconds
 FATAL: Final = ("FATAL", "PANIC")  # severities after which the session has ended
 _COPYING: Final = (PGRES_COPY_IN, PGRES_COPY_BOTH)
 
 
 class ReplicationStream:
-    """One cursor's stream. Nothing but `sleep` waits, and no interrupt reaches the server.
+    """One cursor's stream. Only `wait` waits; an interrupt does not end the stream.
 
-    Feedback that the socket has no room for is sent with the next reading: the server takes
-    it once it is not waiting for us any more.
+    Feedback that the socket has no room for is sent with the next read: the server reads it
+    once it no longer waits for the client.
     """
 
     def __init__(self, conn: Any) -> None:
         self.progress = Progress()
-        self.ahead: deque[tuple[bytes, bytes]] = deque()  # taken from libpq, to be consumed
+        self.ahead: deque[tuple[bytes, bytes]] = deque()  # taken from libpq, not consumed yet
         self.codec: str | None = None
         self.interval = 10.0
-        self.due = 0.0  # when feedback is to be sent
+        self.due = 0.0  # monotonic time of the next feedback
         self.active = False
         self.io_time = self.feedback_time = 0.0
         self._conn = conn
@@ -55,35 +55,35 @@ class ReplicationStream:
         self._consume = Intake().consume
         self._readings = 1
         self._input = InputWait(conn)
-        self._ended = False  # no more messages, but there may be an error to fetch
+        self._ended = False  # no more messages, but perhaps an error to fetch
         self._error: Error | None = None
         self._unflushed = False
-        self._feedback_pending: bool | None = None  # another task's; True with a reply
+        self._feedback_pending: bool | None = None  # requested by another task; True with a reply
 
     def begin(self, codec: str | None, interval: float) -> None:
-        """Note that the server has begun to stream."""
+        """Reset for a stream that the server has started."""
         self.codec, self.interval = codec, interval
         self.active, self._ended, self._error = True, False, None
         self.ahead.clear()
         self.io_time = time()
-        # the first reading may leave half a TLS record where no wait for the socket sees it
+        # the first read may leave part of a TLS record in OpenSSL, where poll() does not see it
         self._readings = 2 if self._conn.info.ssl_in_use else 1
 
     def stop(self) -> None:
-        """Forget the stream."""
+        """Discard the stream."""
         self.active = False
         self.ahead.clear()
 
     def read(self) -> bool:
-        """Put into `ahead` what has arrived, feeding back if it is time; False if it is empty.
+        """Read messages into `ahead`, send feedback if due; return False if `ahead` is empty.
 
-        At the end of the stream `active` becomes False; the server's error is raised.
+        The end of the stream sets `active` to False; the server's error is raised.
         """
         guarded(self._conn, self._read)
         return bool(self.ahead)
 
     def send_feedback(self, reply: bool = False) -> None:
-        """Send feedback now; if another task sleeps on the stream, that task does it at once."""
+        """Send feedback now; if another task waits for the stream, that task sends it."""
         if self._input.waiting:
             self._feedback_pending = reply or bool(self._feedback_pending)
             self._input.wake()
@@ -91,7 +91,7 @@ class ReplicationStream:
             guarded(self._conn, self._feed, reply)
 
     def handle_keepalive(self, message: bytes) -> None:
-        """Take a message that has no data."""
+        """Note a keepalive message, and reply if requested; OperationalError for other types."""
         if message[0] != KEEPALIVE:
             raise OperationalError("unrecognized replication message type")
         wal_end, reply = keepalive(message)
@@ -100,20 +100,20 @@ class ReplicationStream:
             self.send_feedback()
 
     def wait(self) -> None:
-        """Wait until there is something to read or to tell; `feedback_loop` attends to the time."""
+        """Wait for data or for feedback to send; `feedback_loop` keeps the interval."""
         events = READ | WRITE if self._unflushed else READ
         self._input.wait(None, lambda: self._feedback_pending is not None, events)
 
     def feedback_loop(self, done: Event) -> None:
-        """Until `done`, send feedback when it is time, and often while the consumer is busy.
+        """Until `done`, send feedback when due, and every BUSY seconds while the consumer is busy.
 
-        One that is busy with a message cannot answer the server, which might give up on it.
+        A busy consumer does not answer keepalives: after wal_sender_timeout the server disconnects.
         """
         while not done.wait(min(BUSY, max(self.due - monotonic(), SHORTEST))):
             waiting, holder = self._input.waiting, self._conn._state.holder
             wanted = monotonic() >= self.due if waiting else holder is None
             if wanted and self.active and not self._conn.closed:
-                with suppress(Error):  # the consumer will meet it
+                with suppress(Error):  # the consumer gets the same error
                     self.send_feedback()
 
     def _read(self) -> None:
@@ -122,22 +122,22 @@ class ReplicationStream:
             self._gather(pgconn)
         if self._ended and not self.ahead:
             self._finish(pgconn)
-            if self.active:  # the result has not come whole
+            if self.active:  # the result is incomplete
                 if not libpq.PQconsumeInput(pgconn):
                     raise self._lost(pgconn)
                 self._finish(pgconn)
         due = self._feedback_pending is not None or monotonic() >= self.due
         if due and not self._ended and not libpq.PQstatus(pgconn):
             reply, self._feedback_pending = bool(self._feedback_pending), None
-            self._feed(reply)  # to a server that has gone it would hide why
+            self._feed(reply)  # on a lost connection it would replace the error
 
     def _gather(self, pgconn: int) -> None:
-        """Take messages from libpq; from the socket only if libpq has none."""
+        """Take messages from libpq; read the socket only if libpq has none."""
         take, ahead = self._messages.take, self.ahead
         status = take(pgconn, HEADER, ROOM, ahead.append)
         for _ in range(self._readings):
             if status == 0 and not ahead:
-                alive = self._consume(pgconn)  # if not, what came before may yet say why
+                alive = self._consume(pgconn)  # if not, earlier data may contain the error
                 status = take(pgconn, HEADER, ROOM, ahead.append)
                 if not alive and status == 0 and not ahead:
                     raise self._lost(pgconn)
@@ -148,7 +148,7 @@ class ReplicationStream:
             self.io_time = time()
 
     def _finish(self, pgconn: int) -> None:
-        """Fetch the result that ends the stream, as far as it has come."""
+        """Fetch the results that end the stream, as far as they have arrived."""
         while not libpq.PQisBusy(pgconn):
             result = libpq.PQgetResult(pgconn)
             if not result:
@@ -163,7 +163,7 @@ class ReplicationStream:
     def _take(self, pgconn: int, result: int) -> None:
         try:
             status = libpq.PQresultStatus(result)
-            if status in _COPYING:  # the server has ended its direction only
+            if status in _COPYING:  # the server has ended only its direction
                 libpq.PQputCopyEnd(pgconn, None)
                 libpq.PQflush(pgconn)
             elif status == PGRES_FATAL_ERROR and self._error is None:
@@ -175,7 +175,7 @@ class ReplicationStream:
         pgconn, _ = pgconn_of(self._conn)
         message = self.progress.feedback(time(), reply)
         if libpq.PQputCopyData(pgconn, message, len(message)) < 0:
-            raise self._failure(pgconn)  # the next reading ends the stream
+            raise self._failure(pgconn)  # the next read ends the stream
         self._unflushed = libpq.PQflush(pgconn) == 1
         self.io_time = self.feedback_time = time()
         self.due = monotonic() + self.interval
@@ -189,7 +189,7 @@ class ReplicationStream:
         return kind(error_message(pgconn))
 
     def _noticed(self, error: Error) -> Error:
-        """Have psycopg2 notice too that the server has gone, if it has."""
+        """Let psycopg2 detect a lost connection too; return the error."""
         with suppress(Error):
             poll(self._conn)
         if self._conn.closed:
