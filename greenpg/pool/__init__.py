@@ -1,4 +1,4 @@
-"""Connection pools for green threads: fair, exact, unharmed by kills, restarts and silence."""
+"""Connection pools for green threads: fair, robust against kills, restarts and lost servers."""
 
 from psycopg2.pool import (
     AbstractConnectionPool,

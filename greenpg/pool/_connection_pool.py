@@ -1,4 +1,4 @@
-"""The users' pool, with psycopg_pool's names."""
+"""The public pool, with psycopg_pool's names."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class ConnectionPool:
     """Lends connections to tasks: `with pool.connection() as conn`.
 
     Waiters are served in order. A connection is checked before it is lent if unsolicited data
-    has arrived on it, or if it was idle for more than a second. Unless `open` is true, nothing
-    is started before first use.
+    has arrived on it, or if it was idle for more than a second. Unless `open` is true, the pool
+    starts nothing before its first use.
     """
 
     default_backend: ClassVar[Backend | None] = None
@@ -109,9 +109,9 @@ class ConnectionPool:
         return self._pool.lend(timeout, _getframe(1))[1]
 
     def putconn(self, conn: Any, key: object = None, close: bool = False) -> None:
-        """Return a connection; this waits for the rollback of a transaction, for 1 s at most.
+        """Return a connection; waits up to 1 s for the rollback of an open transaction.
 
-        ValueError if the pool did not lend it. `key` is psycopg2.pool's, and not needed.
+        ValueError if the pool did not lend it. `key` exists for psycopg2.pool, and is ignored.
         """
         pool = self._pool
         slot = pool.slot_of(conn)
@@ -122,7 +122,7 @@ class ConnectionPool:
     # The pool as a whole
 
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:
-        """Start connecting; with `wait`, return when there are `min_size` connections."""
+        """Start to connect; with `wait`, wait up to `timeout` seconds as `wait()` does."""
         self._pool.open()
         if wait:
             self.wait(timeout)
@@ -132,20 +132,20 @@ class ConnectionPool:
         self._pool.wait(timeout)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Close forever: wait `timeout` seconds for what is lent, cancel its queries, close it.
+        """Close forever; after `timeout` seconds cancel queries and close lent connections.
 
-        Waiters get PoolClosed at once. In the event loop's own greenlet this does not wait.
+        Waiters raise PoolClosed at once. In the event loop's own greenlet this does not wait.
         """
         self._pool.close(timeout)
 
     closeall = close
 
     def check(self) -> None:
-        """Check all idle connections, and replace those that are broken."""
+        """Check all idle connections, and replace broken ones."""
         self._pool.check()
 
     def drain(self) -> None:
-        """Replace all connections: the idle ones now, the others when they come back."""
+        """Replace all connections: the idle ones now, the others when they are returned."""
         performer = self._pool.performer
         performer.apply(performer.state.drain)
         performer.apply(performer.state.tick)
@@ -170,7 +170,7 @@ class ConnectionPool:
         """Close the pool."""
         self.close()
 
-    # Measures
+    # Statistics
 
     @property
     def name(self) -> str:
@@ -179,17 +179,17 @@ class ConnectionPool:
 
     @property
     def timeout(self) -> float:
-        """How many seconds a borrower waits by default."""
+        """The seconds that a borrower waits by default."""
         return self._pool.timeout
 
     @property
     def min_size(self) -> int:
-        """How many connections are kept."""
+        """The number of connections that the pool keeps."""
         return self._pool.limits.min_size
 
     @property
     def max_size(self) -> int:
-        """How many sessions there may be."""
+        """The maximal number of sessions."""
         return self._pool.limits.max_size
 
     @property
@@ -198,12 +198,12 @@ class ConnectionPool:
         return not self._pool.performer.state.open
 
     def get_stats(self) -> dict[str, int]:
-        """Return psycopg_pool's measures of now and since the start; times in milliseconds."""
+        """Return psycopg_pool's statistics, current and since the start; times in milliseconds."""
         performer = self._pool.performer
         return performer.stats.report(performer.state)
 
     def pop_stats(self) -> dict[str, int]:
-        """Return what `get_stats` does and count from zero again."""
+        """Return `get_stats()` and reset the counters to zero."""
         performer = self._pool.performer
         stats, performer.stats = performer.stats, Stats()
         return stats.report(performer.state)

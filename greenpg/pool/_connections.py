@@ -1,4 +1,4 @@
-"""What a pool needs of a driver's connections."""
+"""The interface between a pool and a driver's connections."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Reset: TypeAlias = Literal["none", "rollback", "discard"] | Hook
 
 
 class Condition(IntEnum):
-    """The condition of a connection that comes back, from good to bad."""
+    """The condition of a returned connection, from good to bad."""
 
     CLEAN = 0
     DIRTY = 1  # in a transaction
     BROKEN = 2  # closed, or still executing something
 
 
-# Before Python 3.12 a member is slow to reach through its class.
+# Before Python 3.12 access to a member through its class is slow (enum.py): `bench -w pool`.
 CLEAN: Final = Condition.CLEAN
 DIRTY: Final = Condition.DIRTY
 BROKEN: Final = Condition.BROKEN
@@ -29,7 +29,7 @@ BROKEN: Final = Condition.BROKEN
 class PoolErrors:
     """The classes of the errors that a pool raises, each also one of its driver's."""
 
-    programming: type[Exception]  # a call that cannot work where it is made
+    programming: type[Exception]  # a call that is not allowed in this place
     timeout: type[Exception]
     closed: type[Exception]
     too_many: type[Exception]
@@ -50,7 +50,7 @@ class ConnectionManager(Protocol):
         """Return a function that is true, given 0, if unsolicited data has arrived."""
 
     def condition(self, conn: Any) -> Condition:
-        """Return the condition of a connection that comes back; does not wait."""
+        """Return the condition of a returned connection; does not wait."""
 
     def commit(self, conn: Any) -> None:
         """Commit the open transaction; called by the holder."""

@@ -1,4 +1,4 @@
-"""Carries out what the pool's state decides, in tasks of the pool's own and in time."""
+"""Carries out the decisions of the pool's state in tasks of the pool, and calls `tick` in time."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _local = _thread._local()
 
 
 class ThreadToken:
-    """Lives as long as its OS thread, whose number may be given to a later thread too."""
+    """Lives as long as its OS thread; a later thread may have the same ident."""
 
 
-NO_THREAD: Final = weakref.ref(ThreadToken())  # dead, as the reference to an ended thread's
+NO_THREAD: Final = weakref.ref(ThreadToken())  # dead, like a reference to an ended thread's token
 
 
 @dataclass(eq=False, repr=False)
 class Performer:
     """The state of a pool behind its lock, and the tasks that connect, check, clean and close.
 
-    The lock is native and held for a few microseconds, never across a wait or a switch.
+    The lock is native, and never held across a wait or a switch.
     """
 
     manager: ConnectionManager
@@ -70,12 +70,12 @@ class Performer:
         return self._backend
 
     def reentered(self) -> Exception:
-        """Return the error for a call from within another one of the same thread."""
+        """Return the error for a call during another call of the same thread."""
         fact = "the pool is inside another operation (called by a finalizer or a signal handler)"
         return self.manager.errors.programming(fact)
 
     def apply(self, event: Callable[..., Any], *args: Any) -> Any:
-        """Pass an event to the state, carry out what it asks for, and return its result."""
+        """Pass an event to the state, carry out its effects, and return its result."""
         if self.lock._is_owned():
             raise self.reentered()
         now = monotonic()
@@ -90,7 +90,7 @@ class Performer:
         while effects:
             try:
                 effect, subject = effects.popleft()
-            except IndexError:  # another thread was quicker
+            except IndexError:  # another thread was faster
                 return
             if effect is WAKE:
                 subject.event.set()
@@ -107,7 +107,7 @@ class Performer:
     # Slots and their connections
 
     def add(self, conn: Any) -> None:
-        """Add an idle connection made by the caller, if there is room and nobody waits."""
+        """Add an idle connection made by the caller, if there is room and no task waits."""
         slot = Slot(monotonic())
         self.apply(self.state.adopt, slot, self._fill(slot, conn))
 
@@ -135,7 +135,7 @@ class Performer:
             fact = f"a connection lent at {describe_holder(slot)} was never given back"
             warnings.warn(f"pool {self.name!r}: {fact}", ResourceWarning, stacklevel=2)
 
-    # What runs in tasks of their own
+    # Tasks
 
     def _connect(self, slot: Slot) -> None:
         began = monotonic()
@@ -185,7 +185,7 @@ class Performer:
             self._report(self.state.closed, slot)
 
     def _report(self, event: Callable[..., None], slot: Slot, *args: Any) -> None:
-        """Pass on how a task ended, unless it is a forked child's copy of the task."""
+        """Report how a task ended, unless it is a forked child's copy of the task."""
         if slot in self.state.slots:
             self.apply(event, slot, *args)
 
@@ -217,7 +217,7 @@ class Performer:
                 raise
 
     def tick(self) -> tuple[Event, float] | None:
-        """Do what is due; return an event and how many seconds to wait for it, None at the end."""
+        """Do what is due; return an event and the seconds to wait for it, None at the end."""
         self._keeper = weakref.ref(_thread_token())
         alarm = self._alarm = self.backend.event()
         due = self.apply(self.state.tick)
@@ -228,7 +228,7 @@ class Performer:
         if self._alarm is not None:
             self._alarm.set()
 
-    # Its end
+    # End
 
     def forked(self) -> PoolState:
         """Begin again in a forked child, and return the state inherited from the parent."""
@@ -254,7 +254,7 @@ TASKS: Final[dict[Effect, Callable[[Performer, Any], None]]] = {
     Effect.CHECK: Performer._check,
     Effect.CLEAN: Performer._clean,
     Effect.CLOSE: Performer._close,
-    Effect.WARN_HELD: Performer._warn_held,  # a log's handler may wait
+    Effect.WARN_HELD: Performer._warn_held,  # a logging handler may wait
     Effect.GIVE_UP: Performer._call_give_up,
 }
 
@@ -272,7 +272,7 @@ def _on_lost(whose: Callable[[], Performer | None], ref: Any) -> None:
 
 
 def _keep_time(whose: Callable[[], Performer | None], keeping: Any) -> None:
-    """Call `tick` whenever something is due, as long as the pool lives and needs it."""
+    """Call `tick` whenever something is due, while the pool exists and needs it."""
     try:
         while (performer := whose()) is not None and (rest := performer.tick()) is not None:
             del performer  # this task must not keep the pool alive

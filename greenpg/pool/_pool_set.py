@@ -16,12 +16,12 @@ REPLICA: Final = {"target_session_attrs": "prefer-standby", "load_balance_hosts"
 
 
 class PoolSet:
-    """A pool of sessions that may write, `primary`, and one of sessions that may lag, `replica`.
+    """Two pools: `primary` for sessions that may write, `replica` for sessions that may lag.
 
-    `conninfo` names all servers, as in "host=a,b,c dbname=app". Whichever is the primary is
-    found; replicas are used in random order, unreachable ones are passed over, and without any
-    the primary serves. The sessions of a promoted replica stay until they are past
-    `max_lifetime`; `replica.drain()` replaces them.
+    `conninfo` names all servers, as in "host=a,b,c dbname=app". `primary` connects to the current
+    primary; `replica` tries the replicas in random order, skips unreachable ones, and falls back
+    to the primary (libpq manual, "Parameter Key Words"). Sessions of a promoted replica stay
+    until `max_lifetime`; `replica.drain()` replaces them.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class PoolSet:
             self.replica.close(timeout)
 
     def get_stats(self) -> dict[str, dict[str, int]]:
-        """Return each pool's measures, by its name."""
+        """Return each pool's statistics, by its name."""
         return {pool.name: pool.get_stats() for pool in self._pools}
 
     def __enter__(self) -> PoolSet:

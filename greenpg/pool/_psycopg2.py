@@ -1,4 +1,4 @@
-"""psycopg2's connections for a pool; the only module of the pool that knows a driver."""
+"""psycopg2's connections for a pool; the only module of the pool that imports a driver."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
-from posix import close as close_descriptor  # a monkey-patch may have replaced those of os
+from posix import close as close_descriptor  # a monkey-patch may have replaced those in os
 from posix import read
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -25,10 +25,10 @@ from ._connections import BROKEN, CLEAN, DIRTY, Condition, Hook, PoolErrors, Res
 if TYPE_CHECKING:
     from greenpg.backend import Backend
 
-CHECK_SECONDS: Final = 1.0  # for a check, a rollback, a reset, or the cancelling of a query
+CHECK_SECONDS: Final = 1.0  # for a check, a rollback, a reset, or a cancel
 HOOK_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 5  # for each host
-END_SECONDS: Final = 0.5
+END_SECONDS: Final = 0.5  # from a close until the server has ended the session
 READY: Final = ext.STATUS_READY
 IDLE: Final = ext.TRANSACTION_STATUS_IDLE
 OPEN: Final = (ext.TRANSACTION_STATUS_INTRANS, ext.TRANSACTION_STATUS_INERROR)
@@ -39,7 +39,7 @@ _select = pristine("select")
 
 @dataclass(slots=True)
 class Psycopg2Connections:
-    """Makes connections of one kind, and resets them to how they were made."""
+    """Makes connections of one kind, and resets them to their initial state."""
 
     conninfo: str | Callable[[], str]
     kwargs: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
@@ -81,16 +81,16 @@ class Psycopg2Connections:
         with conn.deadline(HOOK_SECONDS):
             hook(conn)
         if self.condition(conn) is not CLEAN:
-            raise ProgrammingError(f"the pool's {name} function left a transaction open, or worse")
+            raise ProgrammingError(f"the pool's {name} function did not leave the connection idle")
 
     def input_check(self, conn: Any) -> Any:
-        poll = getattr(_select, "epoll", _select.poll)()  # epoll takes half the time
+        poll = getattr(_select, "epoll", _select.poll)()  # epoll is faster: `bench -w pool`
         poll.register(conn.fileno(), _select.POLLIN)
         return poll.poll
 
     def condition(self, conn: Any) -> Condition:
         status = transaction_status(conn)
-        held = conn._state_made.holder is not None  # a task uses it still, or has kept its lock
+        held = conn._state_made.holder is not None  # a task still uses it, or has kept its lock
         if status == IDLE and conn.status == READY and not held:
             return CLEAN
         return BROKEN if held or conn.closed or status not in (IDLE, *OPEN) else DIRTY
@@ -138,7 +138,7 @@ class Psycopg2Connections:
             close_descriptor(fd)
 
     def _await_end(self, fd: int) -> None:
-        """Wait until the server has ended the session, which counts against its limit."""
+        """Wait until the server has ended the session, which counts in max_connections."""
         deadline = monotonic() + END_SECONDS
         with closing(self.backend().waiter()) as waiter, suppress(OSError):
             while (left := deadline - monotonic()) > 0 and waiter.wait(fd, READ, left):

@@ -1,4 +1,4 @@
-"""What a pool reports: its statistics, its load, and who holds its connections."""
+"""A pool's statistics, its load, and the places where its connections were borrowed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SECONDS: Final = ("requests_wait", "usage", "connections")
 class Stats:
     """Counters since the start, or since they were last popped; times in seconds.
 
-    `requests_*` count calls that asked for a connection, `usage` is the time connections were
-    lent, `returns_*` count connections that came back, `connections_*` sessions.
+    `requests_*` count calls for a connection, `usage` is the time that connections were lent,
+    `returns_*` count returned connections, `connections_*` sessions.
     """
 
     requests_num: int = 0
@@ -34,7 +34,7 @@ class Stats:
     connections_lost: int = 0
 
     def report(self, state: PoolState) -> dict[str, int]:
-        """Return psycopg_pool's measures; times in milliseconds, zeros left out as there."""
+        """Return psycopg_pool's statistics; times in milliseconds, zeros left out as there."""
         limits = state.limits
         counted = asdict(self)
         for name in SECONDS:
@@ -61,7 +61,7 @@ def describe_holder(slot: Slot) -> str:
 
 
 def describe_load(state: PoolState, now: float) -> str:
-    """Return how many are lent, waiting and broken, and who has held one longest."""
+    """Return the numbers lent, waiting and broken, and where the oldest loan was borrowed."""
     lent = list(state.lent.values())
     ours = len(state.slots) - len(state.idle) - len(lent)
     counts = f"{len(lent)} lent, {len(state.waiters)} waiting, {ours} broken or being connected"

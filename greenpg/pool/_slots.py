@@ -10,7 +10,7 @@ from typing import Any, Final
 
 
 class Phase(Enum):
-    """What happens to a slot at present."""
+    """The current phase of a slot."""
 
     CONNECTING = "connecting"
     IDLE = "idle"
@@ -21,10 +21,10 @@ class Phase(Enum):
     GONE = "gone"
 
 
-IDLE: Final = Phase.IDLE  # used in every loan: through the class it is slow before Python 3.12
+IDLE: Final = Phase.IDLE  # access through the class is slow before Python 3.12 (enum.py)
 LENT: Final = Phase.LENT
 LONGEST_REST: Final = 10.0  # seconds
-SHORTEST_REST: Final = 0.05  # seconds; limits of zero are no reason to spin
+SHORTEST_REST: Final = 0.05  # seconds; limits of zero must not cause a busy loop
 
 
 def _no_input(_: int) -> tuple[()]:
@@ -42,14 +42,14 @@ class Slot:
     since: float  # when the phase began
     phase: Phase = Phase.CONNECTING
     expires: float = inf
-    uses: float = 0.0  # a float as `max_uses` is: CPython compares it faster
+    uses: float = 0.0  # a float like `max_uses`, for a faster comparison: `bench -w pool`
     stale: bool = False  # to be checked before it is lent
     warned: bool = False
     key: int = 0  # of `PoolState.lent`
     conn: Any = None
     ref: Any = None
     has_input: Callable[[int], Any] = _no_input  # called with 0; see ConnectionManager
-    holder: tuple[Any, int] | None = None  # a code object and an offset into it
+    holder: tuple[Any, int] | None = None  # a code object and an offset in it
     stack: str | None = None
     done: Any = None  # the event to set when the connection has been cleaned
 
@@ -61,9 +61,9 @@ class Slot:
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """A task that waits for a slot, or until some condition of the pool is true.
+    """A task that waits for a slot, or for a condition of the pool.
 
-    `tick` ends the wait at `deadline`; a task that limits its wait itself has none.
+    `tick` ends the wait at `deadline`, which is inf for a task that limits its own wait.
     """
 
     event: Any
@@ -74,7 +74,7 @@ class Waiter:
 
 @dataclass(slots=True, kw_only=True)
 class Limits:
-    """Sizes and times that a pool keeps to, in seconds; ValueError for impossible ones."""
+    """A pool's limits, times in seconds; ValueError for impossible ones."""
 
     min_size: int = 4
     max_size: int = 4
@@ -102,7 +102,7 @@ class Limits:
         return min(self.max_lifetime, self.max_idle, self.warn_held) < inf
 
     def rest(self) -> float:
-        """Return how many seconds the timekeeper may sleep: it must notice new limits."""
+        """Return the longest sleep between ticks in seconds, for changed limits to take effect."""
         wanted = min(LONGEST_REST, self.max_idle / 2, self.max_lifetime / 4, self.warn_held / 2)
         return max(wanted, SHORTEST_REST)
 

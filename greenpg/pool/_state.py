@@ -13,33 +13,33 @@ from greenpg._session.backoff import backoff
 
 from ._slots import IDLE, LENT, Limits, Phase, Slot, Waiter
 
-LONGEST_DELAY: Final = 0.8  # seconds; with the connect itself, a server is found again in 1 s
+LONGEST_DELAY: Final = 0.8  # seconds; reconnects within 1 s of the server's return
 PATIENCE: Final = 1.0  # seconds; a connect that takes longer does not delay the others
-CHECK_PATIENCE: Final = 0.1  # seconds; a check that takes longer is not counted on
+CHECK_PATIENCE: Final = 0.1  # seconds; after that a new connect no longer waits for the check
 JITTER: Final = 0.1  # of max_lifetime
 
 
 class Effect(Enum):
-    """What the state asks for; each concerns a waiter, a slot, or the pool (None)."""
+    """A requested action; its subject is a waiter, a slot, or the pool (None)."""
 
-    WAKE = auto()  # a waiter: it has a slot or an error, its time is up, or what it watches is true
+    WAKE = auto()  # a waiter with a slot, an error, an expired deadline, or a true condition
     CONNECT = auto()  # answered by `connected` or `connect_failed`
     CHECK = auto()  # answered by `restored` or `retire`
     CLEAN = auto()  # answered by `restored` or `retire`
     CLOSE = auto()  # answered by `closed`
-    WARN_HELD = auto()  # a slot is lent for long
-    WARN_LOST = auto()  # the holder of a slot has lost the connection
+    WARN_HELD = auto()  # a slot has been lent for `warn_held` seconds
+    WARN_LOST = auto()  # a lent connection was garbage-collected
     GIVE_UP = auto()  # connecting has failed for `reconnect_timeout`
     TICK_EARLIER = auto()  # `planned` is earlier than it was
 
 
-WAKE: Final = Effect.WAKE  # before Python 3.12 a member is slow to reach through its class
+WAKE: Final = Effect.WAKE  # access through the class is slow before Python 3.12 (enum.py)
 
 
 class PoolState:
-    """Each method is one event, which appends what it asks for to `effects`.
+    """Each method is one event, which appends the actions it requests to `effects`.
 
-    A waiter whose time is up stays in line until `abandon` is called.
+    A waiter whose deadline has passed stays in line until `abandon` is called.
     """
 
     def __init__(self, limits: Limits, jitter: Callable[[], float] = random) -> None:
@@ -66,7 +66,7 @@ class PoolState:
     # Lending
 
     def take(self, now: float) -> Slot | None:
-        """Lend the connection that came back last; None if the caller has to wait."""
+        """Lend the connection that was returned last; None if the caller must wait."""
         idle = self.idle
         if not idle or self.waiters:
             return None
@@ -79,7 +79,7 @@ class PoolState:
         return slot
 
     def queue(self, waiter: Waiter, now: float) -> bool:
-        """Append a waiter to the line; False if it is too long."""
+        """Append a waiter to the line; False if the line is full."""
         if 0 < self.limits.max_waiting <= len(self.waiters):
             return False
         self.waiters.append(waiter)
@@ -99,7 +99,7 @@ class PoolState:
             self.effects.append((Effect.TICK_EARLIER, None))
 
     def suspect(self, slot: Slot, waiter: Waiter, now: float) -> None:
-        """Have a connection that was just taken checked; its taker becomes the first in line."""
+        """Schedule a check of a connection that was just taken; `waiter` becomes first in line."""
         if self.ended:
             waiter.error = self.error
             self.effects.append((WAKE, waiter))
@@ -110,7 +110,7 @@ class PoolState:
         self.waiters.appendleft(waiter)
         self._plan_expiry(waiter)
         self.check(slot, now)
-        if not slot.stale:  # data has arrived on it, and so perhaps on others
+        if not slot.stale:  # data has arrived on it, and perhaps on others
             self.check_input(now)
         self._feed(now)
         self.grow(now)
@@ -126,7 +126,7 @@ class PoolState:
                 return
 
     def abandon(self, waiter: Waiter, now: float) -> None:
-        """Remove a waiter; a slot that it already has goes to the next."""
+        """Remove a waiter; if it already has a slot, the slot goes to the next one."""
         slot, waiter.slot = waiter.slot, None
         if slot is not None and self.lent.get(slot.key) is slot:
             slot.uses -= 1.0
@@ -174,14 +174,14 @@ class PoolState:
         self.effects.append((Effect.CHECK, slot))
 
     def check_idle(self, slots: list[Slot], now: float) -> None:
-        """Have those of the slots checked that are still idle."""
+        """Schedule a check of those slots that are still idle."""
         for slot in slots:
             if slot in self.idle:
                 self.idle.remove(slot)
                 self.check(slot, now)
 
     def check_input(self, now: float) -> None:
-        """Have the idle connections checked on which unsolicited data has arrived."""
+        """Schedule a check of idle connections on which unsolicited data has arrived."""
         self.check_idle([slot for slot in self.idle if slot.has_input(0)], now)
 
     def restored(self, slot: Slot, now: float) -> None:
@@ -191,7 +191,7 @@ class PoolState:
             self._offer(slot, now)
 
     def retire(self, slot: Slot, now: float) -> None:
-        """Have a connection closed, whatever its phase."""
+        """Schedule the close of a connection, in any phase."""
         self.lent.pop(slot.key, None)
         slot.phase, slot.since = Phase.CLOSING, now
         self.effects.append((Effect.CLOSE, slot))
@@ -209,14 +209,14 @@ class PoolState:
             self._watch()
 
     def lost(self, slot: Slot, now: float) -> None:
-        """Note that the holder of a connection let it be garbage-collected."""
+        """Note that a lent connection was garbage-collected."""
         self.effects.append((Effect.WARN_LOST, slot))
         self.closed(slot, now)
 
     # Connecting
 
     def grow(self, now: float) -> None:
-        """Begin the connects that are needed and allowed; each has a slot from now on."""
+        """Start the connects that are needed and allowed, each with a new slot."""
         if not self.open:
             return
         at_once = 1 if self.failures else self.limits.num_workers
@@ -232,7 +232,7 @@ class PoolState:
         if not self.waiters:
             return 0 if self.given_up else self.limits.min_size - len(self.slots)
         coming = self._count(Phase.CONNECTING) + self._count(Phase.CHECKING, now - CHECK_PATIENCE)
-        return len(self.waiters) - coming  # connects for min_size would delay these
+        return len(self.waiters) - coming  # connects for min_size would delay the waiters
 
     def _count(self, phase: Phase, after: float = -inf) -> int:
         return sum(1 for slot in self.slots if slot.phase is phase and slot.since > after)
@@ -253,7 +253,7 @@ class PoolState:
         self.grow(now)
 
     def adopt(self, slot: Slot, key: int, now: float) -> None:
-        """Add a slot with a connection made by the caller, if there is room and nobody waits."""
+        """Add a slot with a connection made by the caller, if there is room and no task waits."""
         self.open = not self.ended
         if not self.waiters and len(self.slots) < self.limits.max_size:
             self.slots.add(slot)
@@ -274,9 +274,9 @@ class PoolState:
     # Time
 
     def tick(self, now: float) -> float | None:
-        """Do what is due; return in how many seconds to call this again, None for never.
+        """Do what is due; return the seconds until the next call, None for never.
 
-        That is: connects, waiters' deadlines, connections too old or too many, warnings.
+        Due are connects, waiters' deadlines, closes of old or surplus connections, and warnings.
         """
         self.planned = -inf
         self.grow(now)
@@ -300,7 +300,7 @@ class PoolState:
         self.soonest = min((waiter.deadline for waiter in self.waiters), default=inf)
 
     def alive(self) -> bool:
-        """Return True if `tick` can ever have something to do."""
+        """Return True if `tick` may have something to do now or later."""
         needed = 0 if self.given_up else self.limits.min_size
         if not self.open or not (self.slots or self.waiters or needed):
             return False
@@ -347,7 +347,7 @@ class PoolState:
         self.grow(now)
 
     def drain(self, now: float) -> None:
-        """Replace every connection: idle ones at once, the others when they come back."""
+        """Replace every connection: idle ones at once, the others when they are returned."""
         for slot in self.clear(now):
             self.retire(slot, now)
 
@@ -361,9 +361,9 @@ class PoolState:
         return idle
 
     def end(self, error: Exception, now: float) -> None:
-        """Close the pool: waiters fail, connections are closed when they come back.
+        """Close the pool: waiters fail, connections are closed when they are returned.
 
-        The error of the last attempt to connect, if it failed, is the cause of all later failures.
+        The error of the last failed connect, if any, is the cause of all later errors.
         """
         error.__cause__ = self.last_error
         self.open, self.ended, self.error = False, True, error

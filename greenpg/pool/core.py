@@ -1,4 +1,4 @@
-"""The pool without a driver: what an adapter needs to lend connections that it makes itself."""
+"""The pool without a driver, for adapters that lend connections of their own."""
 
 from ._connections import BROKEN, CLEAN, DIRTY, Condition, ConnectionManager, PoolErrors
 from ._pool import Pool
