@@ -49,8 +49,8 @@ class Inbox:
         self._limit = max(limit, 1)
         self._items: deque[Item] = deque()
         self._sleepers: deque[Event] = deque()
-        self._total = self._told = 0  # items dropped
-        self._losses = self._told_losses = 0  # markers among them
+        self._total = self._reported = 0  # items dropped
+        self._losses = self._reported_losses = 0  # markers among them
         self.channels: set[str] = set()
         self.confirmed = False  # the server listens to its channels
         self.over: Exception | None = None
@@ -87,7 +87,7 @@ class Inbox:
 
     def take(self) -> Item | None:
         """Return the next item, None if the queue is empty."""
-        if self._total != self._told:
+        if self._total != self._reported:
             return self._marker()
         try:
             return self._items.popleft() if self._items else None
@@ -96,8 +96,8 @@ class Inbox:
 
     def _marker(self) -> Missed:
         total, losses = self._total, self._losses
-        count = total - self._told if losses == self._told_losses else None
-        self._told, self._told_losses = total, losses
+        count = total - self._reported if losses == self._reported_losses else None
+        self._reported, self._reported_losses = total, losses
         return Missed(count)
 
     def get(self, timeout: float | None = None) -> Item | None:

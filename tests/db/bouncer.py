@@ -1,4 +1,4 @@
-"""A PgBouncer of a test's own."""
+"""Starts a PgBouncer for a test."""
 
 import os
 import shutil
@@ -59,7 +59,7 @@ class Bouncer:
 
 @contextmanager
 def bouncing(dsn: str, directory: Path, mode: str = "transaction") -> Iterator[Bouncer]:
-    """Run one before the server for the length of the block; skips the test where none can be."""
+    """Run a PgBouncer before the server during the block; skips the test if that is impossible."""
     if not PGBOUNCER:
         pytest.skip("capability missing: pgbouncer is not installed")
     if "host" not in parse_dsn(dsn):

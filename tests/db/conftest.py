@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what the backend of this process has no means for."""
+    """Skip the tests that the backend of this process cannot run."""
     if "hub" not in current().capabilities:
         out = [item for item in items if item.get_closest_marker("green")]
         items[:] = [item for item in items if item not in out]
@@ -57,7 +57,7 @@ class Gate:
         self._cur.execute("select pg_advisory_unlock(%s)", (self.key,))
 
     def wait_for(self, count: int = 1) -> None:
-        """Wait until so many statements stand before the gate."""
+        """Wait until `count` statements stand before the gate."""
         until(lambda: self._standing() == count, f"{count} statements at the gate")
 
     def _standing(self) -> int:
@@ -78,7 +78,7 @@ def db(request: pytest.FixtureRequest) -> ModuleType:
 
 @pytest.fixture
 def connect(db: ModuleType, dsn: str) -> Iterator[Callable[..., Any]]:
-    """`db.connect` to the test server; what it made is closed after the test."""
+    """`db.connect` to the test server; its connections are closed after the test."""
     made: list[Any] = []
 
     def connected(given: str = dsn, **options: Any) -> Any:

@@ -16,7 +16,7 @@ OTHER_LOOPS: Final = {
 
 
 def main(name: str, mode: str, *arguments: str) -> int:
-    """Patch first, as a program does, then load pytest and what it tests."""
+    """Patch first, as a program does, then load pytest and the tested packages."""
     patched = mode.endswith("patched")
     os.environ.update(OTHER_LOOPS.get((name, mode), {}))
     if patched:

@@ -49,7 +49,7 @@ class GreenThreads:
         return f"backend: {self._name}, {'monkey-patched' if self.patched else 'explicit'}"
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
-        """Ignore the tests of tools that know no green threads."""
+        """Ignore the tests of tools without support for green threads."""
         return True if collection_path in TOOLS else None
 
     @pytest.hookimpl(tryfirst=True)
@@ -74,7 +74,7 @@ class GreenThreads:
 
 
 def _outcome(job: Job, limit: float) -> None:
-    """Wait for the end and raise what the function raised, or say where it hangs."""
+    """Wait for the end and raise the function's error, or report where it hangs."""
     try:
         job.result(limit)
     except AssertionError:
@@ -86,7 +86,7 @@ def _outcome(job: Job, limit: float) -> None:
 
 
 def _limit(item: pytest.Item) -> float:
-    """Return a limit before that of pytest-timeout, which knows nothing of tasks."""
+    """Return a limit before that of pytest-timeout, which does not support tasks."""
     marker = item.get_closest_marker("timeout")
     if marker is None:
         return LIMIT
@@ -94,7 +94,7 @@ def _limit(item: pytest.Item) -> float:
 
 
 def _warm_up(backend: Backend) -> None:
-    """Make what lives as long as the process, so that no test seems to leave it behind."""
+    """Create what lives as long as the process, so that the leak check blames no test."""
     event = backend.event()
     backend.spawn(lambda: backend.in_thread(event.set))
     event.wait(5)

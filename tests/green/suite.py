@@ -20,7 +20,7 @@ def run(
     python: str = sys.executable,
     **variables: str,
 ) -> str:
-    """What pytest printed in a process whose every test runs in a green thread; a failure raises.
+    """Return what pytest printed in a process with each test in a green thread; a failure raises.
 
     After `seconds` the child is killed and subprocess.TimeoutExpired raised. `variables` go
     into its environment.

@@ -1,4 +1,4 @@
-"""GREENPG_PATCH: gevent's own patching installs greenpg, in programs that know nothing of it."""
+"""GREENPG_PATCH: gevent's own patching installs greenpg, in unchanged programs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ conn.close()
 ticker.kill()
 print(len(ticks) > 5)
 """
-EARLY: Final = "from psycopg2 import connect"  # as a preloaded application has it
+EARLY: Final = "from psycopg2 import connect"  # as in a preloaded application
 FORKED: Final = f"""
 {EARLY}
 import os, sys
@@ -79,7 +79,7 @@ def test_ssl_is_patched_before_greenpg_comes():
 
 
 @pytest.mark.parametrize("patch", ["yes", "gevent"])
-def test_other_value_is_told_once_and_patches_nothing(patch):
+def test_other_value_warns_once_and_patches_nothing(patch):
     code = f"{PATCH}; monkey.patch_all()\n{REPORT}"
 
     done = run("-W", "always", "-c", code, patch=patch)

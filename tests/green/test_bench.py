@@ -12,7 +12,7 @@ from greenpg_bench.player import ContenderFailedError, Player
 from greenpg_bench.workloads import NAMES, find
 
 
-@pytest.mark.timeout(300)  # ten thousand tasks want their time on a busy machine
+@pytest.mark.timeout(300)  # ten thousand tasks are slow on a busy machine
 @pytest.mark.parametrize("name", NAMES)
 def test_a_workload_runs_and_is_reported(name, dsn, tmp_path):
     report = tmp_path / "report.json"

@@ -1,4 +1,4 @@
-"""The conformance suite under pytest: it passes on sound backends and finds what is broken.
+"""The conformance suite under pytest: it passes on sound backends and finds faults.
 
 These are the rows that take little time, in one mode of each backend; `make modes` runs them in
 the others, `make faults` runs the broken backends, `make conformance` all rows everywhere.
@@ -39,7 +39,7 @@ FAULTS = {
     "query_is_not_cancelled": "interrupts.kill_cancels_the_query[execute]",
     "interrupt_is_forgotten": "doomed.interrupted_transaction_takes_only_a_rollback[kill]",
 }
-LIMIT = 4.0  # for tests that may hang on what is broken
+LIMIT = 4.0  # seconds, for tests that may hang on a broken backend
 
 
 def named(*ids: str) -> list[Test]:

@@ -23,8 +23,8 @@ SESSIONS = "select count(*) from pg_stat_activity where application_name = 'gree
 
 def played(backend, driver, dsn):
     record = Record(Job(backend, driver, dsn, TASKS, CONNECTIONS))
-    with events(record.job) as told:
-        for event in told:
+    with events(record.job) as reports:
+        for event in reports:
             record.note(event)
     return record
 
@@ -77,15 +77,15 @@ def test_unknown_backend_is_missing(dsn):
     assert record.start is None
 
 
-def test_error_of_a_task_is_told(dsn):
+def test_error_of_a_task_is_shown(dsn):
     record = played("threads", "greenpg", f"{dsn} options='-c statement_timeout=1'")
 
     assert record.error.startswith("canceling statement due to statement timeout")
 
 
-def test_worker_that_breaks_down_tells_why(dsn):
-    with events(Job("threads", "greenpg", dsn, connections=0)) as told:
-        last = list(told)[-1]
+def test_worker_that_fails_reports_why(dsn):
+    with events(Job("threads", "greenpg", dsn, connections=0)) as reports:
+        last = list(reports)[-1]
 
     assert last["what"] == "failed"
     assert last["text"].startswith("ZeroDivisionError")
@@ -94,8 +94,8 @@ def test_worker_that_breaks_down_tells_why(dsn):
 def test_abandoned_worker_ends(dsn):
     before = set(psutil.Process().children())
 
-    with events(Job("threads", "psycopg2", dsn, TASKS, 1)) as told:
-        next(told)
+    with events(Job("threads", "psycopg2", dsn, TASKS, 1)) as reports:
+        next(reports)
         workers = set(psutil.Process().children()) - before
 
     assert workers
@@ -123,7 +123,7 @@ def test_demo_without_a_terminal_is_plain_text(dsn, tmp_path):
     assert "url(" not in picture.read_text().replace("url(#", "")
 
 
-def test_unreachable_server_is_told_once():
+def test_unreachable_server_is_reported_once():
     done = subprocess.run(
         command("--dsn", "host=127.0.0.1 port=1 password=hunter2"),
         env=environment(),
@@ -141,7 +141,7 @@ class Running:
     """A demo on an embedded server, in its first run, and all that belongs to it."""
 
     def __init__(self) -> None:
-        # one connection: long enough to be met at work
+        # one connection: long enough to be observed at work
         words = command("--backend", "gevent", "--connections", "1")
         self.process = subprocess.Popen(
             words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -140,7 +140,7 @@ def test_explicit_program_is_green(program, dsn):
     assert rows["program", "slow queries"]["state"] == "good"
 
 
-def test_forgotten_patch_is_told_with_the_line_to_add(program, dsn):
+def test_forgotten_patch_is_reported_with_the_line_to_add(program, dsn):
     code, rows = program(dsn, MONKEY["gevent"])
 
     assert code == 1
@@ -183,7 +183,7 @@ def test_partly_patched_program_is_noted(program, dsn):
     assert rows["program", "monkey-patching"]["fact"].endswith("but not thread")
 
 
-def test_program_that_does_not_end_its_import_is_told(program, dsn):
+def test_program_that_does_not_end_its_import_is_reported(program, dsn):
     code, rows = program(dsn, "import time", "", "time.sleep(600)", limit="4")
 
     assert code == 1
@@ -224,7 +224,7 @@ def test_silent_server_is_given_up(dsn):
     assert "timeout expired" in rows["server", "PostgreSQL"]["fact"]
 
 
-def test_name_that_nobody_knows_is_told_per_backend():
+def test_unknown_host_name_is_reported_per_backend():
     code, rows = report("host=no-such-host.invalid", "--backend", "gevent")
 
     assert code == 1
@@ -242,7 +242,7 @@ def test_name_is_resolved_by_the_backend(dsn, name):
     assert rows[name, "slow queries"]["state"] == "good"
 
 
-def test_encryption_is_told(dsn):
+def test_encryption_is_reported(dsn):
     with Proxy(dsn, tls=True) as proxy:
         _, rows = report(proxy.dsn, "--backend", "threads")
 
@@ -251,7 +251,7 @@ def test_encryption_is_told(dsn):
 
 
 @pytest.mark.parametrize(("mode", "state"), [("transaction", "note"), ("session", "fact")])
-def test_pooler_is_told_by_its_mode(dsn, tmp_path, mode, state):
+def test_pooler_is_reported_with_its_mode(dsn, tmp_path, mode, state):
     with bouncing(dsn, tmp_path, mode) as bouncer:
         code, rows = report(bouncer.dsn, "--backend", "gevent")
 

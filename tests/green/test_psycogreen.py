@@ -119,7 +119,7 @@ print(counted.outs >= 10, counted.ins - counted.outs)
 
 
 @pytest.mark.parametrize("package", ["psycogreen.gevent", "greenpg_gevent"])
-def test_greenlet_with_a_switch_of_its_own_learns_of_each(dsn, package):
+def test_greenlet_with_its_own_switch_sees_each(dsn, package):
     code = COUNTED.format(package=package)
 
     done = run(code, dsn)

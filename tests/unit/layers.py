@@ -60,7 +60,7 @@ class Module:
 
     @cached_property
     def pristine(self) -> frozenset[str]:
-        """The C modules of which it makes a copy of its own, below any monkey-patch."""
+        """The C modules that the file copies with `pristine`, below any monkey-patch."""
         return frozenset(
             str(node.args[0].value)
             for node in ast.walk(self._parsed())

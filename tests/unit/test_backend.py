@@ -1,4 +1,4 @@
-"""Finding backends, and saying what is wrong with one."""
+"""Finding backends, and the errors of faulty ones."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_entry_point_that_names_nothing_is_refused(distribution):
         backends.load("empty")
 
 
-def test_error_in_a_plug_in_comes_out_as_it_is(distribution):
+def test_error_in_a_plug_in_propagates_unchanged(distribution):
     distribution(["broken = broken_backend:made"], broken_backend="raise LookupError('broken')")
 
     with pytest.raises(LookupError, match="broken"):

@@ -1,4 +1,4 @@
-"""The rooms of greenpg and what each may import; a module that is in no room fails the test."""
+"""The rooms of greenpg and what each may import; a module without a room fails the test."""
 
 from collections.abc import Callable, Iterable
 
@@ -35,7 +35,7 @@ DRIVER = [room for room, rank in RANKS.items() if rank <= FACE]
 
 CORE = ("greenpg._session", "greenpg.sync", "greenpg.backend", "greenpg._fork_hooks")
 POOL = "greenpg.pool"
-# What knows a driver. The core and the pool's decisions import none of these, however far away.
+# The modules with a driver. Core and the pool's decisions import none of them, even indirectly.
 DRIVERS = (
     "psycopg2", "psycopg", "ctypes", "greenpg._protocol", "greenpg._psycopg2", "greenpg.connection",
     "greenpg.cursor", "greenpg._connecting",
@@ -50,7 +50,7 @@ POOL_ENTRANCES = {
 
 GREEN = {"gevent", "eventlet"}
 PLUGINS = {f"greenpg_{library}" for library in GREEN}
-OF_PLUGIN = {"greenpg_autopatch": "greenpg_gevent"}  # loaded by programs that may not want it
+OF_PLUGIN = {"greenpg_autopatch": "greenpg_gevent"}  # loaded by programs that may not use it
 SOCKETS = {"_socket", "asyncio", "select", "selectors", "socket", "ssl"}
 # Sockets below any monkey-patch, where nothing waits: a dead socket for forked children, a look
 # at whether a server has closed an idle connection, and the backend of OS threads.
@@ -61,7 +61,7 @@ WITH_CTYPES = {
     "greenpg_conformance.toolkit.machine",
 }
 ADAPTERS = ("celery", "django", "metrics", "sqlalchemy")
-# Comparing drivers by name under the loops by name is what these are for.
+# These compare named drivers under named loops.
 COMPARISONS = ("greenpg_bench", "greenpg_bench.command")
 
 MODULES = modules()
@@ -138,7 +138,7 @@ def test_private_modules_are_imported_within_their_room_only():
 
 
 def test_modules_import_each_other_in_no_circle():
-    """Within a room too, and for typing too. A module may import the face of its own package."""
+    """Within a room too, and for typing too. A module may import its own package's `__init__`."""
     waiting = {
         module.name: {name for name in targets(module) if not under(module.name, name)}
         for module in MODULES
@@ -151,7 +151,7 @@ def test_modules_import_each_other_in_no_circle():
 
 
 def reached(module: Module) -> set[str]:
-    """What a module imports when it runs, directly or through others; errors.py apart."""
+    """What a module imports when it runs, directly or indirectly, except errors.py."""
     found: set[str] = set()
     left = [module.name]
     while left:

@@ -1,4 +1,4 @@
-"""What the core asks before it waits for a socket to take more."""
+"""The check before the core waits for a socket to become writable."""
 
 import socket
 
@@ -18,4 +18,4 @@ def test_socket_is_writable_until_its_buffer_is_full():
         other.close()
 
         assert (before, full) == (True, False)
-        assert check(0), "an error is for the next send to tell"
+        assert check(0), "the next send raises the error"

@@ -1,4 +1,4 @@
-"""Which backend drives which connection."""
+"""Which backend a connection uses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def pid(conn):
 
 
 class Counting:
-    """A backend of the test's own: the current one, which counts the waiters it makes."""
+    """The current backend, which counts the waiters that it makes."""
 
     def __init__(self, backend):
         self._backend = backend

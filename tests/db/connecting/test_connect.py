@@ -1,4 +1,4 @@
-"""Ways to connect, and classes that users bring."""
+"""Ways to connect, and users' own classes."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ def test_factory_that_makes_a_green_connection_does_not_warn(connect):
     assert one(conn) == (1,)
 
 
-def test_error_of_a_factory_comes_out(db, dsn):
+def test_error_of_a_factory_propagates(db, dsn):
     class Refusing(db.extensions.connection):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)

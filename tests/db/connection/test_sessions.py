@@ -1,4 +1,4 @@
-"""What is set for a session and its transactions."""
+"""Settings of a session and its transactions."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ READY = psycopg2.extensions.STATUS_READY
 
 @pytest.fixture(autouse=True)
 def clean(dsn):
-    """Fail nothing but leave nothing prepared: it would outlive every connection."""
+    """Roll back prepared transactions, which would outlive every connection."""
     yield
     conn = greenpg.connect(dsn)
     for xid in conn.tpc_recover():

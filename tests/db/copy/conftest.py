@@ -31,7 +31,7 @@ def failing(cur, file):
 
 
 class Reader:
-    """As little of a file as copy_from wants; keeps the sizes it is asked for."""
+    """The least that copy_from requires of a file; keeps the requested sizes."""
 
     def __init__(self, *pieces):
         self._pieces = [*pieces]
@@ -46,7 +46,7 @@ class Reader:
 
 
 class Writer:
-    """As little of a file as copy_to wants."""
+    """The least that copy_to requires of a file."""
 
     def __init__(self, error=None):
         self.got = []

@@ -122,7 +122,7 @@ def test_columns_may_be_any_iterable(cur):
     assert table(cur) == [(1, None)]
 
 
-def test_error_in_the_columns_comes_out(db, cur):
+def test_error_in_the_columns_propagates(db, cur):
     def names():
         yield "id"
         raise ZeroDivisionError

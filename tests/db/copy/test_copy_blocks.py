@@ -1,4 +1,4 @@
-"""COPY in a with block: psycopg 3's shape."""
+"""COPY in a with block: psycopg 3's methods."""
 
 from __future__ import annotations
 
@@ -296,7 +296,7 @@ def stopped(cur, statement, error):
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), KeyboardInterrupt(), GeneratorExit()])
 @pytest.mark.parametrize("statement", [IN, "copy (select generate_series(1, 99999)) to stdout"])
-def test_exception_of_the_block_comes_out(conn, cur, statement, error):
+def test_exception_of_the_block_propagates(conn, cur, statement, error):
     conn.commit()
 
     with pytest.raises(type(error)) as caught:

@@ -77,7 +77,7 @@ def test_error_of_the_files_read_is_the_cause_of_the_servers(db, conn, cur):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
-def test_what_is_no_error_comes_out_of_the_files_read(conn, cur, error):
+def test_exit_raised_by_the_files_read_propagates(conn, cur, error):
     with pytest.raises(type(error)) as caught:
         cur.copy_from(Reader(lines(10), error), "t")
 
@@ -87,7 +87,7 @@ def test_what_is_no_error_comes_out_of_the_files_read(conn, cur, error):
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), KeyboardInterrupt(), psycopg2.DataError()])
-def test_error_of_the_files_write_comes_out(conn, cur, error):
+def test_error_of_the_files_write_propagates(conn, cur, error):
     cur.copy_from(io.StringIO(lines(100_000)), "t")
     file = Writer(error)
 
@@ -145,7 +145,7 @@ def test_file_for_the_other_direction(db, conn, cur, statement, file):
 @pytest.mark.parametrize(
     ("statement", "method"), [("copy t from stdin", "from"), ("copy t to stdout", "to")]
 )
-def test_execute_tells_the_method_and_leaves_the_connection_usable(
+def test_execute_names_the_method_and_leaves_the_connection_usable(
     db, conn, cur, statement, method
 ):
     cur.execute("insert into t values (1)")
@@ -269,7 +269,7 @@ def test_two_copies_in_one_statement(conn, cur):
     assert table(cur, "select 1") == [(1,)]
 
 
-def test_libpq_out_of_reach_is_told(conn, cur, monkeypatch):
+def test_unreachable_libpq_is_reported(conn, cur, monkeypatch):
     monkeypatch.setattr(libpq, "_dll", None)
     monkeypatch.setattr(libpq, "_reason", "psycopg2's libpq cannot be reached: a test")
 

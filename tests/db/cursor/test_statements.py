@@ -172,7 +172,7 @@ def test_rows_that_query_the_connection_keep_other_tasks_out(conn, numbers):
     assert not lock.locked()
 
 
-def test_error_of_the_rows_comes_out_of_executemany(conn, numbers):
+def test_error_of_the_rows_propagates_from_executemany(conn, numbers):
     def rows():
         yield (1,)
         raise LookupError("no more rows")

@@ -58,7 +58,7 @@ def test_nothing_is_sent_before_the_first_row_is_wanted(auto):
     assert one(auto) == 1
 
 
-def test_error_half_way_comes_out(either):
+def test_error_half_way_propagates(either):
     got = []
 
     with pytest.raises(psycopg2.errors.DivisionByZero):
@@ -227,7 +227,7 @@ def test_fetch_without_a_result(conn):
         cur.fetchmany(5000)
 
 
-def test_value_that_cannot_be_cast_comes_out(conn):
+def test_error_of_a_cast_propagates(conn):
     cur = conn.cursor()
     cur.execute(
         "select case when n = 5000 then '10000-01-01' else '2000-01-01' end::date"

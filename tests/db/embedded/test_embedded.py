@@ -33,7 +33,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 
 class Owner:
-    """A process that has started a server, and what belongs to that server."""
+    """A process that has started a server, and that server's processes and directory."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-c", OWNER]
@@ -105,7 +105,7 @@ def test_given_settings_outrank_the_defaults():
         assert answer(server.dsn, "show cluster_name") == r"it's a \ test"
 
 
-def test_refused_setting_is_told():
+def test_refused_setting_is_reported():
     with pytest.raises(ChildError, match='unrecognized configuration parameter "no_such_thing"'):
         EmbeddedServer(settings={"no_such_thing": 1})
 

@@ -168,7 +168,7 @@ def test_unreadable_and_unwritable_files(db, conn, lob):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_full_disk_is_told_in_libpqs_words(db, lob):
+def test_full_disk_raises_libpqs_error(db, lob):
     lob.write(b"x" * 100)
 
     with pytest.raises(db.OperationalError, match=r"could not write to file .* No space left"):
@@ -209,7 +209,7 @@ def test_factory_that_makes_something_else_is_refused(conn):
         conn.lobject(lobject_factory=lambda *args: object())
 
 
-def test_constructor_wants_a_connection():
+def test_constructor_requires_a_connection():
     with pytest.raises(TypeError, match="must be a greenpg connection, not list"):
         greenpg.extensions.lobject([])
 
@@ -273,7 +273,7 @@ def test_tar_archive_in_a_large_object(conn):
     assert content == Path(__file__).read_bytes()
 
 
-def test_file_methods_tell_the_mode(conn, lob):
+def test_file_methods_return_the_mode(conn, lob):
     reader = conn.lobject(lob.oid, "r")
     none = conn.lobject(lob.oid, "n")
 
@@ -286,7 +286,7 @@ def test_repr_is_psycopg2s(lob):
     assert repr(lob) == f"<lobject object at {id(lob):#x}; closed: 0>"
 
 
-def test_libpq_out_of_reach_is_told(conn, monkeypatch):
+def test_unreachable_libpq_is_reported(conn, monkeypatch):
     monkeypatch.setattr(libpq, "_dll", None)
     monkeypatch.setattr(libpq, "_reason", "psycopg2's libpq cannot be reached: a test")
 

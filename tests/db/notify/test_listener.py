@@ -1,4 +1,4 @@
-"""`greenpg.Listener`: many subscribers over one connection that is kept up."""
+"""`greenpg.Listener`: many subscribers over one connection, replaced when lost."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def payloads(items):
 
 
 def heard(subscription):
-    """Wait for the next notification and return what it says."""
+    """Wait for the next notification and return its payload."""
     return payloads([subscription.get(5)])[0]
 
 
@@ -169,7 +169,7 @@ def test_subscriber_killed_while_subscribing_leaves_nothing(proxy, spawn):
         until(lambda: list(listener._subscribers) == ["first"], "it is not subscribed")
 
 
-def test_full_queue_drops_the_oldest_and_tells_how_many(listener, notify):
+def test_full_queue_drops_the_oldest_and_counts(listener, notify):
     with listener.subscribe("busy", max_queue=3) as subscription:
         notify("busy", *"abcdef")
         until(lambda: subscription._inbox._total == 3, "three are dropped")
@@ -194,7 +194,7 @@ def test_get_gives_up_in_time(listener):
     assert listener.subscribe("quiet").get(0.01) is None
 
 
-def test_lost_connection_is_made_anew_and_told(listener, notify, cut):
+def test_lost_connection_is_replaced_and_reported(listener, notify, cut):
     with listener.subscribe("phoenix") as subscription:
         notify("phoenix", "before")
         assert heard(subscription) == "before"
@@ -217,7 +217,7 @@ def test_nothing_is_lost_after_the_marker(listener, notify, cut):
             assert payloads(islice(subscription, 2)) == [f"{number} a", f"{number} b"]
 
 
-def test_new_subscriber_is_told_of_no_loss_before_its_time(listener, cut):
+def test_new_subscriber_gets_no_earlier_loss(listener, cut):
     old = listener.subscribe("phoenix")
     cut(listener)
     assert old.get(5) == Missed(None)
@@ -239,7 +239,7 @@ def test_subscribers_wait_for_a_server_that_is_away(proxy, spawn, notify):
         assert heard(subscription) == "one"
 
 
-def test_impatient_subscriber_learns_why(proxy, db):
+def test_impatient_subscriber_gets_the_cause(proxy, db):
     proxy.refuse()
     with Listener(proxy.dsn) as listener:
         with pytest.raises(db.OperationalError, match="'x' not listened to in") as caught:

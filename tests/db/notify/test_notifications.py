@@ -1,4 +1,4 @@
-"""Notices and notifications, and what the program collects them with."""
+"""Notices and notifications, and the program's objects that collect them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RAISE = "do $$ begin raise notice 'number %', {}; end $$"
 
 @pytest.fixture
 def listening(auto, request):
-    """A connection that listens on a channel of the test's own."""
+    """A connection that listens on a channel of its own."""
     auto.channel_of_test = f"greenpg_{abs(hash(request.node.nodeid))}"
     auto.cursor().execute(f"listen {auto.channel_of_test}")
     return auto

@@ -1,4 +1,4 @@
-"""executemany in a pipeline gives what psycopg2 gives row by row, as it does for an iterator."""
+"""executemany in a pipeline has psycopg2's row-by-row results, as it has for an iterator."""
 
 from __future__ import annotations
 
@@ -320,7 +320,7 @@ def test_old_libpq_does_without(same, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [int, str])
-def test_adapter_registered_anew_is_honoured(same, monkeypatch, kind):
+def test_adapter_registered_again_is_used(same, monkeypatch, kind):
     monkeypatch.setitem(ext.adapters, (kind, ext.ISQLQuote), lambda value: ext.AsIs(f"'<{value}>'"))
 
     found = same("(v text)", "insert into {t} values (%s)", [(kind(n),) for n in range(9)])

@@ -1,6 +1,6 @@
-"""Pipeline mode: statements are queued, and each result is read when it is wanted."""
+"""Pipeline mode: statements are queued, and each result is read on demand."""
 
-# ruff: noqa: PT012 - what is raised at a block's end takes the block
+# ruff: noqa: PT012 - an error raised at a block's end requires the block
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_many_statements_are_not_mixed_up(conn):
     assert all(result.fetchone() == (n, "x" * n) for n, result in enumerate(results))
 
 
-def test_result_tells_what_a_cursor_would(conn, create):
+def test_result_has_a_cursors_attributes(conn, create):
     table = create("(id int)")
     with conn.pipeline() as p:
         inserted = p.execute(f"insert into {table} select generate_series(1, 5)")

@@ -31,7 +31,7 @@ def test_nothing_is_started_before_first_use(make, sessions):
     assert not pool.closed
 
 
-def test_open_false_wants_to_be_opened(make):
+def test_open_false_requires_an_open(make):
     pool = make(open=False)
 
     with pytest.raises(PoolClosed, match="not open yet"):
@@ -100,7 +100,7 @@ def test_close_cancels_and_closes_what_does_not_come_back(make, spawn):
     job.result()
 
 
-def test_waiters_of_a_closed_pool_are_told_at_once(make, spawn):
+def test_waiters_of_a_closed_pool_fail_at_once(make, spawn):
     pool = make()
     conn = pool.getconn()
     waiting = [spawn(pool.getconn) for _ in range(3)]

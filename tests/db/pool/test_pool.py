@@ -146,7 +146,7 @@ def test_a_waiter_gives_up_in_time_and_says_who_holds(make):
     assert isinstance(caught.value, psycopg2.OperationalError)
 
 
-def test_without_a_server_the_cause_is_told(make):
+def test_error_without_a_server_has_its_cause(make):
     pool = make(NOWHERE)
 
     with pytest.raises(PoolTimeout) as caught:
@@ -297,11 +297,11 @@ def test_configure_must_leave_no_transaction(make):
     assert "configure" in str(caught.value.__cause__)
 
 
-def test_giving_up_is_told(make):
-    told: list[ConnectionPool] = []
-    pool = make(NOWHERE, reconnect_timeout=0.1, reconnect_failed=told.append)
+def test_giving_up_calls_the_hook(make):
+    calls: list[ConnectionPool] = []
+    pool = make(NOWHERE, reconnect_timeout=0.1, reconnect_failed=calls.append)
     pool.open()
 
-    until(lambda: told, "told")
+    until(lambda: calls, "the hook is called")
 
-    assert told == [pool]
+    assert calls == [pool]

@@ -7,7 +7,7 @@ from greenpg.pool import ConnectionPool, PoolSet
 prometheus = pytest.importorskip("prometheus_client")
 
 
-def test_a_scrape_tells_of_each_pool(dsn):
+def test_a_scrape_has_metrics_of_each_pool(dsn):
     from greenpg.metrics import PoolCollector
 
     registry = prometheus.CollectorRegistry()

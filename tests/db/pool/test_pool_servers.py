@@ -22,7 +22,7 @@ RUNS = itertools.count()
 
 
 class Load:
-    """Tasks that insert rows until told to stop; what was acknowledged and what failed is kept."""
+    """Tasks that insert rows until stopped; acknowledged rows and errors are kept."""
 
     def __init__(self, pool, spawn, tasks=TASKS):
         self.good = []
@@ -71,7 +71,7 @@ def rows(dsn):
 
 @pytest.fixture(scope="module")
 def ours():
-    """A server that tests may halt; the last of them leaves it halted."""
+    """A server that tests may halt; it stays halted after the last test."""
     with running() as made:
         prepare(made.dsn)
         yield made

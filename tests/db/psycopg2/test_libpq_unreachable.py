@@ -1,4 +1,4 @@
-"""Where ctypes cannot reach psycopg2's libpq: a static build, an unusual platform."""
+"""greenpg if ctypes cannot reach psycopg2's libpq: a static build, an unusual platform."""
 
 from __future__ import annotations
 

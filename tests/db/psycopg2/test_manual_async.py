@@ -20,7 +20,7 @@ def aconn(connect):
 
 
 def select_wait(conn):
-    """The manual's loop; where nothing is monkey-patched it stops all tasks."""
+    """The manual's loop; without a monkey-patch it blocks all tasks."""
     ext = psycopg2.extensions
     while (state := conn.poll()) != ext.POLL_OK:
         reading, writing = state == ext.POLL_READ, state == ext.POLL_WRITE
@@ -90,7 +90,7 @@ def test_extras_wait_select_works(db, aconn):
     assert cur.fetchone() == (42,)
 
 
-def test_poll_tells_what_to_wait_for(aconn, gate):
+def test_poll_returns_what_to_wait_for(aconn, gate):
     cur = aconn.cursor()
     cur.execute(gate.sql)
 
@@ -135,7 +135,7 @@ def test_big_result_and_big_query_pass(aconn):
     assert (length, len(text)) == (3_000_000, 3_000_000)
 
 
-def test_error_of_the_query_comes_out_of_the_wait(db, aconn):
+def test_error_of_the_query_propagates_from_the_wait(db, aconn):
     cur = aconn.cursor()
     cur.execute("select 1 / 0")
 
@@ -147,7 +147,7 @@ def test_error_of_the_query_comes_out_of_the_wait(db, aconn):
     assert cur.fetchone() == (1,)
 
 
-def test_error_of_the_connect_comes_out_of_the_wait(db, connect, dsn):
+def test_error_of_the_connect_propagates_from_the_wait(db, connect, dsn):
     conn = connect(dsn, dbname="no_such_database", async_=1)
 
     with pytest.raises(db.OperationalError, match="no_such_database"):

@@ -42,7 +42,7 @@ def point_type(db, cast_point):
 
 @pytest.fixture
 def register(db):
-    """`register_type`; what is registered for all is undone after the test."""
+    """`register_type`; global registrations are undone after the test."""
     before = dict(db.extensions.string_types)
     yield db.extensions.register_type
     db.extensions.string_types.clear()
@@ -155,7 +155,7 @@ def test_cast_function_is_given_the_cursor(db, conn, register):
     assert seen == [cur]
 
 
-def test_error_of_a_cast_function_comes_out_of_the_fetch(db, conn, register):
+def test_error_of_a_cast_function_propagates_from_the_fetch(db, conn, register):
     def refuse(value, cur):
         raise db.InterfaceError(f"bad point representation: {value!r}")
 

@@ -1,4 +1,4 @@
-"""The process's wait callback: psycopg2's functions, with greenpg's own in place of none."""
+"""The process's wait callback: psycopg2's functions, where greenpg's callback replaces None."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_what_the_callback_raises_closes_the_connection(connect):
     assert one(connect()) == 1
 
 
-def test_what_the_callback_raises_while_connecting_comes_out(connect):
+def test_error_of_the_callback_while_connecting_propagates(connect):
     callback = Callback()
     callback.error = LookupError("no waiting today")
     greenpg.set_wait_callback(callback)

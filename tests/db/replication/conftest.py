@@ -49,15 +49,15 @@ class Source:
             self.ask(f"insert into {self._table} values (%s)", row)
 
     def flush(self):
-        """Write some WAL that no stream shows.
+        """Write some WAL that is in no stream.
 
-        A walsender (PostgreSQL 16 and later) looks for new WAL before it queues up to be woken
-        by the next: a commit in between, as soon as it has taken feedback, is left for later.
+        A walsender (PostgreSQL 16 and later, walsender.c) checks for new WAL before it registers
+        to be woken: a commit in between, right after feedback, is sent only after a later one.
         """
         self.ask("select pg_logical_emit_message(true, 'greenpg', '')")
 
     def fact(self, column, view="pg_replication_slots"):
-        """What a view of the server's says about the slot, or about its walsender."""
+        """A column of a server view for the slot or its walsender."""
         if view == "pg_stat_replication":
             query = f"""
                 select {column} from pg_replication_slots

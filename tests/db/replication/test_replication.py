@@ -1,4 +1,4 @@
-"""Replication: psycopg2's connections and cursor, and what is said in its manual."""
+"""Replication: psycopg2's connections and cursor, as documented in its manual."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_settings_that_make_no_sense_are_refused_as_in_psycopg2(logical):
             getattr(logical, name)
 
 
-def test_messages_tell_what_psycopg2s_tell(source, stream):
+def test_messages_have_psycopg2s_attributes(source, stream):
     messages = []
 
     def each(message):
@@ -185,7 +185,7 @@ def test_long_rows_arrive_whole(source, stream):
     assert consume(stream, 2) == rows
 
 
-def test_what_the_consumer_raises_comes_out_and_the_stream_goes_on(source, stream):
+def test_error_of_the_consumer_propagates_and_the_stream_goes_on(source, stream):
     source.insert("one", "two")
 
     def fail(message):
@@ -253,7 +253,7 @@ def test_another_task_may_feed_back(source, stream, spawn):
 
 
 def impatient(connect, source):
-    """A stream whose server gives up on a client that is silent for a second."""
+    """A stream whose server disconnects a client that is silent for a second."""
     conn = connect(
         connection_factory=LogicalReplicationConnection, options="-c wal_sender_timeout=1s"
     )
@@ -263,12 +263,12 @@ def impatient(connect, source):
 
 
 def hear_twice(source):
-    """Wait until the server has heard from its client two times more, over a second."""
+    """Wait until the server has received two more replies, which takes more than a second."""
     for _ in range(3):
         before = source.fact("reply_time", "pg_stat_replication")
         until(
             lambda: source.fact("reply_time", "pg_stat_replication") != before,  # noqa: B023
-            "the server has heard of us",
+            "the server has received a reply",
         )
 
 
@@ -310,7 +310,7 @@ def test_stopping_frees_the_slot_and_the_connection(source, logical, stream):
     assert len(stream.fetchone()) == 4
 
 
-def test_stopping_tells_how_far_the_consumer_has_come(source, stream):
+def test_stopping_sends_the_consumers_position(source, stream):
     source.insert("one")
     consume(stream, 1)
 
@@ -393,7 +393,7 @@ def test_consuming_twice_at_once_is_refused(db, source, stream):
         stream.consume_stream(lambda message: stream.consume_stream(print))
 
 
-def test_missing_slot_is_told_and_the_connection_is_usable(db, source, logical):
+def test_missing_slot_is_an_error_and_the_connection_is_usable(db, source, logical):
     cur = logical.cursor()
 
     with pytest.raises(db.errors.UndefinedObject, match="does not exist"):

@@ -158,7 +158,7 @@ def test_connection_that_breaks_ends_its_queries(db, connect, proxy, gate, spawn
 
 
 def test_collected_connection_closes_each_descriptor_once(db, dsn):
-    """Else pytest reports what its finalizer raised; another file might have had the number."""
+    """Else pytest reports its finalizer's error, and another file may have had the descriptor."""
     made = db.connect(dsn)
     one(made, "select pg_sleep(0.05)")  # a wait that lasts makes a thread's pipe
     made.itself = made

@@ -72,7 +72,7 @@ STATEMENTS: Final = {
 
 
 class Program:
-    """A child process that runs some lines, told of by what it prints."""
+    """A child process that runs some lines and prints its progress."""
 
     def __init__(self, dsn: str, lines: str) -> None:
         self._process = subprocess.Popen(
@@ -321,7 +321,7 @@ def test_ctrl_c_before_a_connect_waits_leaves_no_socket(dsn: str, factory: Any, 
     before = os.listdir("/dev/fd")
     sys.setprofile(strike)
 
-    with pytest.raises(KeyboardInterrupt) as caught:  # its traceback keeps all that is not closed
+    with pytest.raises(KeyboardInterrupt) as caught:  # its traceback keeps all open objects
         greenpg.connect(target, factory, backend="threads")
 
     assert os.listdir("/dev/fd") == before, caught

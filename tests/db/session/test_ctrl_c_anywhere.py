@@ -1,4 +1,4 @@
-"""Ctrl-C wherever the interpreter looks for signals, from an operation's first call to its last."""
+"""Ctrl-C wherever CPython checks for signals, from an operation's first call to its last."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from greenpg.backend import current
 from greenpg.pool import ConnectionPool
 
 PACKAGES = tuple(os.path.dirname(greenpg.__file__) + end for end in ("/", "_gevent/", "_eventlet/"))
-LOOKS = ("CALL", "RESUME", "JUMP_BACKWARD")  # after these the interpreter looks for signals
-STEP = 12  # one test strikes at every twelfth place: all of them take long
+LOOKS = ("CALL", "RESUME", "JUMP_BACKWARD")  # CPython checks for signals after these (ceval.c)
+STEP = 12  # one test uses every twelfth place: all places take long
 STEP_OF_TWO = 9
 
 
@@ -35,8 +35,8 @@ class Alarm(Exception):
 class Strike:
     """Raises its error at the nth place in greenpg's code where a signal may land.
 
-    With `again` it does so once more, so many places later. The entries of functions whose
-    name is `sparing` are left out.
+    With `again` it raises once more, `again` places later. The entries of functions whose name
+    is `sparing` are left out.
     """
 
     error: type[BaseException] = CtrlC
@@ -51,7 +51,7 @@ class Strike:
     def enter(self, frame: FrameType, event: str, arg: object) -> Any:
         if self._left is None or not frame.f_code.co_filename.startswith(PACKAGES):
             return None
-        if in_finalizer(frame):  # where Python swallows it
+        if in_finalizer(frame):  # where CPython ignores exceptions
             return None
         self._last[frame] = "" if frame.f_code.co_name == self._sparing else "RESUME"
         frame.f_trace = self._step
@@ -60,13 +60,13 @@ class Strike:
 
     def _step(self, frame: FrameType, event: str, arg: object) -> Any:
         if event == "return" and frame.f_back is not None:
-            self._last[frame.f_back] = ""  # it does not look after a call of Python code
+            self._last[frame.f_back] = ""  # no check after a call of Python code
         if event != "opcode" or self._left is None:
             return self._step
         before = self._last.get(frame, "")
         self._last[frame] = now = dis.opname[frame.f_code.co_code[frame.f_lasti]]
         if not current().can_wait():
-            return self._step  # in the hub it is the library's affair
+            return self._step  # the green library handles signals in the hub
         if before.startswith(LOOKS) and now not in ("CALL", "PRECALL", "KW_NAMES"):
             self._left -= 1
             if self._left < 0:
@@ -129,7 +129,7 @@ def executemany(conn):
 
 
 def answer(conn):
-    """Use the connection as another task, if it lives."""
+    """Use the connection as another task, if it is open."""
     if conn.closed:
         return 42
     conn.rollback()
@@ -141,8 +141,8 @@ def answer(conn):
 
 
 def struck(operation, conn, strike):
-    """Run the operation under fire and tell if Ctrl-C came out; no frame of it is kept."""
-    sys._getframe().f_trace_opcodes = True  # Python 3.12 wants one before it traces any
+    """Run the operation under fire; return True if Ctrl-C propagated. Keeps none of its frames."""
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 requires one before it traces any
     sys.settrace(strike.enter)
     try:
         operation(conn)
@@ -157,12 +157,12 @@ def struck(operation, conn, strike):
 OPERATIONS = [execute, commit, block, pipeline, executemany, copy_in, copy_out, copy_a_part]
 
 
-SPARING = dict.fromkeys([block, pipeline, executemany], "__exit__")  # where it forestalls the end
+SPARING = dict.fromkeys([block, pipeline, executemany], "__exit__")  # where it prevents the end
 
 
 @pytest.fixture
 def fire(connect, spawn, monkeypatch):
-    """Strike an operation at every so many places; each time the connection is right or closed."""
+    """Strike at every `step`th place of an operation; the connection must be right or closed."""
     monkeypatch.setattr(_lock, "_LOOK", 0.02)
 
     def fired(operation, nth, step, again=None):
@@ -232,9 +232,9 @@ def test_what_a_signal_handler_raises_is_not_swallowed(fire, monkeypatch, operat
 
 
 def open_at_the_error(operation, strike):
-    """Run the operation under fire; return what it left open, and where Ctrl-C came from.
+    """Run the operation under fire; return the descriptors left open, and the place of Ctrl-C.
 
-    What the traceback keeps counts, if the connection was still being made.
+    Descriptors that the traceback keeps count, if the connection was still being made.
     """
     before = os.listdir("/dev/fd")
     sys._getframe().f_trace_opcodes = True

@@ -18,7 +18,7 @@ def one(conn, number):
 
 
 class Holder:
-    """A task that keeps the connection until told to go."""
+    """A task that keeps the connection until it is released."""
 
     def __init__(self, conn, spawn):
         self.conn = conn
@@ -45,7 +45,7 @@ def holder(conn, spawn):
 
 
 def waiting(conn, count):
-    """Let tasks run until so many of them wait for the connection."""
+    """Let tasks run until `count` of them wait for the connection."""
     until(lambda: waiting_tasks(conn) == count, f"{count} tasks wait for the lock")
 
 

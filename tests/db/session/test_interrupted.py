@@ -1,4 +1,4 @@
-"""What an interrupted transaction still allows."""
+"""The statements that an interrupted transaction still allows."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_what_nobody_measured_has_no_verdict():
 
 
 class Laps:
-    """A contender's process that answers at once, or breaks down in lap `last`."""
+    """A contender's process that answers at once, or fails in lap `last`."""
 
     def __init__(self, contender, log, last=99):
         self.name = contender.name

@@ -159,7 +159,7 @@ def test_help_names_the_commands(capsys):
     assert all(name in said for name in ("demo", "doctor", "bench", "conformance"))
 
 
-def test_version_tells_all_three(capsys):
+def test_version_shows_all_three(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])
 
@@ -227,7 +227,7 @@ def test_help_does_not_import_the_commands(monkeypatch):
         (ModuleNotFoundError("pip install 'greenpg[server]'"), 1, "greenpg[server]"),
     ],
 )
-def test_what_ends_a_command_is_told_in_one_line(error, code, text, monkeypatch, capsys):
+def test_error_of_a_command_is_printed_in_one_line(error, code, text, monkeypatch, capsys):
     def fail(args):
         raise error
 

@@ -59,7 +59,7 @@ def test_summary_counts_a_hang_as_failed():
     )
 
 
-def _told(fn):
+def _traceback_of(fn):
     try:
         fn()
     except Exception:
@@ -78,10 +78,10 @@ def _storm():
     ("detail", "line"),
     [
         (
-            _told(_storm),
+            _traceback_of(_storm),
             "threads/plain storm: AssertionError: seed 5: it hangs after ... select, tx",
         ),
-        (_told(lambda: [].pop()), "threads/plain storm: IndexError: pop from empty list"),
+        (_traceback_of(lambda: [].pop()), "threads/plain storm: IndexError: pop from empty list"),
         (
             "it hung, after: storm, seed 7\nThread 1:\n",
             "threads/plain storm: it hung, after: storm, seed 7",
@@ -123,8 +123,8 @@ def test_cases_become_arguments():
     assert heard == [("context", "one"), ("context", "two")]
 
 
-def test_stacks_tell_where_this_thread_is():
-    assert "test_stacks_tell_where_this_thread_is" in stacks()
+def test_stacks_show_where_this_thread_is():
+    assert "test_stacks_show_where_this_thread_is" in stacks()
 
 
 @pytest.mark.parametrize("which", ["no such", "no.such.module:backend", "greenpg.threads:no_such"])

@@ -1,4 +1,4 @@
-"""The heartbeat: it finds what blocks, and does not count what the machine does."""
+"""The heartbeat: it finds blocking code, and does not count delays of the machine."""
 
 import ctypes
 import os
@@ -16,7 +16,7 @@ from greenpg_conformance.toolkit.heartbeat import Stalled, calibrated, heartbeat
 from greenpg_conformance.toolkit.machine import CoreWaits, Patience, clock_watch
 
 THREADS = load("threads")
-LONG = 0.5  # seconds: more than the waits for a core that a busy machine adds, which are left out
+LONG = 0.5  # seconds: more than the waits for a core on a busy machine, which are left out
 
 
 def hold_the_interpreter(seconds: float) -> None:
@@ -32,7 +32,7 @@ def test_idle_block_passes():
     assert pulse.longest <= pulse.limit == calibrated(THREADS)
 
 
-def test_held_interpreter_is_told():
+def test_held_interpreter_is_reported():
     held = max(4 * calibrated(THREADS), LONG)
 
     with (
@@ -62,7 +62,7 @@ def test_error_of_the_block_is_not_masked():
 
 @contextmanager
 def stopped_clock_watch():
-    """Let the clock_watch stand still as long as this process does: so does a whole machine."""
+    """Stop the clock_watch while this process stands still, as if the whole machine did."""
     os.kill(clock_watch().pid, signal.SIGSTOP)
     try:
         yield

@@ -1,4 +1,4 @@
-"""A subscriber's queue: order, and an exact account of what it could not keep."""
+"""A subscriber's queue: order, and an exact count of dropped items."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def note(number):
     return Notify(1, "channel", str(number))
 
 
-def told(item):
-    """The number of a notification, or the marker."""
+def content(item):
+    """Return the number of a notification, or the marker."""
     return item if isinstance(item, Missed) else int(item.payload)
 
 
 def drained(inbox):
     items = []
     while (item := inbox.take()) is not None:
-        items.append(told(item))
+        items.append(content(item))
     return items
 
 
@@ -70,7 +70,7 @@ def test_taken_and_missed_add_up(limit, puts):
             inbox.put(note(sent))
             sent += 1
         elif (item := inbox.take()) is not None:
-            got.append(told(item))
+            got.append(content(item))
     got += drained(inbox)
 
     expected = 0
@@ -87,7 +87,7 @@ def test_get_waits_for_a_put():
     inbox = Inbox(backend, 3)
     task = backend.spawn(inbox.put, note(7))
 
-    assert told(inbox.get(5)) == 7
+    assert content(inbox.get(5)) == 7
     assert task.join(5)
 
 
@@ -101,7 +101,7 @@ def test_finished_inbox_gives_what_it_has_and_waits_no_more():
 
     inbox.finish(InterfaceError("over"))
 
-    assert told(inbox.get()) == 7
+    assert content(inbox.get()) == 7
     assert inbox.get() is None
     assert str(inbox.reason()) == "over"
     assert inbox.reason() is not inbox.over
@@ -116,7 +116,7 @@ def test_finish_wakes_who_waits():
 
 
 class Asleep(Exception):
-    """A wait that nobody has ended."""
+    """A wait that has not been ended."""
 
 
 class Insomnia(Event):
@@ -136,14 +136,14 @@ class Insomniac(Threads):
 
 
 class AtPlace:
-    """Calls a function at the nth instruction of the inbox's code, as another thread may."""
+    """Calls a function at the nth instruction of the inbox's code, as another thread may do."""
 
     def __init__(self, nth, fn):
         self.called = False
         self._left, self._fn = nth, fn
 
     def __enter__(self):
-        sys._getframe().f_trace_opcodes = True  # Python 3.12 wants one before it traces any
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 requires one before it traces any
         sys.settrace(self._enter)
         return self
 
@@ -153,7 +153,7 @@ class AtPlace:
     def _enter(self, frame, event, arg):
         if frame.f_code.co_filename != Inbox.get.__code__.co_filename:
             return None
-        frame.f_trace = self._step  # Python 3.13 wants it before the next line
+        frame.f_trace = self._step  # Python 3.13 requires it before the next line
         frame.f_trace_opcodes = True
         return self._step
 
@@ -179,7 +179,7 @@ def test_get_misses_nothing_that_happens_anywhere_in_it(ends):
         except Asleep:
             break
         assert at.called
-        assert item is None if ends else told(item) == 7
+        assert item is None if ends else content(item) == 7
         places += 1
 
     assert not at.called

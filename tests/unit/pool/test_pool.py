@@ -19,7 +19,7 @@ CLEAN_SECONDS = 0.2
 
 
 class Refused(Exception):
-    """There is no server."""
+    """The server refused the connection."""
 
 
 class Misuse(Exception):
@@ -41,7 +41,7 @@ class Conn:
 
 
 class Connections:
-    """Makes connections while `up`, and notes what is done with them and when."""
+    """Makes connections while `up`, and records calls and their times."""
 
     errors = PoolErrors(programming=Misuse, timeout=Timeout, closed=Closed, too_many=Timeout)
 

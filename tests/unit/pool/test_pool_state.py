@@ -23,7 +23,7 @@ picks = st.randoms(use_true_random=False)
 
 
 class Pool(RuleBasedStateMachine):
-    """Plays users, server and clock against the state; effects are carried out later, if at all."""
+    """Simulates users, server and clock; effects are carried out later, or never."""
 
     @initialize(
         max_size=st.integers(1, 5),
@@ -36,14 +36,14 @@ class Pool(RuleBasedStateMachine):
     def start(self, max_size, min_size, workers, max_uses, max_waiting, always):
         self.now = 100.0
         self.keys = 0
-        self.waiters: list[Waiter] = []  # who waits, in the order in which they must be served
-        self.served: list[Waiter] = []  # who has been given a slot and not yet come for it
+        self.waiters: list[Waiter] = []  # in the order in which they must be served
+        self.served: list[Waiter] = []  # with a slot, but not resumed yet
         self.deadlines: dict[Waiter, float] = {}
-        self.expired: list[Waiter] = []  # who has been told that his time is up
-        self.held = []  # what users have
-        self.tasks = []  # what the pool's tasks are at
-        self.allowed = max_size  # how many slots there may be
-        self.wake_at = inf  # when whoever keeps time will call `tick`
+        self.expired: list[Waiter] = []  # woken because of their deadline
+        self.held = []  # lent to users
+        self.tasks = []  # the pool's running tasks
+        self.allowed = max_size  # the maximal number of slots
+        self.wake_at = inf  # when `tick` will be called
         limits = Limits(
             min_size=min(min_size, max_size),
             max_size=max_size,
@@ -288,7 +288,7 @@ class Pool(RuleBasedStateMachine):
         assert error is None or error.__cause__ is self.state.last_error
 
     def teardown(self):
-        """Whatever happened, once all is given back and done, the pool can be emptied."""
+        """After any history, once all connections are returned, the pool can be emptied."""
         if not hasattr(self, "state"):
             return
         self.state.end(RuntimeError("over"), self.now)

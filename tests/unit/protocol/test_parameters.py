@@ -144,7 +144,7 @@ def test_text_is_in_the_connections_encoding():
 
 
 @pytest.mark.parametrize("kind", [int, str])
-def test_adapter_registered_anew_has_no_plain_form(monkeypatch, kind):
+def test_adapter_registered_again_has_no_plain_form(monkeypatch, kind):
     monkeypatch.setitem(ext.adapters, (kind, ext.ISQLQuote), lambda value: ext.AsIs("7"))
 
     assert one(kind()) is None

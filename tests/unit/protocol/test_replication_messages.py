@@ -61,12 +61,12 @@ def test_short_keepalive_is_refused(message):
 
 
 @given(positions, positions, positions, st.floats(0, 2e9), st.booleans())
-def test_feedback_says_what_the_protocol_wants(write, flush, apply, now, reply):
+def test_feedback_has_the_protocols_layout(write, flush, apply, now, reply):
     message = feedback(write, flush, apply, now, reply)
 
-    kind, *told, sent, wants = struct.unpack(">cQQQqB", message)
+    kind, *reported, sent, wants = struct.unpack(">cQQQqB", message)
     assert kind == b"r"
-    assert told == [write, flush, apply]
+    assert reported == [write, flush, apply]
     assert abs(sent / 1e6 + 946_684_800 - now) < 1e-3
     assert wants == reply
 
@@ -81,7 +81,7 @@ def test_moment_counts_from_the_year_2000(microseconds):
 
 
 class Consumer:
-    """What a stream does to a Progress, and what must hold of it throughout."""
+    """A stream's calls of a Progress, and its invariants."""
 
     def __init__(self) -> None:
         self.progress = Progress()
@@ -140,14 +140,14 @@ def test_flush_follows_the_server_when_all_is_confirmed(done, wal_end):
 
 
 @given(near, near, near, near)
-def test_feedback_tells_the_furthest_positions(one, other, write, apply):
+def test_feedback_contains_the_furthest_positions(one, other, write, apply):
     progress = Progress()
     progress.confirm(write, one, 0)
     progress.confirm(0, other, apply)
 
-    told = struct.unpack(">cQQQqB", progress.feedback(1e9, True))
+    reported = struct.unpack(">cQQQqB", progress.feedback(1e9, True))
 
-    assert told[1:4] == (write, max(one, other), apply)
+    assert reported[1:4] == (write, max(one, other), apply)
 
 
 def test_message_without_a_position_confirms_nothing():

@@ -1,4 +1,4 @@
-"""The wait for the server to speak, and wake-ups from other OS threads."""
+"""The wait for data from the server, and wake-ups from other OS threads."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ CLOCKS: Final[tuple[ModuleType, ...]] = (lock, session, shield, sync, time_slice
 
 
 class Error(Exception):
-    """What this driver raises."""
+    """The base class of this driver's errors."""
 
 
 class InterfaceError(Error):
@@ -79,7 +79,7 @@ class FakeSession(Session):
 
 
 class FakeConnection:
-    """`ran` are the statements that came to their end, `cancels` the requests that were sent."""
+    """`ran` are the completed statements, `cancels` the requests sent."""
 
     def __init__(self, sim: Sim) -> None:
         self._state: Any = FakeSession(sim)
@@ -129,7 +129,7 @@ class FakeConnection:
         self._ended(statement)
 
     def _cancel(self, shield: Shield) -> None:
-        """Send a request and await the statement's end, which take a tenth of a second each."""
+        """Send a request and wait for the statement's end; each takes a tenth of a second."""
         self.cancels += 1
         for _ in range(2):
             self._state.waiter.delay = 0.1

@@ -9,7 +9,7 @@ from greenlet import getcurrent, greenlet
 
 
 def enter(state: Any) -> None:
-    """Begin an operation as `Cursor.execute` does, which spares itself a call where it can."""
+    """Begin an operation as `Cursor.execute` does, which avoids a call where it can."""
     me, free = state.current(), False
     if state.last() == me and not state.entry_needs_check:
         state.holder = me if (free := state.holder is None) else state.holder
@@ -35,13 +35,13 @@ class Killed(BaseException):
 
 
 class Deadlock(AssertionError):
-    """Tasks wait, and nobody will wake them."""
+    """Tasks wait, and no event can wake them."""
 
 
 class Sim:
-    """Runs greenlets one at a time; `schedule` says which of the ready ones is next.
+    """Runs greenlets one at a time; `schedule` chooses the next one of those that are ready.
 
-    Time passes only when nobody is ready.
+    Time passes only when no task is ready.
     """
 
     name: Final = "sim"
@@ -77,7 +77,7 @@ class Sim:
         return task
 
     def pause(self) -> None:
-        """Let other tasks run, in whatever order the schedule says."""
+        """Let other tasks run, in the order of the schedule."""
         self._ready.append(getcurrent())
         self._hub.switch()
 
@@ -95,7 +95,7 @@ class Sim:
             self._ready.append(task)
 
     def kill(self, task: greenlet) -> None:
-        """Raise Killed in the task where it waits now; one that does not wait is spared."""
+        """Raise Killed in the task if it waits now."""
         if task.gr_frame is not None and task is not getcurrent():
             self.throw(task, Killed())
 
@@ -106,7 +106,7 @@ class Sim:
             self._ready.append(task)
 
     def run(self) -> None:
-        """Run until all tasks have ended; Deadlock if some never will."""
+        """Run until all tasks have ended; Deadlock if some never end."""
         while self._ready or self._sleeping:
             if not self._ready:
                 self._let_time_pass()
@@ -119,7 +119,7 @@ class Sim:
     def _let_time_pass(self) -> None:
         ends = {task: end for task, end in self._sleeping.items() if end is not None}
         if not ends:
-            raise Deadlock(f"{len(self._sleeping)} tasks wait for ever")
+            raise Deadlock(f"{len(self._sleeping)} tasks wait forever")
         task = min(ends, key=ends.__getitem__)
         self.now = max(self.now, ends[task])
         self._ready.append(task)

@@ -1,4 +1,4 @@
-"""The hosts that a plan tries, for a driver whose connection strings are made up."""
+"""The hosts that a plan tries, for a driver with invented connection strings."""
 
 from __future__ import annotations
 

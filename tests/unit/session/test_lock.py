@@ -1,4 +1,4 @@
-"""The connection's lock, with tasks in every order that hypothesis can think of."""
+"""The connection's lock, with tasks in the orders that hypothesis generates."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from tests.unit.session.simtasks import Killed, Sim, leave
 
 
 class Room:
-    """What the lock guards: it knows who is inside, and who came when."""
+    """The resource that the lock guards; it records its users and their order."""
 
     def __init__(self, sim: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
         for module in (_lock, _session):
             monkeypatch.setattr(module, "monotonic", sim.clock)
         self.sim = sim
-        self.state: Any = State(sim)  # type: ignore[arg-type]  # it has what a lock needs
+        self.state: Any = State(sim)  # type: ignore[arg-type]  # it has all that a lock needs
         self.inside: list[Any] = []
         self.queue: list[Any] = []
         self.served: list[Any] = []
 
     def use(self, pauses: int = 1) -> None:
-        """One operation in C, which waits so many times."""
+        """One operation in C, with a number of waits."""
         self._arrive()
         try:
             self.state.enter()
@@ -49,7 +49,7 @@ class Room:
             leave(self.state)
 
     def block(self, uses: int = 1, timeout: float | None = None) -> None:
-        """An exclusive block with operations and code of the user's in it."""
+        """An exclusive block with operations and the user's code in it."""
         self.acquire(timeout)
         try:
             for _ in range(uses):
@@ -68,7 +68,7 @@ class Room:
         self._served()
 
     def free(self) -> bool:
-        """Tell whether the lock is as it was when new."""
+        """Return True if the lock is in its initial state."""
         state = self.state
         left = (state.holder, state.in_driver, state.depth, list(state.queue), state.granted)
         return left == (None, False, 0, [], None)
@@ -103,7 +103,7 @@ def room(monkeypatch):
 
 
 def log(target: list[Any], fn: Any, *args: Any) -> None:
-    """Run `fn`, and put down how it ended."""
+    """Run `fn`, and record how it ended."""
     try:
         fn(*args)
     except (DeadlineExceeded, ProgrammingError, Killed) as exc:
@@ -275,7 +275,7 @@ def test_waiter_killed_with_the_lock_in_hand_passes_it_on(room):
 
     def holder():
         room.use(2)
-        room.sim.kill(victim)  # the lock is its own already, but it has not run since
+        room.sim.kill(victim)  # it already has the lock, but has not run since
 
     room.sim.spawn(holder)
     victim = room.sim.spawn(log, ended, room.use)

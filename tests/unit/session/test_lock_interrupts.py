@@ -1,4 +1,4 @@
-"""Ctrl-C anywhere in the lock's code keeps nobody out for good."""
+"""Ctrl-C anywhere in the lock's code never leaves the lock held forever."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CODE = {module.__file__ for module in (_state, _lock, _session, simtasks)}
 # `leave` stands for code in the midst of a method; the end of a block may be missed by the with
 # statement itself
 SPARED = (leave.__code__, State.relinquish.__code__)
-LOOKS_FOR_SIGNALS = ("CALL", "RESUME", "JUMP_BACKWARD")  # after these the interpreter does
+LOOKS_FOR_SIGNALS = ("CALL", "RESUME", "JUMP_BACKWARD")  # after these CPython does (ceval.c)
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ class CtrlC:
         self._last: dict[FrameType, str] = {}
 
     def __enter__(self) -> CtrlC:
-        sys._getframe().f_trace_opcodes = True  # Python 3.12 wants one before it traces any
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 requires one before it traces any
         sys.settrace(self._enter)
         return self
 
@@ -52,7 +52,7 @@ class CtrlC:
             return None
         if frame.f_code not in SPARED:
             self._last[frame] = "RESUME"
-        frame.f_trace = self._step  # Python 3.13 wants it before the next line
+        frame.f_trace = self._step  # Python 3.13 requires it before the next line
         frame.f_trace_opcodes = True
         return self._step
 
@@ -84,7 +84,7 @@ def block(state: State) -> None:
 
 
 class Scene(NamedTuple):
-    """A lock, what is interrupted, and the tasks that want the lock too."""
+    """A lock, the interrupted operation, and other tasks that acquire the lock."""
 
     state: State
     act: Callable[[State], None]
@@ -125,7 +125,7 @@ def waiting_for_one_who_leaves() -> Scene:
 
 
 def stuck_places(scene: Callable[[], Scene]) -> Iterator[str]:
-    """Interrupt at one place after the other; give those after which somebody is kept out."""
+    """Interrupt at one place after the other; return those after which the lock stays held."""
     interrupted = True
     nth = 0
     while interrupted:

@@ -28,7 +28,7 @@ def restless():
 
 
 class Guarded:
-    """Counts what nobody but the lock's holder may change."""
+    """A counter that only the lock's holder may change."""
 
     def __init__(self) -> None:
         self.state: Any = State(backend)
@@ -88,7 +88,7 @@ def test_lock_is_exclusive_and_never_lost_among_threads(seed):
 
 
 def trace(frame: FrameType, event: str, arg: object) -> Any:
-    """Let another thread run before each line of what is called."""
+    """Let another thread run before each line of the called code."""
     sleep(0)
     return trace
 

@@ -1,4 +1,4 @@
-"""Which of several interrupts an operation raises."""
+"""The choice among several interrupts of an operation."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -65,7 +65,7 @@ def test_tidying_up_raises_the_weightier_interrupt(
     assert graver(SimpleNamespace(exits=(Killed,)), ERRORS, first, later) is wanted
 
 
-def test_second_ctrl_c_comes_out_of_tidying_up() -> None:
+def test_second_ctrl_c_propagates_from_tidying_up() -> None:
     first, second = KeyboardInterrupt(), KeyboardInterrupt()
 
     assert graver(SimpleNamespace(exits=()), ERRORS, first, second) is second
