@@ -1,4 +1,4 @@
-"""What the tests of copy share."""
+"""Fixtures and helpers of the tests of copy."""
 
 from __future__ import annotations
 

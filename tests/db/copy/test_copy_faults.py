@@ -1,4 +1,4 @@
-"""What fails in COPY, and what else uses the connection meanwhile."""
+"""Errors in COPY, and other uses of the connection meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of lobject share."""
+"""Fixtures and helpers of the tests of lobject."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a large object ends, and what stands on top of it."""
+"""The end of a large object, and files and archives on top of one."""
 
 from __future__ import annotations
 

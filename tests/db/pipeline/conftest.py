@@ -1,4 +1,4 @@
-"""What the tests of pipeline share."""
+"""Fixtures and helpers of the tests of pipeline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of pool share."""
+"""Fixtures and helpers of the tests of pool."""
 
 from __future__ import annotations
 

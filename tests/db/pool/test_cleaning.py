@@ -1,4 +1,4 @@
-"""What a pool cleans, checks and replaces."""
+"""Cleaning, checking and replacing connections of a pool."""
 
 from __future__ import annotations
 

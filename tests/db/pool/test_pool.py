@@ -1,4 +1,4 @@
-"""What a pool promises its borrowers, on every backend."""
+"""Borrowing from a pool, on every backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of replication share."""
+"""Fixtures and helpers of the tests of replication."""
 
 from __future__ import annotations
 
