@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+Sample: TypeAlias = dict[str, float]
+Lap: TypeAlias = Callable[[], Sample]
 
-Sample = dict[str, float]
+LIBRARIES = ("gevent", "eventlet")
+LOOPS = ("gevent", "gevent-libuv", "eventlet", "eventlet-asyncio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,12 @@ class Contender:
     def name(self) -> str:
         """The name that tables, targets and `--only` use."""
         return f"{self.driver}/{self.host}{self.variant and ' ' + self.variant}"
+
+
+def contenders(*names: str, variant: str = "") -> tuple[Contender, ...]:
+    """Return the contenders of these names, such as `greenpg/gevent`, each in this variant."""
+    parts = (name.partition("/") for name in names)
+    return tuple(Contender(driver, host, variant) for driver, _, host in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,7 @@ class Workload:
     groups: tuple[tuple[Contender, ...], ...]
     metrics: tuple[Metric, ...]
     targets: tuple[Target, ...]
-    prepare: Callable[[Job], Callable[[], Mapping[str, float]]]
+    prepare: Callable[[Job], Lap]
     units: int
     rounds: int
     quick: int

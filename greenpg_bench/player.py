@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,6 @@ from greenpg._helper_process import Child, ChildError
 from .hosts import HOSTS, LOOP_VARIABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import TracebackType
-
     from .model import Contender, Job, Sample
 
 
@@ -52,12 +50,7 @@ class Player:
     def __enter__(self) -> Player:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _start(self, job: Job, prefix: Sequence[str]) -> Child:
@@ -76,9 +69,8 @@ class Player:
 
     def _failure(self, err: ChildError) -> ContenderFailedError:
         self._stderr.seek(0)
-        return ContenderFailedError(
-            self._stderr.read().decode(errors="replace").strip() or str(err)
-        )
+        said = self._stderr.read().decode(errors="replace").strip()
+        return ContenderFailedError(said or str(err))
 
 
 def _environment(contender: Contender) -> dict[str, str]:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING
 
 from . import syscalls
 from .cores import one_core
-from .model import Job
+from .model import Job, Workload
 from .player import ContenderFailedError, Player
 from .runner import Record, by_name, play, record
 from .stats import Verdict, judge
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from .model import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +42,8 @@ class Result:
     @property
     def failed(self) -> bool:
         """Whether a target is missed or a contender broke down; not to be installed is neither."""
-        return any(one.met is False for one in self.verdicts) or any(
-            one.error for one in self.records
-        )
+        missed = any(one.met is False for one in self.verdicts)
+        return missed or any(one.error for one in self.records)
 
     def as_json(self) -> dict[str, object]:
         """All samples, medians and verdicts, for another program."""
@@ -115,9 +109,5 @@ def _record_json(record: Record, keys: Sequence[str]) -> dict[str, object]:
 
 
 def _verdict_json(verdict: Verdict) -> dict[str, object]:
-    return {
-        **asdict(verdict.target),
-        "values": verdict.values,
-        "measured": verdict.measured,
-        "met": verdict.met,
-    }
+    shown = {name: getattr(verdict, name) for name in ("values", "measured", "met")}
+    return {**asdict(verdict.target), **shown}

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from greenpg_bench.drivers import connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.model import LIBRARIES, Job, Lap, Metric, Sample, Target, Workload, contenders
 from greenpg_bench.ticker import stall
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 MEGABYTES = 24
 KILOBYTE = 1024
-LOOPS = ("gevent", "eventlet")
 SIZES = ("64 KB", "256 KB")
+NAMES = (
+    "greenpg/gevent", "greenpg/eventlet", "greenpg/threads", "psycopg2/threads", "psycopg2/gevent",
+)  # fmt: skip
 
 
 def _write(lob: Any, data: bytes) -> None:
@@ -30,13 +29,13 @@ def _read(lob: Any, data: bytes) -> None:
         pass
 
 
-def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+def _prepare(job: Job) -> Lap:
     connection: Any = connector(job.contender)(job.dsn)
     connection.autocommit = False
     tasks = crew(HOSTS[job.contender.host], 1)
     data = bytes(range(256)) * (int(job.contender.variant.split()[0]) * 4)
 
-    def measure() -> Mapping[str, float]:
+    def measure() -> Sample:
         written = connection.lobject(0, "wb")
         with meter() as writing:
             _write(written, data)
@@ -56,15 +55,6 @@ def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
     return measure
 
 
-def _group(size: str) -> tuple[Contender, ...]:
-    hosts = (*LOOPS, "threads")
-    return (
-        *(Contender("greenpg", host, size) for host in hosts),
-        Contender("psycopg2", "threads", size),
-        Contender("psycopg2", "gevent", size),
-    )
-
-
 def _targets(size: str, host: str) -> tuple[Target, ...]:
     name, peer = f"greenpg/{host} {size}", f"psycopg2/threads {size}"
     return (
@@ -77,14 +67,16 @@ def _targets(size: str, host: str) -> tuple[Target, ...]:
 WORKLOAD = Workload(
     name="lobject",
     title=f"large objects of {MEGABYTES} MB",
-    groups=tuple(_group(size) for size in SIZES),
+    groups=tuple(contenders(*NAMES, variant=size) for size in SIZES),
     metrics=(
         Metric("write", "written, MB/s"),
         Metric("read", "read, MB/s"),
         Metric("cpu", "client CPU, ms/MB", "{:.2f}"),
         Metric("stall", "longest stall above idle, ms"),
     ),
-    targets=tuple(target for size in SIZES for host in LOOPS for target in _targets(size, host)),
+    targets=tuple(
+        target for size in SIZES for host in LIBRARIES for target in _targets(size, host)
+    ),
     prepare=_prepare,
     units=MEGABYTES,
     rounds=7,

@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING
 from greenpg import Listener, use
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.model import LOOPS, Contender, Job, Lap, Metric, Sample, Target, Workload
 from greenpg_bench.publisher import Publisher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from greenpg.notify import Subscription
 
 SUBSCRIBERS, NOTIFICATIONS = 200, 1000
 IDLE = 2.0
-LOOPS = ("gevent", "gevent-libuv", "eventlet", "eventlet-asyncio")
 
 
 def _hear(subscription: Subscription) -> None:
@@ -27,7 +24,7 @@ def _hear(subscription: Subscription) -> None:
         pass
 
 
-def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+def _prepare(job: Job) -> Lap:
     host = HOSTS[job.contender.host]
     use(host.backend)
     channel = f"bench_{os.getpid()}"
@@ -42,7 +39,7 @@ def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
         publisher.send(NOTIFICATIONS)
         tasks.finish()
 
-    def measure() -> Mapping[str, float]:
+    def measure() -> Sample:
         with meter() as idle:
             tasks.sleep(IDLE)
         with meter() as reading:

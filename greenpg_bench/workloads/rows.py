@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterable
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from greenpg_bench.drivers import connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.model import LIBRARIES, Job, Lap, Metric, Sample, Target, Workload, contenders
 from greenpg_bench.ticker import stall
 from greenpg_conformance.toolkit.memory import resident
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from greenpg_bench.meter import Reading
 
 ROWS = 1_000_000
 QUERY = f"select generate_series(1, {ROWS})"
 LOOK = 50_000  # rows between two looks at the memory
-LOOPS = ("gevent", "eventlet")
+GREEN = ("greenpg/gevent", "greenpg/eventlet")
 ALL, STREAM, NAMED = "all", "stream", "named"
 _numbers = count(1)
 
@@ -32,17 +28,15 @@ def _fetch_all(connection: Any) -> tuple[object, object]:
     return cursor, cursor.fetchall()
 
 
-def _stream(connection: Any) -> Iterable[object]:
-    rows: Iterable[object] = connection.cursor().stream(QUERY)
-    return rows
+def _stream(connection: Any) -> Any:
+    return connection.cursor().stream(QUERY)
 
 
-def _named(connection: Any) -> Iterable[object]:
-    cursor: Any = connection.cursor(f"bench_rows_{next(_numbers)}")
+def _named(connection: Any) -> Any:
+    cursor = connection.cursor(f"bench_rows_{next(_numbers)}")
     cursor.itersize = 2000
     cursor.execute(QUERY)
-    rows: Iterable[object] = cursor
-    return rows
+    return cursor
 
 
 def _read(rows: Iterable[object]) -> None:
@@ -59,7 +53,7 @@ def _growth(rows: Iterable[object]) -> int:
     return peak
 
 
-def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+def _prepare(job: Job) -> Lap:
     variant = job.contender.variant
     connection: Any = connector(job.contender)(job.dsn)
     connection.autocommit = False
@@ -73,11 +67,12 @@ def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
         else:
             _read(sources[variant](connection))
 
-    def measure() -> Mapping[str, float]:
+    def measure() -> Sample:
         with meter() as reading:
             work()
         kept.clear()
-        sample = _sample(reading, stall(tasks, work))
+        sample = {"wall": reading.wall * 1e3, "cpu": reading.cpu * 1e3}
+        sample["stall"] = stall(tasks, work) * 1e3
         kept.clear()
         if variant != ALL:
             sample["memory"] = _growth(sources[variant](connection)) / 1e6
@@ -85,10 +80,6 @@ def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
         return sample
 
     return measure
-
-
-def _sample(reading: Reading, held_up: float) -> dict[str, float]:
-    return {"wall": reading.wall * 1e3, "cpu": reading.cpu * 1e3, "stall": held_up * 1e3}
 
 
 def _targets(host: str) -> tuple[Target, ...]:
@@ -105,15 +96,8 @@ WORKLOAD = Workload(
     name="rows",
     title=f"a result of {ROWS:,} rows",
     groups=(
-        (
-            *(Contender("greenpg", host, ALL) for host in LOOPS),
-            Contender("psycopg2", "threads", ALL),
-            Contender("psycopg2", "gevent", ALL),
-        ),
-        (
-            *(Contender("greenpg", host, STREAM) for host in LOOPS),
-            Contender("psycopg2", "threads", NAMED),
-        ),
+        contenders(*GREEN, "psycopg2/threads", "psycopg2/gevent", variant=ALL),
+        contenders(*GREEN, variant=STREAM) + contenders("psycopg2/threads", variant=NAMED),
     ),
     metrics=(
         Metric("wall", "ms"),
@@ -121,7 +105,7 @@ WORKLOAD = Workload(
         Metric("stall", "longest stall above idle, ms"),
         Metric("memory", "memory added, MB"),
     ),
-    targets=tuple(target for host in LOOPS for target in _targets(host)),
+    targets=tuple(target for host in LIBRARIES for target in _targets(host)),
     prepare=_prepare,
     units=ROWS,
     rounds=9,
