@@ -12,7 +12,7 @@ from greenpg.errors import BadCopyFileFormat
 from greenpg_conformance.harness.tests import each, needs, raises
 
 from ._copy_fixtures import BLOCK, ROWS, WAYS, Half, row_count, table
-from ._interrupting import check_doomed
+from ._steps import check_doomed
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context

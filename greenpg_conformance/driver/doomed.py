@@ -11,7 +11,7 @@ from psycopg2 import extensions as ext
 from greenpg.errors import InFailedSqlTransaction, QueryCanceled
 from greenpg_conformance.harness.tests import each, needs, raises
 
-from ._interrupting import INTERRUPTS, LONG, SHORT, check_alive, check_doomed, interrupted
+from ._steps import INTERRUPTS, LONG, SHORT, check_alive, check_doomed, interrupted
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context

@@ -14,7 +14,7 @@ from greenpg_conformance.storm.older import older_libpq
 from greenpg_conformance.toolkit.internals import set_cancel_timeout
 from greenpg_conformance.toolkit.machine import Stopwatch
 
-from ._interrupting import INTERRUPTS, LONG, SHORT, check_alive, interrupted
+from ._steps import INTERRUPTS, LONG, SHORT, check_alive, interrupted
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
