@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from greenpg.errors import InFailedSqlTransaction
@@ -22,15 +22,13 @@ class Source:
 
     def __init__(self, blocks: int | None = None) -> None:
         self.taken = 0
-        self._left = count() if blocks is None else range(blocks)
-        self._blocks: Iterator[int] = iter(self._left)
+        self._blocks = repeat(BLOCK) if blocks is None else repeat(BLOCK, blocks)
 
     def read(self, size: int) -> bytes:
         """Return the next block, whatever size is asked for."""
-        if next(self._blocks, None) is None:
-            return b""
-        self.taken += len(BLOCK)
-        return BLOCK
+        block = next(self._blocks, b"")
+        self.taken += len(block)
+        return block
 
 
 class Sink:
@@ -41,7 +39,6 @@ class Sink:
         self._pause = pause
 
     def write(self, data: bytes) -> None:
-        """Take a block."""
         self.size += len(data)
         if self._pause is not None:
             self._pause()
@@ -70,22 +67,12 @@ class Half:
             " from generate_series(1, 9999) n) to stdout"
         )
 
-    def copy_from(self) -> None:
-        """Load from an endless file."""
-        self._cur.copy_from(Source(), "t")
-
-    def copy_to(self) -> None:
-        """Write to a file."""
-        self._cur.copy_expert(self._sleepy, Sink())
-
     def write(self) -> None:
-        """Load from an endless block."""
         with self._cur.copy("copy t from stdin") as copy:
             while True:
                 copy.write(BLOCK)
 
     def read(self) -> None:
-        """Read rows in a block."""
         with self._cur.copy(self._sleepy) as copy:
             for _ in copy.rows():
                 pass
@@ -96,30 +83,32 @@ class Half:
         self._ctx.wait_until(lambda: self._ctx.server.ask(ASLEEP, pid), "the server sleeps")
 
     def check(self) -> None:
-        """Fail unless the transaction takes only a rollback, after which nothing is loaded."""
-        with raises(InFailedSqlTransaction):
-            self.conn.commit()
-        self.conn.rollback()
-        self._cur.execute("select count(*) from t")
-        assert self._cur.fetchall() == [(0,)]
+        check_nothing_loaded(self._cur)
 
 
 WAYS: Final[dict[str, Callable[[Half], None]]] = {
-    "copy_from": Half.copy_from,
-    "copy_to": Half.copy_to,
+    "copy_from": lambda half: half._cur.copy_from(Source(), "t"),
+    "copy_to": lambda half: half._cur.copy_expert(half._sleepy, Sink()),
     "write": Half.write,
     "read": Half.read,
 }
 
 
-def table(ctx: Context) -> Any:
+def table(ctx: Context, dsn: str | None = None) -> Any:
     """Return a cursor in a transaction that made the table t."""
-    cur = ctx.connect().cursor()
+    cur = ctx.connect(dsn).cursor()
     cur.execute("create temp table t (data text)")
     return cur
 
 
+def check_nothing_loaded(cur: Any) -> None:
+    """Fail unless the transaction takes only a rollback, after which the table t is empty."""
+    with raises(InFailedSqlTransaction):
+        cur.connection.commit()
+    cur.connection.rollback()
+    assert row_count(cur) == 0
+
+
 def row_count(cur: Any) -> Any:
-    """Return how many rows t has."""
     cur.execute("select count(*) from t")
     return cur.fetchone()[0]

@@ -11,6 +11,8 @@ from psycopg2.extensions import make_dsn
 from greenpg.pool import ConnectionPool
 from greenpg_conformance.storm.pool_storm import SESSIONS
 
+from ._steps import ask
+
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
 
@@ -29,17 +31,9 @@ def pool_of(ctx: Context, dsn: str | None = None, **options: Any) -> Iterator[An
         made.close(0.5)
 
 
-def count(ctx: Context) -> int:
+def count(ctx: Context) -> Any:
     """Return how many sessions the pools of this process have on the server."""
-    sessions: int = ctx.server.ask(SESSIONS, f"{ctx.name}_pool")[0][0]
-    return sessions
-
-
-def ask(conn: Any, query: str = "select 1") -> Any:
-    """Return the value of a query."""
-    with conn.cursor() as cur:
-        cur.execute(query)
-        return cur.fetchone()[0]
+    return ctx.server.ask(SESSIONS, f"{ctx.name}_pool")[0][0]
 
 
 def terminate_all(ctx: Context) -> None:
@@ -51,6 +45,5 @@ def terminate_all(ctx: Context) -> None:
 
 
 def borrow_and_ask(pool: Any) -> None:
-    """Borrow a connection and see that it works."""
     with pool.connection() as conn:
-        assert ask(conn) == 1
+        assert ask(conn) == 7

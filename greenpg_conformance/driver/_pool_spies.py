@@ -23,13 +23,11 @@ class Line(deque[Any]):
         state.queue = self._ask  # called with the pool's lock held
         state.effects = self
 
-    def _ask(self, waiter: Any, now: float) -> bool:
+    def _ask(self, waiter: Any, now: float) -> Any:
         self.asked[waiter] = None
-        queued: bool = self._queue(waiter, now)
-        return queued
+        return self._queue(waiter, now)
 
     def append(self, effect: Any) -> None:
-        """Take an effect that the state asks for."""
         kind, subject = effect
         if kind is WAKE and subject in self.asked and subject.slot is not None:
             self.served.append(subject)
@@ -47,6 +45,5 @@ class Starter:
         return getattr(self._backend, name)
 
     def spawn(self, fn: Callable[..., object], *args: object) -> Task:
-        """Start a task, as the backend does."""
         self.tasks.append(self._backend.spawn(fn, *args))
         return self.tasks[-1]

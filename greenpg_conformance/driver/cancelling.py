@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,24 +9,15 @@ from psycopg2 import InterfaceError, OperationalError, ProgrammingError
 
 from greenpg.errors import QueryCanceled
 from greenpg_conformance.harness.tests import each, needs, raises
-from greenpg_conformance.storm.older import older_libpq
 from greenpg_conformance.toolkit.internals import set_cancel_timeout
 from greenpg_conformance.toolkit.machine import Stopwatch
+
+from ._steps import LIBPQS, ask, libpq
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
 
 FAR: Final = 0.1  # seconds to the server
-LIBPQS: Final = ("libpq 17", "libpq 16")
-
-
-@contextmanager
-def _libpq(case: str) -> Iterator[None]:
-    if case == "libpq 17":
-        yield
-    else:
-        with older_libpq():
-            yield
 
 
 def _connected(ctx: Context) -> Any:
@@ -45,9 +34,7 @@ def _sleeper(ctx: Context, conn: Any, seconds: float = 10) -> Any:
 
 
 def _answers(conn: Any, number: int) -> None:
-    with conn.cursor() as cur:
-        cur.execute("select %s from pg_sleep(0.02)", (number,))
-        assert cur.fetchall() == [(number,)]
+    assert ask(conn, "select %s from pg_sleep(0.02)", number) == number
 
 
 def _answers_until(conn: Any, over: Any) -> None:
@@ -64,7 +51,7 @@ def test_cancel_holds_up_nobody(ctx: Context, case: str) -> None:
     query = _sleeper(ctx, conn)
     ctx.proxy().delay(FAR, way="both")
 
-    with _libpq(case), ctx.heartbeat():
+    with libpq(case), ctx.heartbeat():
         conn.cancel()
         query.join(3)
 
@@ -75,16 +62,22 @@ def test_cancel_holds_up_nobody(ctx: Context, case: str) -> None:
 
 @each(*LIBPQS)
 def test_cancel_that_travels_long_hits_no_later_query(ctx: Context, case: str) -> None:
-    conn = _connected(ctx)
-    query = _sleeper(ctx, conn, 0.05)
-    ctx.proxy().delay(FAR, way="both", scope="coming")
+    conn, query = _travelling(ctx)
 
-    with _libpq(case):
+    with libpq(case):
         cancel = ctx.spawn(conn.cancel)
         query.join(3)
         _answers_until(conn, cancel)
 
     cancel.result()
+
+
+def _travelling(ctx: Context) -> tuple[Any, Any]:
+    """Return a connection and its query; what asks to cancel it takes long to arrive."""
+    conn = _connected(ctx)
+    query = _sleeper(ctx, conn, 0.05)
+    ctx.proxy().delay(FAR, way="both", scope="coming")
+    return conn, query
 
 
 @each(*LIBPQS)
@@ -94,7 +87,7 @@ def test_cancels_of_many_tasks_hit_no_later_query(ctx: Context, case: str) -> No
         query = _sleeper(ctx, conn, 0.02)
         ctx.proxy().delay(0.03, way="both", scope="coming")
 
-        with _libpq(case):
+        with libpq(case):
             cancels = [ctx.spawn(conn.cancel) for _ in range(4)]
             query.join(3)
             for cancel in cancels:
@@ -105,11 +98,9 @@ def test_cancels_of_many_tasks_hit_no_later_query(ctx: Context, case: str) -> No
 @needs("kill")
 @each(*LIBPQS)
 def test_killed_canceller_lets_its_request_hit_no_later_query(ctx: Context, case: str) -> None:
-    conn = _connected(ctx)
-    query = _sleeper(ctx, conn, 0.05)
-    ctx.proxy().delay(FAR, way="both", scope="coming")
+    conn, query = _travelling(ctx)
 
-    with _libpq(case):
+    with libpq(case):
         cancel = ctx.spawn(conn.cancel)
         ctx.wait_until(lambda: cancel.began, "the request is under way")
         cancel.kill()
@@ -127,7 +118,7 @@ def test_frozen_server_takes_no_cancel(ctx: Context, case: str) -> None:
     ctx.proxy().stall()
     pid, watch = conn.info.backend_pid, Stopwatch()
 
-    with _libpq(case), ctx.heartbeat(), raises(OperationalError, words="cancel"):
+    with libpq(case), ctx.heartbeat(), raises(OperationalError, words="cancel"):
         conn.cancel()
     query.join(3)
 
@@ -137,35 +128,22 @@ def test_frozen_server_takes_no_cancel(ctx: Context, case: str) -> None:
     ctx.server.terminate(pid)
 
 
-@each(*LIBPQS)
+@each(*LIBPQS, "idle connection")
 def test_cancel_that_cannot_be_delivered_closes(ctx: Context, case: str) -> None:
     conn = _connected(ctx)
-    query, pid = _sleeper(ctx, conn), conn.info.backend_pid
+    pid = conn.info.backend_pid
+    query = None if case == "idle connection" else _sleeper(ctx, conn)
     ctx.proxy().refuse()
 
     try:
-        with _libpq(case), raises(OperationalError, words="cancel"):
+        with libpq(case), raises(OperationalError, words="cancel"):
             conn.cancel()
-        query.join(3)
+        assert query is None or isinstance(query.join(3).error, InterfaceError)
     finally:
         ctx.proxy().admit()
 
-    assert isinstance(query.error, InterfaceError)
     assert conn.closed
     ctx.server.terminate(pid)
-
-
-def test_cancel_that_cannot_be_delivered_closes_an_idle_connection(ctx: Context) -> None:
-    conn = _connected(ctx)
-    ctx.proxy().refuse()
-
-    try:
-        with raises(OperationalError, words="cancel"):
-            conn.cancel()
-    finally:
-        ctx.proxy().admit()
-
-    assert conn.closed
 
 
 def test_cancel_keeps_a_query_from_starting_while_it_is_under_way(ctx: Context) -> None:

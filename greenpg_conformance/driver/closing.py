@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from io import StringIO
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import InterfaceError, OperationalError
@@ -15,6 +13,8 @@ import greenpg
 from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.toolkit.machine import Stopwatch
 
+from ._steps import LONG, spawn_busy
+from ._steps import WAYS as QUERIES
 from .connecting import listening
 
 if TYPE_CHECKING:
@@ -22,37 +22,19 @@ if TYPE_CHECKING:
 
 SOON: Final = 0.05
 TRIES: Final = 5
-LONG: Final = "select pg_sleep(30)"
 LINKS: Final = ("plain", "tls")
 RUDE: Final = """
     select coalesce(sum(sessions_abandoned + sessions_fatal + sessions_killed), 0)
     from pg_stat_database where datname = %s
 """
 WAYS: Final[dict[str, Callable[[Any], object]]] = {
-    "execute": lambda conn: conn.cursor().execute(LONG),
-    "inside a transaction": lambda conn: _twice(conn),
-    "executemany": lambda conn: conn.cursor().executemany("select pg_sleep(%s)", [(0,), (30,)]),
-    "callproc": lambda conn: conn.cursor().callproc("pg_sleep", (30,)),
-    "named cursor": lambda conn: _fetch_by_name(conn),
-    "with conn": lambda conn: _in_a_block(conn),
-    "copy": lambda conn: conn.cursor().copy_expert(f"copy ({LONG}) to stdout", StringIO()),
+    **QUERIES,
+    "inside a transaction": lambda conn: (conn.cursor().execute("select 1"), _long(conn)),
 }
 
 
-def _twice(conn: Any) -> None:
-    conn.cursor().execute("select 1")
-    conn.cursor().execute(LONG)
-
-
-def _fetch_by_name(conn: Any) -> None:
-    cur = conn.cursor("slow")
-    cur.execute(LONG)
-    cur.fetchone()
-
-
-def _in_a_block(conn: Any) -> None:
-    with conn, conn.cursor() as cur:
-        cur.execute(LONG)
+def _long(conn: Any) -> Any:
+    return conn.cursor().execute(LONG)
 
 
 @contextmanager
@@ -74,8 +56,7 @@ def _gone(ctx: Context, pid: int) -> None:
 def test_close_ends_the_wait_of_another_task(ctx: Context, case: str) -> None:
     conn = ctx.connect()
     pid = conn.info.backend_pid
-    task = ctx.spawn(WAYS[case], conn)
-    ctx.busy(conn)
+    task = spawn_busy(ctx, conn, WAYS[case], conn)
 
     with ctx.heartbeat():
         conn.close()
@@ -98,16 +79,15 @@ def test_close_takes_milliseconds(ctx: Context, case: str) -> None:
 
 def _seconds_to_close(ctx: Context, dsn: str) -> float:
     conn = ctx.connect(dsn)
-    task = ctx.spawn(WAYS["execute"], conn)
-    ctx.busy(conn)
+    task = spawn_busy(ctx, conn, _long, conn)
     watch = Stopwatch()
     conn.close()
     task.join(2)
     return watch.seconds()
 
 
-def _under_way(ctx: Context, task: Any, pid: int) -> bool:
-    return task.ended or ctx.server.is_busy(pid)
+def _wait_until_begun(ctx: Context, task: Any, pid: int) -> None:
+    ctx.wait_until(lambda: task.ended or ctx.server.is_busy(pid))
 
 
 @each(*LINKS)
@@ -118,7 +98,7 @@ def test_close_says_goodbye(ctx: Context, case: str) -> None:
             conn = ctx.connect(make_dsn(proxied, dbname=name))
             pid = conn.info.backend_pid
             task = ctx.spawn(way, conn)
-            ctx.wait_until(partial(_under_way, ctx, task, pid))
+            _wait_until_begun(ctx, task, pid)
 
             conn.close()
 
@@ -138,8 +118,7 @@ def test_close_does_not_wait_for_a_block_in_its_own_code(ctx: Context) -> None:
             seen.set()
             assert closed.wait(5), "close() waited for the block"
 
-    task = ctx.spawn(holder)
-    ctx.busy(conn)
+    task = spawn_busy(ctx, conn, holder)
 
     conn.close()
 
@@ -150,29 +129,25 @@ def test_close_does_not_wait_for_a_block_in_its_own_code(ctx: Context) -> None:
 
 @needs("kill")
 def test_close_of_what_is_being_interrupted(ctx: Context) -> None:
-    proxy = ctx.proxy()
-    conn = ctx.connect(proxy.dsn, autocommit=True)
+    conn = ctx.connect(ctx.proxy().dsn, autocommit=True)
     pid = conn.info.backend_pid
-    task = ctx.spawn(WAYS["execute"], conn)
-    ctx.busy(conn)
-    proxy.delay(0.1, way="both")
+    task = spawn_busy(ctx, conn, _long, conn)
+    ctx.proxy().delay(0.1, way="both")
     task.kill()
     ctx.backend.sleep(SOON)
 
     conn.close()
 
     assert task.join(2).error is not None
-    proxy.flow()
+    ctx.proxy().flow()
     _gone(ctx, pid)
 
 
 def test_close_of_a_frozen_server_is_bounded(ctx: Context) -> None:
-    proxy = ctx.proxy()
-    conn = ctx.connect(proxy.dsn, autocommit=True)
+    conn = ctx.connect(ctx.proxy().dsn, autocommit=True)
     pid = conn.info.backend_pid
-    task = ctx.spawn(WAYS["execute"], conn)
-    ctx.busy(conn)
-    proxy.stall()
+    task = spawn_busy(ctx, conn, _long, conn)
+    ctx.proxy().stall()
     watch = Stopwatch()
 
     with ctx.heartbeat():
@@ -213,8 +188,7 @@ def test_close_ends_a_connect(ctx: Context, case: str) -> None:
 def test_close_in_the_hub_ends_the_wait(ctx: Context) -> None:
     conn = ctx.connect(autocommit=True)
     pid = conn.info.backend_pid
-    task = ctx.spawn(WAYS["execute"], conn)
-    ctx.busy(conn)
+    task = spawn_busy(ctx, conn, _long, conn)
 
     ctx.in_hub(conn.close)
 
@@ -226,8 +200,7 @@ def test_close_in_the_hub_ends_the_wait(ctx: Context) -> None:
 def test_close_interrupts_what_waits_for_an_asynchronous_connection(ctx: Context) -> None:
     conn = ctx.connect(async_=True)
     greenpg.wait(conn)
-    cur = conn.cursor()
-    cur.execute("select pg_sleep(1)")
+    conn.cursor().execute("select pg_sleep(1)")
     task = ctx.spawn(greenpg.wait, conn)
     ctx.wait_until(lambda: task.began, "it waits")
 

@@ -24,26 +24,18 @@ OFFERED: Final = int(os.environ.get("GREENPG_COPY_MEGABYTES", "25"))  # 500 in `
 GRASP: Final = 8 * MEGABYTE  # what a COPY may add to the process
 
 
-# Others run meanwhile
-
-
-def test_copy_from_holds_nobody_up(ctx: Context) -> None:
-    cur = table(ctx)
+@each("copy_from", "copy_to")
+def test_copy_holds_nobody_up(ctx: Context, case: str) -> None:
+    cur, sink = table(ctx), Sink()
 
     with ctx.heartbeat() as pulse:
-        cur.copy_from(Source(200), "t")
+        if case == "copy_from":
+            cur.copy_from(Source(200), "t")
+        else:
+            cur.copy_expert(ROWS.format(150_000), sink)
 
-    assert cur.rowcount == 200 * BLOCK.count(b"\n")
-    assert pulse.beats
-
-
-def test_copy_to_holds_nobody_up(ctx: Context) -> None:
-    cur, sink = ctx.connect().cursor(), Sink()
-
-    with ctx.heartbeat() as pulse:
-        cur.copy_expert(ROWS.format(150_000), sink)
-
-    assert sink.size == 150_000 * 100
+    assert cur.rowcount == (200 * BLOCK.count(b"\n") if case == "copy_from" else 150_000)
+    assert sink.size == (0 if case == "copy_from" else 150_000 * 100)
     assert pulse.beats
 
 
@@ -72,9 +64,6 @@ def test_rows_hold_nobody_up(ctx: Context) -> None:
             rows = sum(1 for _ in copy.rows())
 
     assert rows == 50_000
-
-
-# The connection meanwhile
 
 
 def test_other_tasks_wait_for_the_blocks_end(ctx: Context) -> None:
@@ -136,12 +125,10 @@ def test_hub_is_refused(ctx: Context) -> None:
     assert row_count(cur) == 0
 
 
-# Memory
-
-
-def _growth(ctx: Context, job: Any, before: int) -> int:
-    """Return how far the process grows until the job has ended."""
-    peak = before
+def _growth(ctx: Context, fn: Callable[..., object], *args: object) -> int:
+    """Run a job and return how far the process grows until it has ended."""
+    before = peak = resident()
+    job = ctx.spawn(fn, *args)
     while not job.ended:
         peak = max(peak, resident())
         ctx.backend.sleep(0.005)
@@ -156,9 +143,8 @@ def _copying(source: Source, cur: Any) -> None:
 
 def test_stalled_server_bounds_memory(ctx: Context) -> None:
     half, source = Half(ctx), Source()
-    before = resident()
 
-    growth = _growth(ctx, ctx.spawn(_copying, source, half.conn.cursor()), before)
+    growth = _growth(ctx, _copying, source, half.conn.cursor())
 
     assert growth < GRASP
     assert source.taken < 2 * GRASP
@@ -167,20 +153,17 @@ def test_stalled_server_bounds_memory(ctx: Context) -> None:
 @limit(30 + OFFERED)
 @each("copy_from", "write")
 def test_slow_server_bounds_memory(ctx: Context, case: str) -> None:
-    cur = ctx.connect(ctx.proxy().dsn).cursor()
-    cur.execute("create temp table t (data text)")
+    cur = table(ctx, ctx.proxy().dsn)
     ctx.proxy().drip(65536, 0.001, "up")
-    before = resident()
 
     def write() -> None:
         with cur.copy("copy t from stdin") as copy:
             for _ in range(OFFERED * 16):
                 copy.write(BLOCK)
 
-    def copy_from() -> None:
-        cur.copy_from(Source(OFFERED * 16), "t")
-
-    growth = _growth(ctx, ctx.spawn(write if case == "write" else copy_from), before)
+    growth = _growth(
+        ctx, *((write,) if case == "write" else (cur.copy_from, Source(OFFERED * 16), "t"))
+    )
 
     assert growth < GRASP
     assert row_count(cur) == OFFERED * 16 * BLOCK.count(b"\n")
@@ -192,17 +175,13 @@ def test_slow_server_bounds_memory(ctx: Context, case: str) -> None:
 def test_slow_reader_bounds_memory(ctx: Context, case: str) -> None:
     cur, query = ctx.connect().cursor(), ROWS.format(OFFERED * 10_000)
     sink = Sink(lambda: ctx.backend.sleep(0.0005))
-    before = resident()
 
     def read() -> None:
         with cur.copy(query) as copy:
             for block in copy:
                 sink.write(block)
 
-    def copy_to() -> None:
-        cur.copy_expert(query, sink)
-
-    growth = _growth(ctx, ctx.spawn(read if case == "read" else copy_to), before)
+    growth = _growth(ctx, *((read,) if case == "read" else (cur.copy_expert, query, sink)))
 
     assert growth < GRASP
     assert sink.size == OFFERED * 1_000_000
@@ -210,10 +189,9 @@ def test_slow_reader_bounds_memory(ctx: Context, case: str) -> None:
 
 @each("copy_from", "write")
 def test_flood_of_notices_does_not_deadlock(ctx: Context, case: str) -> None:
-    cur = ctx.connect(ctx.proxy().dsn).cursor()
+    cur = table(ctx, ctx.proxy().dsn)
     cur.execute(
         """
-        create temp table t (data text);
         create function pg_temp.shout() returns trigger language plpgsql as
         $$ begin raise notice '%', repeat('x', 2000); return new; end $$;
         create trigger shout before insert on t

@@ -11,8 +11,8 @@ from greenpg import DeadlineExceeded
 from greenpg.errors import BadCopyFileFormat
 from greenpg_conformance.harness.tests import each, needs, raises
 
-from ._copy_fixtures import BLOCK, ROWS, WAYS, Half, row_count, table
-from ._interrupting import check_doomed
+from ._copy_fixtures import BLOCK, ROWS, WAYS, Half, Sink, row_count, table
+from ._steps import ask, check_doomed, check_killed
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
@@ -44,17 +44,21 @@ def test_deadline_within_the_block(ctx: Context) -> None:
     half.check()
 
 
-@needs("kill")
-@each(*WAYS)
-def test_kill_half_way(ctx: Context, case: str) -> None:
+def _half_way(ctx: Context, case: str) -> tuple[Half, Any]:
+    """Return a COPY that is half-way, and its job."""
     half = Half(ctx)
     job = ctx.spawn(WAYS[case], half)
     half.wait()
+    return half, job
 
-    job.kill()
-    job.join()
 
-    assert isinstance(job.error, ctx.backend.exits)
+@needs("kill")
+@each(*WAYS)
+def test_kill_half_way(ctx: Context, case: str) -> None:
+    half, job = _half_way(ctx, case)
+
+    check_killed(ctx, job)
+
     half.check()
 
 
@@ -72,47 +76,36 @@ def test_timeout_half_way_comes_out_as_itself(ctx: Context, case: str) -> None:
 
 @each(*WAYS)
 def test_cancel_half_way(ctx: Context, case: str) -> None:
-    half = Half(ctx)
-    job = ctx.spawn(WAYS[case], half)
-    half.wait()
+    half, job = _half_way(ctx, case)
 
     half.conn.cancel()
     if case in ("copy_from", "write"):  # an endless source notices nothing
         ctx.backend.sleep(SHORT)
         half.conn.close()
-    job.join()
 
-    assert isinstance(job.error, psycopg2.Error)
+    assert isinstance(job.join().error, psycopg2.Error)
 
 
 @each(*WAYS)
 def test_close_half_way(ctx: Context, case: str) -> None:
-    half = Half(ctx)
-    job = ctx.spawn(WAYS[case], half)
-    half.wait()
+    half, job = _half_way(ctx, case)
 
     half.conn.close()
-    job.join()
 
-    assert isinstance(job.error, psycopg2.InterfaceError)
+    assert isinstance(job.join().error, psycopg2.InterfaceError)
 
 
 @each(*WAYS)
 def test_server_gone_half_way(ctx: Context, case: str) -> None:
-    half = Half(ctx)
-    job = ctx.spawn(WAYS[case], half)
-    half.wait()
+    half, job = _half_way(ctx, case)
 
     ctx.server.terminate(half.conn.info.backend_pid)
-    job.join()
 
-    assert isinstance(job.error, psycopg2.OperationalError)
+    assert isinstance(job.join().error, psycopg2.OperationalError)
     assert half.conn.closed
 
 
 class _StuckFile:
-    """A file that blocks forever."""
-
     def __init__(self, ctx: Context) -> None:
         self.began, self._never = ctx.backend.event(), ctx.backend.event()
 
@@ -131,22 +124,19 @@ def test_kill_within_the_file_bars_a_commit(ctx: Context, case: str) -> None:
     job = ctx.spawn(cur.copy_expert, case, file)
     file.began.wait()
 
-    job.kill()
-    job.join()
+    check_killed(ctx, job)
 
-    assert isinstance(job.error, ctx.backend.exits)
     check_doomed(cur.connection)
 
 
 def test_error_in_a_files_write_bars_a_commit(ctx: Context) -> None:
-    class Full:
-        def write(self, data: bytes) -> None:
-            raise OSError("disk full")
+    def fail() -> None:
+        raise OSError("disk full")
 
     cur = table(ctx)
 
     with raises(OSError):
-        cur.copy_expert("copy (select 1) to stdout", Full())
+        cur.copy_expert("copy (select 1) to stdout", Sink(fail))
 
     check_doomed(cur.connection)
 
@@ -166,14 +156,12 @@ def test_error_in_the_block_loads_nothing(ctx: Context) -> None:
 @each("autocommit", "in a transaction")
 def test_block_may_end_before_the_data(ctx: Context, case: str) -> None:
     conn = ctx.connect(autocommit=case == "autocommit")
-    cur = conn.cursor()
 
-    with cur.copy(ROWS.format(100_000)) as copy:
+    with conn.cursor().copy(ROWS.format(100_000)) as copy:
         first = copy.read_row()
 
     assert first == ("x" * 99,)
-    cur.execute("select 7")
-    assert cur.fetchall() == [(7,)]
+    assert ask(conn) == 7
 
 
 def test_abandoned_block_closes_the_connection(ctx: Context) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import greenpg
 from greenpg.errors import DeadlineExceeded
@@ -10,39 +10,23 @@ from greenpg_conformance.harness.tests import raises
 from greenpg_conformance.toolkit.internals import set_cancel_timeout
 from greenpg_conformance.toolkit.machine import Stopwatch
 
+from ._steps import SHORT, ask, far, finish
+
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
 
-SHORT: Final = 0.05
 SLACK: Final = 1.0
-LONG: Final = "select pg_sleep(10)"
-
-
-def _many(conn: Any) -> None:
-    with conn.cursor() as cur:
-        while True:
-            cur.execute("select pg_sleep(0.005)")
-
-
-def _answers(conn: Any) -> None:
-    with conn.cursor() as cur:
-        cur.execute("select 7")
-        assert cur.fetchall() == [(7,)]
 
 
 def test_deadline_of_one_task_leaves_the_others_alone(ctx: Context) -> None:
     conn = ctx.connect(autocommit=True)
 
-    def work() -> int:
-        for _ in range(20):
-            _answers(conn)
-        return 20
-
-    tasks = [ctx.spawn(work) for _ in range(3)]
+    tasks = [ctx.spawn(lambda: [ask(conn) for _ in range(20)]) for _ in range(3)]
     with raises(DeadlineExceeded), conn.deadline(SHORT):
-        _many(conn)
+        while True:
+            ask(conn, "select pg_sleep(0.005)")
 
-    assert [task.result() for task in tasks] == [20] * 3
+    assert finish(tasks) == [[7] * 20] * 3
 
 
 def test_deadline_of_one_connection_leaves_another_alone(ctx: Context) -> None:
@@ -53,43 +37,36 @@ def test_deadline_of_one_connection_leaves_another_alone(ctx: Context) -> None:
         with raises(DeadlineExceeded):
             one.cursor().execute("select 1")
 
-    _answers(one)
+    assert ask(one) == 7
 
 
 def test_rollback_has_its_time_past_the_deadline(ctx: Context) -> None:
-    proxy = ctx.proxy()
-    conn = ctx.connect(proxy.dsn)
-    conn.cursor().execute("select 1")
-    proxy.delay(0.1)
+    conn = far(ctx, 0.1)
 
     with conn.deadline(SHORT):
         ctx.backend.sleep(SHORT)
         conn.rollback()
 
     assert conn.info.transaction_status == greenpg.extensions.TRANSACTION_STATUS_IDLE
-    proxy.flow()
+    ctx.proxy().flow()
 
 
 def test_commit_that_is_too_slow(ctx: Context) -> None:
-    proxy = ctx.proxy()
-    conn = ctx.connect(proxy.dsn)
-    conn.cursor().execute("select 1")
-    proxy.delay(0.2)
+    conn = far(ctx, 0.2)
 
     with raises(DeadlineExceeded), conn.deadline(SHORT):
         conn.commit()
 
     assert conn.info.transaction_status == greenpg.extensions.TRANSACTION_STATUS_IDLE
     assert conn.status == greenpg.extensions.STATUS_READY
-    proxy.flow()
-    _answers(conn)
+    ctx.proxy().flow()
+    assert ask(conn) == 7
 
 
 def test_frozen_server_costs_the_cancel_timeout(ctx: Context) -> None:
-    proxy = ctx.proxy()
-    conn = ctx.connect(proxy.dsn, autocommit=True)
+    conn = ctx.connect(ctx.proxy().dsn, autocommit=True)
     set_cancel_timeout(conn, 0.3)
-    proxy.stall()
+    ctx.proxy().stall()
     watch = Stopwatch()
 
     with ctx.heartbeat(), raises(DeadlineExceeded), conn.deadline(SHORT):

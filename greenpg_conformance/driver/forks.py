@@ -9,7 +9,7 @@ import signal
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from posix import close, read, waitpid, write  # a monkey-patch replaces those of os
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,13 +19,15 @@ import greenpg
 from greenpg.backend import READ
 from greenpg_conformance.harness.tests import each, limit, needs
 
+from ._steps import ask, spawn_busy
+
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
-    from greenpg_conformance.toolkit.jobs import Job
 
 CHILD_SECONDS: Final = 12
 CONNECTIONS: Final = 4
 QUERIES: Final = 300
+SLOW: Final = "select 7 from pg_sleep(0.5)"
 
 
 class Child:
@@ -98,7 +100,7 @@ class Load:
             number += 1
             text = f"{os.getpid()} {id(conn)} {number}"
             try:
-                row = self._row(conn, text)
+                row = ask(conn, "select %s from pg_sleep(0.002)", text)
             except Exception as error:
                 self.errors.append(error)
                 return
@@ -106,10 +108,8 @@ class Load:
             if row != text:
                 self.wrong.append(f"asked {text}, got {row}")
 
-    def _row(self, conn: Any, text: str) -> str:
-        with conn.cursor() as cur:
-            cur.execute("select %s, pg_sleep(0.002)", (text,))
-            return str(cur.fetchone()[0])
+    def wait_for(self, queries: float) -> None:
+        self._ctx.wait_until(lambda: self.queries > queries or self.errors, f"{queries} queries")
 
     def __enter__(self) -> Load:
         return self
@@ -128,7 +128,7 @@ def test_fork_under_load(ctx: Context, case: str) -> None:
             told = Child(ctx, lambda: _live_on(ctx, load)).result()
 
             assert told == {"wrong": [], "usable": 0, "own": 7}
-            _until(ctx, load, QUERIES * (number + 1) / 4)
+            load.wait_for(QUERIES * (number + 1) / 4)
 
     assert load.wrong == []
     assert load.errors == []
@@ -142,8 +142,7 @@ def _live_on(ctx: Context, load: Load) -> dict[str, Any]:
     for conn in load.conns:
         with suppress(psycopg2.Error):
             conn.close()
-    own = _own_connection(ctx)
-    return {"wrong": load.wrong, "usable": usable, "own": own}
+    return {"wrong": load.wrong, "usable": usable, "own": _own_connection(ctx)}
 
 
 def _works(conn: Any) -> bool:
@@ -154,13 +153,9 @@ def _works(conn: Any) -> bool:
     return True
 
 
-def _own_connection(ctx: Context) -> int:
-    conn = greenpg.connect(ctx.dsn, backend=ctx.backend)
-    cur = conn.cursor()
-    cur.execute("select 7 from pg_sleep(0.01)")
-    number: int = cur.fetchone()[0]
-    conn.close()
-    return number
+def _own_connection(ctx: Context) -> Any:
+    with closing(greenpg.connect(ctx.dsn, backend=ctx.backend)) as conn:
+        return ask(conn, "select 7 from pg_sleep(0.01)")
 
 
 @each("used", "closed", "lost", "left alone")
@@ -180,9 +175,7 @@ def test_child_ends_no_session(ctx: Context, case: str) -> None:
             gc.collect()
         return []
 
-    told = Child(ctx, act).result()
-
-    assert told in ([], [False] * 3)
+    assert Child(ctx, act).result() in ([], [False] * 3)
     assert all(ctx.server.exists(pid) for pid in pids)
     assert all(_works(conn) for conn in conns)
 
@@ -190,23 +183,16 @@ def test_child_ends_no_session(ctx: Context, case: str) -> None:
 @each("cancel", "close", "query")
 def test_child_leaves_a_running_query_alone(ctx: Context, case: str) -> None:
     conn = ctx.connect(autocommit=True)
-    query = ctx.spawn(_slow, conn)
-    ctx.busy(conn)
+    query = spawn_busy(ctx, conn, ask, conn, SLOW)
+    acts = {"cancel": conn.cancel, "close": conn.close, "query": lambda: ask(conn)}
 
     def act() -> bool:
         with suppress(psycopg2.Error):
-            if case == "cancel":
-                conn.cancel()
-            elif case == "close":
-                conn.close()
-            else:
-                conn.cursor().execute("select 1")
+            acts[case]()
         ctx.backend.sleep(0.05)
         return True
 
-    told = Child(ctx, act).result()
-
-    assert told is True
+    assert Child(ctx, act).result() is True
     assert query.result() == 7
     assert _works(conn)
 
@@ -215,30 +201,19 @@ def test_child_leaves_a_running_query_alone(ctx: Context, case: str) -> None:
 @each("kill", "timeout")
 def test_interrupt_in_the_child_cancels_nothing(ctx: Context, case: str) -> None:
     conn = ctx.connect(autocommit=True)
-    query = ctx.spawn(_slow, conn)
-    ctx.busy(conn)
+    query = spawn_busy(ctx, conn, ask, conn, SLOW)
 
-    told = Child(ctx, lambda: _interrupt(ctx, query, conn, case)).result()
+    def interrupt() -> bool:
+        if case == "kill":
+            query.kill()
+        else:
+            with suppress(psycopg2.Error), conn.deadline(0.02):
+                conn.cursor().execute("select 1")
+        query.join(5)
+        return True
 
-    assert told is True
+    assert Child(ctx, interrupt).result() is True
     assert query.result() == 7
-
-
-def _interrupt(ctx: Context, query: Job, conn: Any, case: str) -> bool:
-    if case == "kill":
-        query.kill()
-    else:
-        with suppress(psycopg2.Error), conn.deadline(0.02):
-            conn.cursor().execute("select 1")
-    query.join(5)
-    return True
-
-
-def _slow(conn: Any) -> int:
-    with conn.cursor() as cur:
-        cur.execute("select 7 from pg_sleep(0.5)")
-        number: int = cur.fetchone()[0]
-    return number
 
 
 def test_child_can_fork_again(ctx: Context) -> None:
@@ -248,11 +223,5 @@ def test_child_can_fork_again(ctx: Context) -> None:
         grandchild = Child(ctx, lambda: [_works(conn), _own_connection(ctx)])
         return [_own_connection(ctx), grandchild.result()]
 
-    told = Child(ctx, act).result()
-
-    assert told == [7, [False, 7]]
+    assert Child(ctx, act).result() == [7, [False, 7]]
     assert _works(conn)
-
-
-def _until(ctx: Context, load: Load, queries: float) -> None:
-    ctx.wait_until(lambda: load.queries > queries or load.errors, f"{queries} queries")

@@ -17,6 +17,8 @@ from greenpg.backend import READ, WRITE
 from greenpg_conformance.harness.tests import each
 from greenpg_conformance.toolkit.machine import Stopwatch
 
+from ._steps import wait_callback
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -61,12 +63,26 @@ class Touch:
         except Exception as error:
             self.errors.append(error)
 
-    def check_refused(self) -> None:
-        """Fail unless each touch met ProgrammingError."""
-        kinds = {type(error) for error in self.errors}
+    def check_refused(self, cur: Any) -> None:
+        """Fail unless each touch met ProgrammingError, and the query went on."""
+        assert cur.fetchall() == [(7,)]
         assert self.calls, "it was never called"
         assert len(self.errors) == self.calls, "one got through"
-        assert kinds == {greenpg.ProgrammingError}, self.errors
+        assert {type(error) for error in self.errors} == {greenpg.ProgrammingError}, self.errors
+        self._conn.commit()
+
+    def check_survived(self) -> None:
+        """Fail unless what the touches met is psycopg2's, and the connection is closed or works."""
+        assert self.calls
+        assert all(isinstance(error, psycopg2.Error) for error in self.errors), self.errors
+        if not self._conn.closed:
+            self._conn.rollback()
+            self._conn.cursor().execute("select 1")
+
+
+def _touching(ctx: Context, way: str) -> tuple[Touch, Any]:
+    conn = ctx.connect()
+    return Touch(conn, way), conn.cursor()
 
 
 class Quoted:
@@ -94,32 +110,17 @@ class Litter:
         self._call()
 
 
-@each(*TOUCHES)
+@each(*TOUCHES, *(f"finalizer: {way}" for way in TOUCHES))
 def test_quoting_that_touches_the_connection(ctx: Context, case: str) -> None:
-    conn = ctx.connect()
-    touch, cur = Touch(conn, case), conn.cursor()
-
-    cur.execute("select %s", (Quoted(touch),))
-
-    assert cur.fetchall() == [(7,)]
-    touch.check_refused()
-    conn.commit()
-
-
-@each(*TOUCHES)
-def test_finalizer_that_touches_the_connection(ctx: Context, case: str) -> None:
-    conn = ctx.connect()
-    touch, cur = Touch(conn, case), conn.cursor()
+    touch, cur = _touching(ctx, case.removeprefix("finalizer: "))
 
     def collect() -> None:
         Litter(touch)
         gc.collect()
 
-    cur.execute("select %s", (Quoted(collect),))
+    cur.execute("select %s", (Quoted(collect if case.startswith("finalizer") else touch),))
 
-    assert cur.fetchall() == [(7,)]
-    touch.check_refused()
-    conn.commit()
+    touch.check_refused(cur)
 
 
 def test_finalizers_at_any_moment(ctx: Context) -> None:
@@ -153,22 +154,16 @@ def _eager_collector() -> Iterator[None]:
 
 @each(*TOUCHES)
 def test_wait_callback_that_touches_its_connection(ctx: Context, case: str) -> None:
-    conn = ctx.connect()
-    touch, cur = Touch(conn, case), conn.cursor()
+    touch, cur = _touching(ctx, case)
 
     def callback(waiting: Any) -> None:
         touch()
         _wait(ctx, waiting)
 
-    greenpg.set_wait_callback(callback)
-    try:
+    with wait_callback(callback):
         cur.execute("select 7")
-    finally:
-        greenpg.set_wait_callback(None)
 
-    assert cur.fetchall() == [(7,)]
-    touch.check_refused()
-    conn.commit()
+    touch.check_refused(cur)
 
 
 def _wait(ctx: Context, conn: Any) -> None:
@@ -182,15 +177,12 @@ def _wait(ctx: Context, conn: Any) -> None:
 
 @each("execute", "commit", "callproc", "set_client_encoding")
 def test_signal_handler_that_touches_the_connection(ctx: Context, case: str) -> None:
-    conn = ctx.connect()
-    touch, cur = Touch(conn, case), conn.cursor()
+    touch, cur = _touching(ctx, case)
 
     with _alarm(touch):
         cur.execute("select 7 from pg_sleep(0.4)")
 
-    assert cur.fetchall() == [(7,)]
-    touch.check_refused()
-    conn.commit()
+    touch.check_refused(cur)
 
 
 @each("close", "rollback", "reset")
@@ -203,11 +195,7 @@ def test_signal_handler_that_ends_the_connection(ctx: Context, case: str) -> Non
         conn.cursor().execute("select 7 from pg_sleep(1)")
 
     assert watch.seconds() < 3
-    assert touch.calls
-    assert all(isinstance(error, psycopg2.Error) for error in touch.errors)
-    if not conn.closed:
-        conn.rollback()
-        conn.cursor().execute("select 1")
+    touch.check_survived()
 
 
 @contextmanager
@@ -221,16 +209,16 @@ def _alarm(handler: Callable[..., object]) -> Iterator[None]:
         signal.signal(signal.SIGALRM, usual)
 
 
-class Collector:
-    """Takes a connection's notifications, and touches the connection for each."""
+class Collector(list[str]):
+    """Takes the payloads of a connection's notifications, and calls a function for each."""
 
-    def __init__(self, touch: Touch) -> None:
-        self.payloads: list[str] = []
-        self._touch = touch
+    def __init__(self, call: Callable[[], object]) -> None:
+        super().__init__()
+        self._call = call
 
     def append(self, note: Any) -> None:
-        self.payloads.append(note.payload)
-        self._touch()
+        super().append(note.payload)
+        self._call()
 
 
 @each(*TOUCHES)
@@ -242,28 +230,25 @@ def test_collector_of_notifications_that_touches_the_connection(ctx: Context, ca
 
     conn.cursor().execute(f"notify {ctx.name}, 'seven'")
 
-    assert collector.payloads == ["seven"]
+    assert collector == ["seven"]
     assert touch.calls == 1
-    assert all(isinstance(error, psycopg2.Error) for error in touch.errors), touch.errors
-    if not conn.closed:
-        conn.rollback()
-        conn.cursor().execute("select 1")
+    touch.check_survived()
 
 
 def test_collector_that_fails_loses_nothing(ctx: Context) -> None:
     conn = ctx.connect(autocommit=True)
     conn.cursor().execute(f"listen {ctx.name}")
+    touch = Touch(conn, "commit")
 
-    class Clumsy(Collector):
-        def append(self, note: Any) -> None:
-            super().append(note)
-            raise ValueError("this traceback belongs in the log")
+    def fail() -> None:
+        touch()
+        raise ValueError("this traceback belongs in the log")
 
-    conn.notifies = collector = Clumsy(Touch(conn, "commit"))
+    conn.notifies = collector = Collector(fail)
     for number in range(3):
         conn.cursor().execute("select pg_notify(%s, %s)", (ctx.name, str(number)))
 
-    assert collector.payloads == ["0", "1", "2"]
+    assert collector == ["0", "1", "2"]
 
 
 @each(*TOUCHES)
@@ -282,10 +267,7 @@ def test_typecaster_that_touches_the_connection(ctx: Context, case: str) -> None
         assert cur.fetchone() == ("seven",)
 
     assert touch.calls == 1
-    assert all(isinstance(error, psycopg2.Error) for error in touch.errors), touch.errors
-    if not conn.closed:
-        conn.rollback()
-        conn.cursor().execute("select 1")
+    touch.check_survived()
 
 
 class File(TextIOBase):
@@ -308,8 +290,7 @@ class File(TextIOBase):
 
 @each(*TOUCHES)
 def test_file_in_copy_that_touches_the_connection(ctx: Context, case: str) -> None:
-    conn = ctx.connect()
-    touch, cur = Touch(conn, case), conn.cursor()
+    touch, cur = _touching(ctx, case)
     file = File(touch)
     cur.execute("create temporary table numbers (n int)")
 
@@ -317,5 +298,5 @@ def test_file_in_copy_that_touches_the_connection(ctx: Context, case: str) -> No
     cur.copy_expert("copy numbers to stdout", file)
 
     assert file.written == "7\n"
-    touch.check_refused()
-    conn.commit()
+    cur.execute("select * from numbers")
+    touch.check_refused(cur)

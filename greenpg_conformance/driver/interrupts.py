@@ -2,54 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from io import StringIO
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg2
 
 from greenpg.errors import DeadlineExceeded
 from greenpg_conformance.harness.tests import each, needs, raises
-from greenpg_conformance.storm.older import older_libpq
 from greenpg_conformance.toolkit.internals import set_cancel_timeout
 from greenpg_conformance.toolkit.machine import Stopwatch
 
-from ._interrupting import INTERRUPTS, LONG, SHORT, check_alive, interrupted
+from ._steps import (
+    INTERRUPTS,
+    LIBPQS,
+    LONG,
+    SHORT,
+    WAYS,
+    ask,
+    check_alive,
+    in_a_block,
+    interrupted,
+    libpq,
+)
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
-
-WAYS: Final[dict[str, Callable[[Any], object]]] = {
-    "execute": lambda conn: conn.cursor().execute(LONG),
-    "executemany": lambda conn: conn.cursor().executemany("select pg_sleep(%s)", [(0,), (30,)]),
-    "callproc": lambda conn: conn.cursor().callproc("pg_sleep", (30,)),
-    "named cursor": lambda conn: _fetch_by_name(conn),
-    "with conn": lambda conn: _in_a_block(conn),
-    "copy": lambda conn: conn.cursor().copy_expert(f"copy ({LONG}) to stdout", StringIO()),
-}
-
-
-def _fetch_by_name(conn: Any) -> None:
-    with conn.cursor("slow", withhold=conn.autocommit) as cur:
-        cur.execute(LONG)
-        cur.fetchone()
-
-
-def _in_a_block(conn: Any) -> None:
-    with conn, conn.cursor() as cur:
-        cur.execute(LONG)
-
 
 # What propagates, and what becomes of the query
 
 
 @needs("kill")
-@each(*WAYS)
+@each(*(f"{way}, {version}" for way in WAYS for version in LIBPQS))
 def test_timeout_comes_out_as_itself(ctx: Context, case: str) -> None:
-    conn = ctx.connect(autocommit=True)
+    conn, (way, version) = ctx.connect(autocommit=True), case.split(", ")
 
-    with ctx.heartbeat():
-        interrupted(ctx, "timeout", lambda: WAYS[case](conn), SHORT)
+    with libpq(version), ctx.heartbeat():
+        interrupted(ctx, "timeout", lambda: WAYS[way](conn), SHORT)
 
     check_alive(ctx, conn)
 
@@ -66,26 +53,14 @@ def test_kill_cancels_the_query(ctx: Context, case: str) -> None:
     check_alive(ctx, conn)
 
 
-@needs("kill")
-@each(*WAYS)
-def test_older_libpq_cancels_too(ctx: Context, case: str) -> None:
-    conn = ctx.connect(autocommit=True)
-
-    with older_libpq(), ctx.heartbeat():
-        interrupted(ctx, "timeout", lambda: WAYS[case](conn), SHORT)
-
-    check_alive(ctx, conn)
-
-
 def test_cancel_that_overtakes_its_query_is_repeated(ctx: Context) -> None:
-    proxy = ctx.proxy()
-    conn = ctx.connect(proxy.dsn, autocommit=True)
-    proxy.stall(way="up", scope="present")  # the request to cancel goes by a new connection
+    conn = ctx.connect(ctx.proxy().dsn, autocommit=True)
+    ctx.proxy().stall(way="up", scope="present")  # the request to cancel goes by a new connection
     watch = Stopwatch()
 
     def flow() -> None:
         ctx.backend.sleep(3 * SHORT)
-        proxy.flow()
+        ctx.proxy().flow()
 
     later = ctx.spawn(flow)
     with raises(DeadlineExceeded), conn.deadline(SHORT):
@@ -97,20 +72,15 @@ def test_cancel_that_overtakes_its_query_is_repeated(ctx: Context) -> None:
 
 
 @needs("kill")
-@each("with libpq 17", "with libpq 16")
+@each(*LIBPQS)
 def test_late_cancel_hits_no_later_query(ctx: Context, case: str) -> None:
     conn, hits = ctx.connect(autocommit=True), 0
     for _ in range(40):
         seconds = 0.01 + ctx.random.uniform(-0.003, 0.003)
-        if case == "with libpq 16":
-            with older_libpq():
-                hits += _hit(ctx, conn, seconds)
-        else:
+        with libpq(case):
             hits += _hit(ctx, conn, seconds)
 
-        with conn.cursor() as cur:
-            cur.execute("select 7 from pg_sleep(0.002)")
-            assert cur.fetchall() == [(7,)]
+        assert ask(conn, "select 7 from pg_sleep(0.002)") == 7
 
     assert hits
 
@@ -128,22 +98,21 @@ def _hit(ctx: Context, conn: Any, seconds: float) -> bool:
 @needs("kill")
 @each("after the timeout", "before the timeout")
 def test_exit_beats_a_timeout(ctx: Context, case: str) -> None:
-    proxy = ctx.proxy()
-    conn = ctx.connect(proxy.dsn, autocommit=True)
+    conn = ctx.connect(ctx.proxy().dsn, autocommit=True)
     first, second = (SHORT, 2 * SHORT) if case == "after the timeout" else (2 * SHORT, SHORT)
 
     def work() -> None:
         with ctx.timeout(first):
             conn.cursor().execute(LONG)
 
-    proxy.delay(0.3)  # the answer to the first one's cancel: the second one comes meanwhile
+    ctx.proxy().delay(0.3)  # the answer to the first one's cancel: the second one comes meanwhile
     task = ctx.spawn(work)
     ctx.backend.sleep(second)
     task.kill()
     task.join(3)
 
     assert isinstance(task.error, ctx.backend.exits)
-    proxy.flow()
+    ctx.proxy().flow()
     check_alive(ctx, conn)
 
 
@@ -165,29 +134,24 @@ def test_plain_connection_is_closed_and_its_query_cancelled(ctx: Context, case: 
 
 @needs("kill")
 def test_block_over_a_lost_connection_raises_the_interrupt(ctx: Context) -> None:
-    proxy = ctx.proxy()
-    conn = ctx.connect(proxy.dsn)
+    conn = ctx.connect(ctx.proxy().dsn)
     set_cancel_timeout(conn, 0.3)
     pid = conn.info.backend_pid
-    proxy.stall()
+    ctx.proxy().stall()
 
-    interrupted(ctx, "timeout", lambda: _in_a_block(conn), SHORT)
+    interrupted(ctx, "timeout", lambda: in_a_block(conn), SHORT)
 
     assert conn.closed
     ctx.server.terminate(pid)
 
 
-# An unreachable server
-
-
 @each("keep", "drop")
 def test_unreachable_server_costs_no_more_than_the_cancel_timeout(ctx: Context, case: str) -> None:
-    proxy = ctx.proxy()
     before = ctx.descriptors()
-    conn = ctx.connect(proxy.dsn, autocommit=True)
+    conn = ctx.connect(ctx.proxy().dsn, autocommit=True)
     set_cancel_timeout(conn, 0.3)
     conn.cursor().execute("select 1")
-    proxy.stall(scope="all" if case == "keep" else "present")
+    ctx.proxy().stall(scope="all" if case == "keep" else "present")
     watch = Stopwatch()
 
     with raises(DeadlineExceeded) as kept, conn.deadline(SHORT):  # as a log may keep an error
@@ -197,9 +161,6 @@ def test_unreachable_server_costs_no_more_than_the_cancel_timeout(ctx: Context, 
     assert conn.closed
     assert ctx.descriptors() == before
     assert kept.error.__traceback__ is not None
-
-
-# Ctrl-C
 
 
 @each("autocommit", "transaction")

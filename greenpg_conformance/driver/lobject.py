@@ -11,10 +11,11 @@ from greenpg import DeadlineExceeded
 from greenpg.errors import InFailedSqlTransaction
 from greenpg_conformance.harness.tests import each, needs, raises
 
+from ._steps import SHORT, check_killed, finish, interrupted, spawn_busy
+
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
 
-SHORT: Final = 0.05
 PIECE: Final = bytes(range(256)) * 1024
 PIECES: Final = 40
 
@@ -41,6 +42,13 @@ class Blocked:
             return lob.read()
 
 
+def _filled(conn: Any, pieces: int) -> Any:
+    lob = conn.lobject(0, "wb")
+    lob.write(PIECE * pieces)
+    lob.seek(0)
+    return lob
+
+
 def test_transfers_hold_nobody_up(ctx: Context) -> None:
     lob = ctx.connect().lobject(0, "wb")
 
@@ -55,9 +63,7 @@ def test_transfers_hold_nobody_up(ctx: Context) -> None:
 
 
 def test_read_of_all_holds_nobody_up(ctx: Context) -> None:
-    lob = ctx.connect().lobject(0, "wb")
-    lob.write(PIECE * PIECES)
-    lob.seek(0)
+    lob = _filled(ctx.connect(), PIECES)
 
     with ctx.heartbeat():
         data = lob.read()
@@ -66,9 +72,7 @@ def test_read_of_all_holds_nobody_up(ctx: Context) -> None:
 
 
 def test_slow_server_holds_nobody_up(ctx: Context) -> None:
-    lob = ctx.connect(ctx.proxy().dsn).lobject(0, "wb")
-    lob.write(PIECE)
-    lob.seek(0)
+    lob = _filled(ctx.connect(ctx.proxy().dsn), 1)
     ctx.proxy().drip(16384, 0.005)
 
     with ctx.heartbeat() as pulse:
@@ -88,8 +92,7 @@ def test_tasks_share_a_connection(ctx: Context) -> None:
             conn.cursor().execute("select 1")
 
     jobs = [ctx.spawn(fill, lob, bytes([65 + n])) for n, lob in enumerate(lobs)]
-    for job in jobs:
-        job.result()
+    finish(jobs)
     for lob in lobs:
         lob.seek(0)
 
@@ -97,9 +100,7 @@ def test_tasks_share_a_connection(ctx: Context) -> None:
 
 
 def test_long_read_is_one_operation(ctx: Context) -> None:
-    lob = ctx.connect().lobject(0, "wb")
-    lob.write(PIECE * 8)
-    lob.seek(0)
+    lob = _filled(ctx.connect(), 8)
 
     reader = ctx.spawn(lob.read)
     ctx.wait_until(lambda: reader.began)
@@ -123,24 +124,19 @@ def test_deadline_stops_a_write(ctx: Context) -> None:
 @needs("kill")
 def test_kill_stops_a_write(ctx: Context) -> None:
     blocked = Blocked(ctx)
-    writer = ctx.spawn(blocked.write)
-    ctx.busy(blocked.conn)
+    writer = spawn_busy(ctx, blocked.conn, blocked.write)
 
-    writer.kill()
-    writer.join()
+    check_killed(ctx, writer)
 
-    assert isinstance(writer.error, ctx.backend.exits)
     assert blocked.content() == b"old"
 
 
 @needs("kill")
 def test_timeout_comes_out_as_itself(ctx: Context) -> None:
-    blocked, timeout = Blocked(ctx), ctx.timeout(SHORT)
+    blocked = Blocked(ctx)
 
-    with raises(BaseException) as caught, timeout:
-        blocked.write()
+    interrupted(ctx, "timeout", blocked.write, SHORT)
 
-    assert caught.error is timeout
     assert blocked.content() == b"old"
 
 
@@ -160,13 +156,11 @@ def test_interrupted_object_closes_without_a_word(ctx: Context) -> None:
 
 def test_close_of_the_connection_ends_a_write(ctx: Context) -> None:
     blocked = Blocked(ctx)
-    writer = ctx.spawn(blocked.write)
-    ctx.busy(blocked.conn)
+    writer = spawn_busy(ctx, blocked.conn, blocked.write)
 
     blocked.conn.close()
-    writer.join()
 
-    assert isinstance(writer.error, psycopg2.InterfaceError)
+    assert isinstance(writer.join().error, psycopg2.InterfaceError)
 
 
 def test_lost_server_is_told(ctx: Context) -> None:

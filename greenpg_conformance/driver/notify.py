@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +11,7 @@ from greenpg_conformance.harness.tests import limit, needs, raises
 from greenpg_conformance.toolkit.internals import waits_for_input
 from greenpg_conformance.toolkit.machine import Stopwatch
 
+from ._steps import ask, finish, kill_sometime
 from .forks import Child
 
 if TYPE_CHECKING:
@@ -43,17 +42,13 @@ def _numbers(items: Any) -> list[int]:
     return [int(item.payload) for item in items]
 
 
-@contextmanager
-def _listener(ctx: Context, dsn: str | None = None, **options: Any) -> Iterator[Listener]:
-    with Listener(dsn or ctx.dsn, backend=ctx.backend, **options) as listener:
-        yield listener
+def _listener(ctx: Context, dsn: str | None = None, **options: Any) -> Listener:
+    return Listener(dsn or ctx.dsn, backend=ctx.backend, **options)
 
 
-def _pid(listener: Listener) -> int:
-    link = listener._connection
-    assert link is not None
-    pid: int = link._conn.info.backend_pid
-    return pid
+def _pid(listener: Listener) -> Any:
+    assert listener._connection is not None
+    return listener._connection._conn.info.backend_pid
 
 
 @limit(60)
@@ -80,19 +75,12 @@ def test_many_subscribers_hear_everything_in_order(ctx: Context) -> None:
 def test_others_run_while_a_burst_is_delivered(ctx: Context) -> None:
     with _listener(ctx) as listener:
         subscriptions = [listener.subscribe(_channel(ctx)) for _ in range(50)]
+        sending = "select count(pg_notify(%s, i::text)) from generate_series(1, 2000) i"
 
         with ctx.heartbeat():
-            _send_elsewhere(ctx, 2000)
+            ask(ctx.connect(autocommit=True), sending, _channel(ctx))  # the observer would block
             for subscription in subscriptions:
                 assert len(list(islice(subscription, 2000))) == 2000
-
-
-def _send_elsewhere(ctx: Context, count: int) -> None:
-    """Send from a green connection: the observer's would block the heartbeat."""
-    conn = ctx.connect(autocommit=True)
-    conn.cursor().execute(
-        "select count(pg_notify(%s, i::text)) from generate_series(1, %s) i", (_channel(ctx), count)
-    )
 
 
 def test_listen_costs_nothing_while_idle(ctx: Context) -> None:
@@ -159,17 +147,15 @@ def test_random_timeouts_leave_listen_in_order(ctx: Context) -> None:
         ctx.under_fire(collect)
         got.extend(_numbers(conn.notifies))
         conn.notifies.clear()
-    conn.cursor().execute("select 1")
+    ask(conn)
     got.extend(_numbers(conn.notifies))
 
     assert got == list(range(INTERRUPTS))
-    assert _listened(conn) == [(_channel(ctx),)]
+    assert _listened(conn) == [_channel(ctx)]
 
 
 def _listened(conn: Any) -> Any:
-    with conn.cursor() as cur:
-        cur.execute("select pg_listening_channels()")
-        return cur.fetchall()
+    return ask(conn, "select array(select pg_listening_channels())")
 
 
 @needs("kill")
@@ -177,10 +163,7 @@ def _listened(conn: Any) -> Any:
 def test_killed_subscribers_leave_nothing(ctx: Context) -> None:
     with _listener(ctx) as listener:
         for _ in range(INTERRUPTS):
-            job = ctx.spawn(lambda: list(listener.subscribe(_channel(ctx), "other")))
-            ctx.backend.sleep(ctx.random.uniform(0, 0.004))
-            job.kill()
-            job.join()
+            kill_sometime(ctx, lambda: list(listener.subscribe(_channel(ctx), "other")))
 
         ctx.wait_until(lambda: not listener._inboxes, "nobody is subscribed")
         with listener.subscribe(_channel(ctx)) as subscription:
@@ -193,10 +176,7 @@ def test_killed_subscribers_leave_nothing(ctx: Context) -> None:
 def test_killed_listeners_leave_nothing(ctx: Context) -> None:
     conn = ctx.connect(autocommit=True)
     for _ in range(INTERRUPTS):
-        job = ctx.spawn(lambda: list(conn.listen(_channel(ctx), "other")))
-        ctx.backend.sleep(ctx.random.uniform(0, 0.004))
-        job.kill()
-        job.join()
+        kill_sometime(ctx, lambda: list(conn.listen(_channel(ctx), "other")))
 
     assert _listened(conn) == []
     assert not greenpg.ConnectionLock(conn).locked()
@@ -235,7 +215,7 @@ def test_half_open_link_is_found_out(ctx: Context) -> None:
 
 @needs("hub")
 def test_closing_in_the_hub_waits_for_nothing(ctx: Context) -> None:
-    listener = Listener(ctx.dsn, backend=ctx.backend)
+    listener = _listener(ctx)
     subscription = listener.subscribe(_channel(ctx))
     job = ctx.spawn(list, listener.subscribe(_channel(ctx)))
     pid = _pid(listener)
@@ -265,8 +245,7 @@ def test_forked_child_harms_nobody_and_may_subscribe_anew(ctx: Context) -> None:
 def _live_on(ctx: Context, listener: Listener, inherited: Subscription) -> list[str]:
     with raises(OperationalError, words="the parent process's"):
         inherited.get(1)
-    conn = greenpg.connect(ctx.dsn, backend=ctx.backend)
-    conn.autocommit = True
+    conn = ctx.connect(autocommit=True)
     with listener.subscribe(f"{ctx.name}-child") as own:
         conn.cursor().execute("select pg_notify(%s, 'from the child')", (f"{ctx.name}-child",))
         heard = [item.payload for item in islice(own, 1)]  # type: ignore[union-attr]  # no marker
@@ -291,6 +270,5 @@ def test_subscribers_in_other_os_threads(ctx: Context) -> None:
 
         _send(ctx, 0, 99)
 
-        for job in jobs:
-            assert job.result() == list(range(100))
+        assert finish(jobs) == [list(range(100))] * 3
         assert _numbers(islice(first, 100)) == list(range(100))

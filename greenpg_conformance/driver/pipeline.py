@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg2
 
 from greenpg import DeadlineExceeded
-from greenpg.errors import InFailedSqlTransaction
-from greenpg_conformance.harness.tests import needs, raises
+from greenpg_conformance.harness.tests import each, needs, raises
 
-from ._copy_fixtures import row_count, table
+from ._copy_fixtures import check_nothing_loaded, row_count, table
+from ._steps import ask, check_killed, interrupted, spawn_busy
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
@@ -30,27 +30,9 @@ class Sleeper:
         self.conn.commit()
 
     def run(self) -> None:
-        """Insert rows until the server sleeps."""
-        query = (
-            "insert into t select case when n = 1 then pg_sleep(60)::text end from (select %s) x(n)"
-        )
+        nap = "case when n = 1 then pg_sleep(60)::text end"
+        query = f"insert into t select {nap} from (select %s) x(n)"
         self.cur.executemany(query, [(n,) for n in range(100)])
-
-    def check(self) -> None:
-        """Fail unless the transaction takes only a rollback, after which nothing is there."""
-        with raises(InFailedSqlTransaction):
-            self.conn.commit()
-        self.conn.rollback()
-        assert row_count(self.cur) == 0
-
-
-def _one(conn: Any) -> Any:
-    cur = conn.cursor()
-    cur.execute("select 1")
-    return cur.fetchone()[0]
-
-
-# Others run meanwhile
 
 
 def test_statements_hold_nobody_up(ctx: Context) -> None:
@@ -84,28 +66,20 @@ def test_large_result_holds_nobody_up(ctx: Context) -> None:
     assert pulse.beats
 
 
-def test_executemany_holds_nobody_up(ctx: Context) -> None:
+@each("%s", "lower(%s)")
+def test_executemany_holds_nobody_up(ctx: Context, case: str) -> None:
+    """Of the second, psycopg2 itself writes the values."""
     cur = table(ctx)
 
     with ctx.heartbeat() as pulse:
-        cur.executemany("insert into t values (%s)", [(str(n),) for n in range(ROWS)])
+        cur.executemany(f"insert into t values ({case})", [(str(n),) for n in range(ROWS)])
 
     assert cur.rowcount == row_count(cur) == ROWS
     assert pulse.beats
 
 
-def test_values_written_by_psycopg2_hold_nobody_up(ctx: Context) -> None:
-    cur = table(ctx)
-
-    with ctx.heartbeat():
-        cur.executemany("insert into t values (lower(%s))", [(str(n),) for n in range(ROWS)])
-
-    assert row_count(cur) == ROWS
-
-
 def test_slow_server_holds_nobody_up(ctx: Context) -> None:
-    cur = ctx.connect(ctx.proxy().dsn).cursor()
-    cur.execute("create temp table t (data text)")
+    cur = table(ctx, ctx.proxy().dsn)
     ctx.proxy().drip(65536, 0.01, "both")
 
     with ctx.heartbeat() as pulse:
@@ -115,21 +89,18 @@ def test_slow_server_holds_nobody_up(ctx: Context) -> None:
     assert pulse.beats > 10
 
 
-# The connection meanwhile
-
-
 def test_block_has_the_connection_to_itself(ctx: Context) -> None:
     conn, order = ctx.connect(), list[str]()
 
     def intrude() -> None:
-        _one(conn)
+        ask(conn)
         order.append("intruder")
 
     with conn.pipeline() as p:
         intruder = ctx.spawn(intrude)
         ctx.backend.sleep(SHORT)
         with raises(psycopg2.ProgrammingError, words="pipeline() block"):
-            _one(conn)
+            ask(conn)
         assert p.execute("select 2").fetchone() == (2,)
         order.append("block")
     intruder.result()
@@ -144,10 +115,12 @@ def test_hub_is_refused(ctx: Context) -> None:
     with raises(psycopg2.ProgrammingError, words="event loop"):
         ctx.in_hub(lambda: conn.pipeline().__enter__())
 
-    assert _one(conn) == 1
+    assert ask(conn) == 7
 
 
-# Ends half-way
+def _sleep_in_a_block(conn: Any) -> None:
+    with conn.pipeline() as p:
+        p.execute("select pg_sleep(60)").fetchone()
 
 
 def test_deadline_ends_a_block(ctx: Context) -> None:
@@ -158,7 +131,7 @@ def test_deadline_ends_a_block(ctx: Context) -> None:
             p.execute("select pg_sleep(60)")
         p.execute("select 1").fetchone()
 
-    assert _one(conn) == 1
+    assert ask(conn) == 7
 
 
 def test_deadline_stops_executemany(ctx: Context) -> None:
@@ -167,61 +140,43 @@ def test_deadline_stops_executemany(ctx: Context) -> None:
     with raises(DeadlineExceeded), sleeper.conn.deadline(SHORT):
         sleeper.run()
 
-    sleeper.check()
+    check_nothing_loaded(sleeper.cur)
 
 
 @needs("kill")
 def test_kill_ends_a_block(ctx: Context) -> None:
     conn = ctx.connect(autocommit=True)
+    worker = spawn_busy(ctx, conn, _sleep_in_a_block, conn)
 
-    def work() -> None:
-        with conn.pipeline() as p:
-            p.execute("select pg_sleep(60)").fetchone()
+    check_killed(ctx, worker)
 
-    worker = ctx.spawn(work)
-    ctx.busy(conn)
-    worker.kill()
-    worker.join()
-
-    assert isinstance(worker.error, ctx.backend.exits)
-    assert _one(conn) == 1
+    assert ask(conn) == 7
 
 
 @needs("kill")
 def test_kill_stops_executemany(ctx: Context) -> None:
     sleeper = Sleeper(ctx)
-    worker = ctx.spawn(sleeper.run)
-    ctx.busy(sleeper.conn)
+    worker = spawn_busy(ctx, sleeper.conn, sleeper.run)
 
-    worker.kill()
-    worker.join()
+    check_killed(ctx, worker)
 
-    assert isinstance(worker.error, ctx.backend.exits)
-    sleeper.check()
+    check_nothing_loaded(sleeper.cur)
 
 
 @needs("kill")
 def test_timeout_comes_out_of_a_block_as_itself(ctx: Context) -> None:
-    conn, timeout = ctx.connect(), ctx.timeout(SHORT)
+    conn = ctx.connect()
 
-    with raises(BaseException) as caught, timeout, conn.pipeline() as p:
-        p.execute("select pg_sleep(60)").fetchone()
+    interrupted(ctx, "timeout", lambda: _sleep_in_a_block(conn), SHORT)
 
-    assert caught.error is timeout
     conn.rollback()
-    assert _one(conn) == 1
+    assert ask(conn) == 7
 
 
 def test_close_ends_a_block(ctx: Context) -> None:
     conn = ctx.connect()
+    worker = spawn_busy(ctx, conn, _sleep_in_a_block, conn)
 
-    def work() -> None:
-        with conn.pipeline() as p:
-            p.execute("select pg_sleep(60)").fetchone()
-
-    worker = ctx.spawn(work)
-    ctx.busy(conn)
     conn.close()
-    worker.join()
 
-    assert isinstance(worker.error, psycopg2.InterfaceError)
+    assert isinstance(worker.join().error, psycopg2.InterfaceError)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg2
 from psycopg2.extensions import make_dsn
@@ -12,13 +13,15 @@ from greenpg.errors import PoolTimeout
 from greenpg_conformance.harness.tests import each, limit, needs, raises
 from greenpg_conformance.storm.pool_storm import PoolStorm
 
-from ._pool_fixtures import ask, borrow_and_ask, count, pool_of
+from ._pool_fixtures import borrow_and_ask, count, pool_of
 from ._pool_spies import Line, Starter
+from ._steps import ask, check_killed, finish
 from .forks import Child
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
 
+PID: Final = "select pg_backend_pid()"
 ROUNDS: Final = 300
 ROUNDS_OF_ALL: Final = 30  # of 64 borrowers, who may be OS threads
 
@@ -28,16 +31,12 @@ def test_kills_and_timeouts_lose_no_slot(ctx: Context) -> None:
     dsn = make_dsn(ctx.dsn, application_name=f"{ctx.name}_pool")
     seed = ctx.random.randrange(1 << 30)
     ctx.note(f"seed {seed}")
-    kills = "kill" in ctx.backend.capabilities
     timeout = ctx.description.timeout
-    storm = PoolStorm(ctx.backend, dsn, lambda: count(ctx), timeout, seed)
-    try:
+    with closing(PoolStorm(ctx.backend, dsn, lambda: count(ctx), timeout, seed)) as storm:
         storm.play(ROUNDS)
-    finally:
-        storm.close()
 
     assert storm.served > 20
-    assert storm.interrupted == (ROUNDS if kills else 0)
+    assert storm.interrupted == (ROUNDS if "kill" in ctx.backend.capabilities else 0)
 
 
 @limit(60)
@@ -58,8 +57,7 @@ def test_nobody_is_starved_or_overtaken(ctx: Context) -> None:
         ctx.wait_until(lambda: min(served.values()) >= ROUNDS_OF_ALL, "all often served", 50)
         counts = list(served.values())
         over.append(True)
-        for job in jobs:
-            job.result()
+        finish(jobs)
 
     assert len(line.asked) > 1000
     assert line.served == list(line.asked)
@@ -67,13 +65,17 @@ def test_nobody_is_starved_or_overtaken(ctx: Context) -> None:
     assert "hub" not in ctx.backend.capabilities or max(counts) <= 1.1 * min(counts)
 
 
+def _lent_and_waiting(ctx: Context, pool: Any, *timeout: float) -> tuple[Any, Any]:
+    lent, waiting = pool.getconn(), ctx.spawn(pool.getconn, *timeout)
+    ctx.wait_until(lambda: pool.get_stats()["requests_waiting"], "one waits")
+    return lent, waiting
+
+
 @needs("kill")
 def test_time_is_kept_though_all_tasks_of_the_pool_are_killed(ctx: Context) -> None:
     with pool_of(ctx) as pool:
         starter = pool._pool.performer._backend = Starter(ctx.backend)
-        lent = pool.getconn()
-        waiting = ctx.spawn(pool.getconn, 0.5)
-        ctx.wait_until(lambda: pool.get_stats()["requests_waiting"], "one waits")
+        lent, waiting = _lent_and_waiting(ctx, pool, 0.5)
 
         for task in starter.tasks:
             task.kill()
@@ -87,13 +89,12 @@ def test_killed_close_goes_on(ctx: Context) -> None:
     with pool_of(ctx, min_size=3) as pool:
         pool.wait()
         lent = pool.getconn()
-        closing = ctx.spawn(pool.close, 20.0)
+        closer = ctx.spawn(pool.close, 20.0)
         ctx.wait_until(lambda: pool.closed and count(ctx) == 1, "only the lent one is left")
 
-        closing.kill()
+        check_killed(ctx, closer)
 
-        assert isinstance(closing.join().error, ctx.backend.exits)
-        assert ask(lent) == 1
+        assert ask(lent) == 7
         pool.putconn(lent)
         ctx.wait_until(lambda: count(ctx) == 0, "no session is left")
 
@@ -104,13 +105,10 @@ def test_forked_child_gets_connections_of_its_own(ctx: Context, case: str) -> No
     with pool_of(ctx, dsn, min_size=2) as pool:
         pool.wait()
         lent = pool.getconn()
-        pids = {ask(lent, "select pg_backend_pid()")}
-        with pool.connection() as conn:
-            pids.add(ask(conn, "select pg_backend_pid()"))
+        pids = {ask(lent, PID), _pid(pool)}
 
-        def work() -> list[int]:
-            with pool.connection() as conn:
-                found: int = ask(conn, "select pg_backend_pid()")
+        def work() -> list[Any]:
+            found = _pid(pool)
             pool.close()
             return [found]
 
@@ -118,26 +116,26 @@ def test_forked_child_gets_connections_of_its_own(ctx: Context, case: str) -> No
 
         assert isinstance(theirs, list), theirs
         assert not pids & set(theirs)
-        assert ask(lent) == 1
+        assert ask(lent) == 7
         pool.putconn(lent)
-        with pool.connection() as conn:
-            assert ask(conn, "select pg_backend_pid()") in pids
+        assert _pid(pool) in pids
+
+
+def _pid(pool: Any) -> Any:
+    with pool.connection() as conn:
+        return ask(conn, PID)
 
 
 @needs("hub")
 def test_forked_copies_of_waiting_tasks_end(ctx: Context) -> None:
     with pool_of(ctx, timeout=20.0) as pool:
-        lent = pool.getconn()
-        waiting = ctx.spawn(pool.getconn)
-        ctx.wait_until(lambda: pool.get_stats()["requests_waiting"], "one waits")
+        lent, waiting = _lent_and_waiting(ctx, pool)
 
         def work() -> list[str]:
             ctx.wait_until(lambda: waiting.ended, "the copy has ended")
             return [type(waiting.error).__name__]
 
-        theirs = Child(ctx, work).result()
-
-        assert theirs == ["PoolClosed"]
+        assert Child(ctx, work).result() == ["PoolClosed"]
         pool.putconn(lent)
         assert waiting.result() is lent
         pool.putconn(lent)
@@ -159,5 +157,4 @@ def test_in_the_hub_nothing_waits(ctx: Context) -> None:
 
 def test_pool_of_a_busy_process_blocks_nobody(ctx: Context) -> None:
     with ctx.heartbeat(), pool_of(ctx, min_size=2, max_size=8) as pool:
-        for job in [ctx.spawn(borrow_and_ask, pool) for _ in range(64)]:
-            job.result()
+        finish([ctx.spawn(borrow_and_ask, pool) for _ in range(64)])

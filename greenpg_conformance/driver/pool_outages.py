@@ -11,7 +11,8 @@ from greenpg.errors import PoolTimeout
 from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.toolkit.machine import Stopwatch
 
-from ._pool_fixtures import ask, borrow_and_ask, pool_of, terminate_all
+from ._pool_fixtures import borrow_and_ask, pool_of, terminate_all
+from ._steps import ask, check_killed, finish
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
@@ -34,11 +35,9 @@ def test_ended_idle_sessions_are_replaced_unseen(ctx: Context) -> None:
             ctx.wait_until(lambda: pool.get_stats()["pool_available"] == 8, "all idle")
             terminate_all(ctx)
             began = monotonic()
-            with pool.connection() as conn:
-                assert ask(conn) == 1
+            borrow_and_ask(pool)
             took.append(monotonic() - began)
-            for job in [ctx.spawn(borrow_and_ask, pool) for _ in range(16)]:
-                job.result()
+            finish([ctx.spawn(borrow_and_ask, pool) for _ in range(16)])
 
     assert took[-1] <= soon, f"first answers after {took}"
 
@@ -60,8 +59,7 @@ def test_ended_sessions_in_use_cost_one_error_each(ctx: Context) -> None:
         jobs = [ctx.spawn(work) for _ in range(8)]
         ctx.wait_until(lambda: ctx.server.ask(SLEEPERS, f"{ctx.name}_pool")[0][0] == 8, "busy")
         terminate_all(ctx)
-        for job in jobs:
-            job.result()
+        finish(jobs)
 
     assert len(errors) == 8
     assert all(isinstance(error, psycopg2.OperationalError) for error in errors), errors
@@ -78,8 +76,7 @@ def test_outage_costs_what_is_in_use_and_ends_soon(ctx: Context) -> None:
         def loop() -> None:
             while not over.is_set():
                 try:
-                    with pool.connection() as conn:
-                        ask(conn)
+                    borrow_and_ask(pool)
                     good.append(monotonic())
                 except psycopg2.Error as error:
                     errors.append(error)
@@ -89,7 +86,7 @@ def test_outage_costs_what_is_in_use_and_ends_soon(ctx: Context) -> None:
         ctx.wait_until(lambda: len(good) > 100, "under load")
         proxy.refuse()
         proxy.cut()
-        ctx.wait_until(lambda: failures(pool) >= FAILURES, "many attempts have failed")
+        ctx.wait_until(lambda: pool.get_stats().get("connections_errors", 0) >= FAILURES)
         proxy.admit()
         back, watch = monotonic(), Stopwatch()
         made = [(back, proxy.accepted())]
@@ -100,21 +97,14 @@ def test_outage_costs_what_is_in_use_and_ends_soon(ctx: Context) -> None:
             if good[-1] > back:
                 first = first or watch.seconds()
         over.set()
-        for job in jobs:
-            job.result()
+        finish(jobs)
 
     assert len(errors) <= 8, errors
     assert first <= DELAY + ctx.soon(1 - DELAY), f"back after {first:.2f} s"
-    assert most_within(0.1, made) <= 8, made
+    assert _most_within(0.1, made) <= 8, made
 
 
-def failures(pool: Any) -> int:
-    """Return how many attempts of the pool to connect have failed."""
-    failed: int = pool.get_stats().get("connections_errors", 0)
-    return failed
-
-
-def most_within(seconds: float, counted: list[tuple[float, int]]) -> int:
+def _most_within(seconds: float, counted: list[tuple[float, int]]) -> int:
     """Return by how much a count grew at most in so short a time."""
     return max(
         later - before
@@ -137,7 +127,7 @@ def test_silence_ends_each_wait_at_its_own_time(ctx: Context, case: str) -> None
             took.append(_seconds_to_time_out(pool))
             proxy.flow()
             with pool.connection(timeout=5) as conn:
-                assert ask(conn) == 1
+                assert ask(conn) == 7
 
     assert took[-1] <= 0.6, took
 
@@ -150,17 +140,20 @@ def _seconds_to_time_out(pool: Any) -> float:
     return watch.seconds()
 
 
+def _lent(ctx: Context, pool: Any) -> Any:
+    conn = pool.getconn()
+    ask(conn)
+    ctx.proxy().stall(scope="present")
+    return conn
+
+
 def test_hung_rollback_frees_its_caller_and_then_the_slot(ctx: Context) -> None:
-    proxy = ctx.proxy()
-    with pool_of(ctx, proxy.dsn, min_size=1, max_size=1, timeout=5.0) as pool:
-        conn = pool.getconn()
-        ask(conn)
-        proxy.stall(scope="present")
+    with pool_of(ctx, ctx.proxy().dsn, max_size=1) as pool:
+        conn = _lent(ctx, pool)
         watch = Stopwatch()
         pool.putconn(conn)
         freed, watch = watch.seconds(), Stopwatch()
-        with pool.connection() as other:
-            assert ask(other) == 1
+        borrow_and_ask(pool)
         back = watch.seconds()
 
     assert freed <= 1.2
@@ -169,11 +162,8 @@ def test_hung_rollback_frees_its_caller_and_then_the_slot(ctx: Context) -> None:
 
 @needs("kill")
 def test_hung_rollback_frees_its_caller_at_his_own_timeout(ctx: Context) -> None:
-    proxy = ctx.proxy()
-    with pool_of(ctx, proxy.dsn, max_size=1) as pool:
-        conn = pool.getconn()
-        ask(conn)
-        proxy.stall(scope="present")
+    with pool_of(ctx, ctx.proxy().dsn, max_size=1) as pool:
+        conn = _lent(ctx, pool)
         with ctx.description.timeout(0.3) as mine:  # type: ignore[misc]
             began, watch = monotonic(), Stopwatch()
 
@@ -182,8 +172,7 @@ def test_hung_rollback_frees_its_caller_at_his_own_timeout(ctx: Context) -> None
 
         passed, freed = monotonic() - began, watch.seconds()
         watch = Stopwatch()
-        with pool.connection() as other:
-            assert ask(other) == 1
+        borrow_and_ask(pool)
         back = watch.seconds()
 
     assert passed > 0.25
@@ -193,18 +182,16 @@ def test_hung_rollback_frees_its_caller_at_his_own_timeout(ctx: Context) -> None
 
 @needs("kill")
 def test_interrupted_rollback_is_finished_by_the_pool(ctx: Context) -> None:
-    proxy = ctx.proxy()
-    with pool_of(ctx, proxy.dsn, min_size=1, max_size=1) as pool:
+    with pool_of(ctx, ctx.proxy().dsn, max_size=1) as pool:
         conn = pool.getconn()
         ask(conn)
-        proxy.delay(0.3, scope="present")
+        ctx.proxy().delay(0.3, scope="present")
         job = ctx.spawn(pool.putconn, conn)
         ctx.backend.sleep(0.05)
         watch = Stopwatch()
 
-        job.kill()
+        check_killed(ctx, job)
 
-        assert isinstance(job.join().error, ctx.backend.exits)
         assert watch.seconds() < 0.2
         with pool.connection() as same:
             assert same is conn
@@ -212,13 +199,12 @@ def test_interrupted_rollback_is_finished_by_the_pool(ctx: Context) -> None:
 
 @needs("kill")
 def test_kill_is_not_lost_to_a_timeout_during_the_rollback(ctx: Context) -> None:
-    proxy = ctx.proxy()
-    with pool_of(ctx, proxy.dsn) as pool:
+    with pool_of(ctx, ctx.proxy().dsn) as pool:
 
         def work() -> None:
             with ctx.description.timeout(0.3), pool.connection() as conn:  # type: ignore[misc]
                 ask(conn)
-                proxy.stall(scope="present")
+                ctx.proxy().stall(scope="present")
                 raise ctx.backend.exits[0]
 
         assert isinstance(ctx.spawn(work).join().error, ctx.backend.exits)

@@ -6,7 +6,7 @@ The plug-in pgoutput serves, which every server has.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count, groupby
 from operator import itemgetter
@@ -17,9 +17,10 @@ from greenpg import Error, InterfaceError, OperationalError
 from greenpg.errors import AdminShutdown
 from greenpg.extras import LogicalReplicationConnection, StopReplication
 from greenpg.replication import follow
-from greenpg_conformance.harness.tests import limit, needs, raises
+from greenpg_conformance.harness.tests import each, limit, needs, raises
 from greenpg_conformance.toolkit.machine import Stopwatch
 
+from ._steps import kill_sometime
 from .forks import Child
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ ROWS: Final = 500
 CUTS: Final = 10
 INTERRUPTS: Final = 300
 WINDOWS: Final = 25
+ACTIVE: Final = "select active_pid from pg_replication_slots where slot_name = %s"
 _numbers = count()
 
 
@@ -40,6 +42,7 @@ class Source:
         self.ctx = ctx
         self.name: Final = f"{ctx.name.replace('-', '_')}_{next(_numbers)}"
         self.options: Final = {"proto_version": 1, "publication_names": self.name}
+        self.inserting = f"insert into {self.name} select %s, n from generate_series(0, %s) n"
         self.ask = ctx.server.ask
         self.ask(f"create table {self.name} (transaction int, number int)")
         self.ask(f"create publication {self.name} for table {self.name}")
@@ -47,22 +50,13 @@ class Source:
 
     def insert(self, transaction: int, rows: int = 1) -> None:
         """Commit a transaction that inserts so many rows."""
-        self.ask(
-            f"insert into {self.name} select %s, n from generate_series(0, %s) n",
-            transaction,
-            rows - 1,
-        )
+        self.ask(self.inserting, transaction, rows - 1)
 
-    def pid(self) -> int | None:
+    def pid(self) -> Any:
         """Return the process that serves the slot, if one does."""
-        rows = self.ask(
-            "select active_pid from pg_replication_slots where slot_name = %s", self.name
-        )
-        pid: int | None = rows[0][0]
-        return pid
+        return self.ask(ACTIVE, self.name)[0][0]
 
     def connect(self, dsn: str | None = None, **options: Any) -> Any:
-        """Return a replication connection."""
         return self.ctx.connect(dsn, connection_factory=LogicalReplicationConnection, **options)
 
     def stream(self, conn: Any) -> Any:
@@ -71,14 +65,6 @@ class Source:
         cur.start_replication(slot_name=self.name, options=self.options)
         return cur
 
-    def drop(self) -> None:
-        """Drop what was made, once the slot is free."""
-        with suppress(Error):
-            self.ask("select pg_terminate_backend(%s)", self.pid())
-        self.ctx.wait_until(lambda: self.pid() is None, "the slot is free")
-        self.ask("select pg_drop_replication_slot(%s)", self.name)
-        self.ask(f"drop publication {self.name}; drop table {self.name}")
-
 
 @contextmanager
 def _source(ctx: Context) -> Iterator[Source]:
@@ -86,7 +72,11 @@ def _source(ctx: Context) -> Iterator[Source]:
     try:
         yield source
     finally:
-        source.drop()
+        with suppress(Error):
+            source.ask("select pg_terminate_backend(%s)", source.pid())
+        ctx.wait_until(lambda: source.pid() is None, "the slot is free")
+        source.ask("select pg_drop_replication_slot(%s)", source.name)
+        source.ask(f"drop publication {source.name}; drop table {source.name}")
 
 
 def row_of(message: Any) -> tuple[int, int] | None:
@@ -94,7 +84,7 @@ def row_of(message: Any) -> tuple[int, int] | None:
     payload = message.payload
     if payload[:1] != b"I":
         return None
-    position, columns = 8, []
+    position, columns = 8, list[int]()
     for _ in range(2):
         (size,) = struct.unpack_from(">I", payload, position + 1)
         columns.append(int(payload[position + 5 : position + 5 + size]))
@@ -110,21 +100,23 @@ class Collector:
         self._last = last
 
     def __call__(self, message: Any) -> None:
-        row = row_of(message)
-        if row is not None:
+        if row := row_of(message):
             self.rows.append(row)
         message.cursor.send_feedback(flush_lsn=message.data_start)
         if row == self._last:
             raise StopReplication
 
 
-def _consume(cur: Any, collector: Collector) -> None:
+def _consume(cur: Any, consumer: Callable[[Any], object]) -> None:
     with suppress(StopReplication):
-        cur.consume_stream(collector)
+        cur.consume_stream(consumer)
 
 
-def _asleep(cur: Any) -> bool:
-    return bool(cur._stream._input.waiting)
+def _asleep(ctx: Context, cur: Any, consumer: Callable[[Any], object] = print) -> Any:
+    """Return the job of a consumer that waits."""
+    job = ctx.spawn(_consume, cur, consumer)
+    ctx.wait_until(lambda: cur._stream._input.waiting, "it waits")
+    return job
 
 
 def test_others_run_while_a_flood_is_consumed(ctx: Context) -> None:
@@ -144,8 +136,7 @@ def test_idle_stream_costs_nothing(ctx: Context) -> None:
     """An idle second costs less than 5 ms, if the server sends nothing."""
     with _source(ctx) as source:
         cur = source.stream(source.connect())
-        job = ctx.spawn(cur.consume_stream, print)
-        ctx.wait_until(lambda: _asleep(cur), "it waits")
+        job = _asleep(ctx, cur)
 
         costs = [_quiet_cost(ctx, cur)]
         while costs[-1] > ctx.around.idle_cpu + 0.001:  # what spins does so in every window
@@ -168,35 +159,18 @@ def _quiet_cost(ctx: Context, cur: Any) -> float:
 
 @needs("kill")
 @limit(60)
-def test_random_timeouts_lose_and_repeat_nothing(ctx: Context) -> None:
+@each("timeouts", "kills")
+def test_random_interrupts_lose_and_repeat_nothing(ctx: Context, case: str) -> None:
     with _source(ctx) as source:
         cur = source.stream(source.connect())
         collector = Collector((INTERRUPTS, 9))
 
         for transaction in range(INTERRUPTS):
             source.insert(transaction, 10)
-            ctx.under_fire(lambda: _consume(cur, collector))
-        source.insert(INTERRUPTS, 10)
-        _consume(cur, collector)
-
-        expected = [(one, number) for one in range(INTERRUPTS + 1) for number in range(10)]
-        assert collector.rows == expected
-        cur.connection.close()
-
-
-@needs("kill")
-@limit(60)
-def test_random_kills_lose_and_repeat_nothing(ctx: Context) -> None:
-    with _source(ctx) as source:
-        cur = source.stream(source.connect())
-        collector = Collector((INTERRUPTS, 9))
-
-        for transaction in range(INTERRUPTS):
-            source.insert(transaction, 10)
-            job = ctx.spawn(_consume, cur, collector)
-            ctx.backend.sleep(ctx.random.uniform(0, 0.004))
-            job.kill()
-            job.join()
+            if case == "timeouts":
+                ctx.under_fire(lambda: _consume(cur, collector))
+            else:
+                kill_sometime(ctx, _consume, cur, collector)
         source.insert(INTERRUPTS, 10)
         _consume(cur, collector)
 
@@ -224,29 +198,26 @@ def test_random_timeouts_leave_a_stopped_stream_usable_or_closed(ctx: Context) -
 
 
 def test_silent_server_holds_up_neither_timeout_nor_close(ctx: Context) -> None:
-    proxy = ctx.proxy()
     with _source(ctx) as source:
-        cur = source.stream(source.connect(proxy.dsn))
-        proxy.stall()
+        cur = source.stream(source.connect(ctx.proxy().dsn))
+        ctx.proxy().stall()
         watch = Stopwatch()
 
         with raises(greenpg.DeadlineExceeded), cur.connection.deadline(0.05):
             cur.consume_stream(print)
-        job = ctx.spawn(cur.consume_stream, print)
-        ctx.wait_until(lambda: _asleep(cur), "it waits")
+        job = _asleep(ctx, cur)
         cur.connection.close()
         with raises(InterfaceError):
             job.result()
 
         assert watch.seconds() < 2
-        proxy.flow()
+        ctx.proxy().flow()
 
 
 def test_lost_stream_is_told_by_its_error(ctx: Context) -> None:
     with _source(ctx) as source:
         cur = source.stream(source.connect())
-        job = ctx.spawn(cur.consume_stream, print)
-        ctx.wait_until(lambda: _asleep(cur), "it waits")
+        job = _asleep(ctx, cur)
 
         ctx.server.terminate(cur.connection.info.backend_pid)
 
@@ -256,9 +227,8 @@ def test_lost_stream_is_told_by_its_error(ctx: Context) -> None:
 
 def test_stream_that_is_dropped_leaves_nothing(ctx: Context) -> None:
     with _source(ctx) as source:
-        conn = greenpg.connect(
-            ctx.dsn, backend=ctx.backend, connection_factory=LogicalReplicationConnection
-        )
+        factory = LogicalReplicationConnection
+        conn = greenpg.connect(ctx.dsn, backend=ctx.backend, connection_factory=factory)
         cur = source.stream(conn)
         source.insert(0)
         _consume(cur, Collector((0, 0)))
@@ -272,25 +242,29 @@ def test_stream_that_is_dropped_leaves_nothing(ctx: Context) -> None:
 def test_follower_sees_every_row_though_its_session_is_cut_ten_times(ctx: Context) -> None:
     """100,000 rows, each at least once; those of a transaction in order, none between them."""
     with _source(ctx) as source:
-        writer = ctx.spawn(_write, ctx, source.name)
+        writer = ctx.spawn(_write, ctx, source)
         cutter = ctx.spawn(_cut, ctx, source)
         rows: list[tuple[int, int]] = []
 
         def collect(message: Any) -> None:
-            row = row_of(message)
-            if row is not None:
+            if row := row_of(message):
                 rows.append(row)
             if message.payload[:1] == b"C" and rows[-1] == (TRANSACTIONS, 0):
                 raise StopReplication
 
-        finish = ctx.spawn(_finish, source, [writer, cutter])
+        def finish_source() -> None:
+            for job in (writer, cutter):
+                job.result(60)
+            source.insert(TRANSACTIONS)
+
+        finish = ctx.spawn(finish_source)
         follow(ctx.dsn, source.name, collect, options=source.options, backend=ctx.backend)
         finish.result()
 
         assert cutter.value == CUTS
-        whole = [numbers for _, numbers in _runs(rows) if numbers == list(range(len(numbers)))]
-        complete = {one for one, numbers in _runs(rows) if numbers == list(range(ROWS))}
-        assert len(whole) == len(_runs(rows))
+        runs = _runs(rows)
+        assert all(numbers == list(range(len(numbers))) for _, numbers in runs)
+        complete = {one for one, numbers in runs if numbers == list(range(ROWS))}
         assert complete == set(range(TRANSACTIONS))
 
 
@@ -305,15 +279,10 @@ def _runs(rows: list[tuple[int, int]]) -> list[tuple[int, list[int]]]:
     return runs
 
 
-def _write(ctx: Context, table: str) -> None:
-    conn = ctx.connect()
-    cur = conn.cursor()
+def _write(ctx: Context, source: Source) -> None:
+    conn = ctx.connect(autocommit=True)
     for transaction in range(TRANSACTIONS):
-        cur.execute(
-            f"insert into {table} select %s, n from generate_series(0, %s) n",
-            (transaction, ROWS - 1),
-        )
-        conn.commit()
+        conn.cursor().execute(source.inserting, (transaction, ROWS - 1))
         ctx.backend.sleep(0.002)
 
 
@@ -321,24 +290,15 @@ def _cut(ctx: Context, source: Source) -> int:
     cuts = 0
     while cuts < CUTS:
         ctx.backend.sleep(ctx.random.uniform(0.01, 0.1))
-        pid = source.pid()
-        if pid is not None:
-            cuts += ctx.server.ask("select pg_terminate_backend(%s)", pid) == [(True,)]
+        cuts += ctx.server.ask("select pg_terminate_backend(%s)", source.pid()) == [(True,)]
     return cuts
-
-
-def _finish(source: Source, jobs: list[Any]) -> None:
-    for job in jobs:
-        job.result(60)
-    source.insert(TRANSACTIONS)
 
 
 def test_forked_child_reads_nothing_of_the_stream(ctx: Context) -> None:
     with _source(ctx) as source:
         cur = source.stream(source.connect())
         collector = Collector((9, 0))
-        job = ctx.spawn(_consume, cur, collector)
-        ctx.wait_until(lambda: _asleep(cur), "it waits")
+        job = _asleep(ctx, cur, collector)
 
         told = Child(ctx, lambda: _live_on(ctx, cur)).result()
         for transaction in range(10):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +14,8 @@ from greenpg.patch import patcher
 from greenpg_conformance.harness.operations import OPERATIONS, Stage
 from greenpg_conformance.harness.tests import each, limit, needs, raises
 from greenpg_conformance.toolkit.internals import waiting_tasks
+
+from ._steps import ask, finish, spawn_busy
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
@@ -58,9 +60,7 @@ def _works(conn: Any) -> bool:
         conn.tpc_rollback()  # of a transaction that the other task left there
     conn.reset()
     conn.autocommit = False
-    with conn.cursor() as cur:
-        cur.execute("select 42")
-        return bool(cur.fetchall() == [(42,)])
+    return bool(ask(conn) == 7)
 
 
 def _forget_prepared(ctx: Context) -> None:
@@ -100,8 +100,7 @@ def test_operations_of_a_transaction_stay_in_order(ctx: Context) -> None:
         for name in "abcde":
             jobs.append(ctx.spawn(ask, name))
             ctx.wait_until(lambda: waiting_tasks(conn) == len(jobs), "it waits for its turn")
-    for job in jobs:
-        job.result()
+    finish(jobs)
 
     assert [name for _, name in sorted(served)] == list("abcde")
 
@@ -114,12 +113,11 @@ def test_holder_does_not_overtake_those_who_wait(ctx: Context) -> None:
         order.append("waiter")
 
     def often() -> None:
-        conn.cursor().execute(SLOW)
-        conn.cursor().execute("select 1")
+        ask(conn, SLOW)
+        ask(conn)
         order.append("holder")
 
-    holder = ctx.spawn(often)
-    ctx.busy(conn)
+    holder = spawn_busy(ctx, conn, often)
     waiter = ctx.spawn(once)
     waiter.result()
     holder.result()
@@ -131,9 +129,7 @@ def test_shared_connection_holds_nobody_else_up(ctx: Context) -> None:
     conn = ctx.connect()
 
     with ctx.heartbeat() as pulse:
-        jobs = [ctx.spawn(lambda: conn.cursor().execute(SLOW)) for _ in range(3)]
-        for job in jobs:
-            job.result()
+        finish([ctx.spawn(lambda: conn.cursor().execute(SLOW)) for _ in range(3)])
 
     assert pulse.beats > 10
 
@@ -165,9 +161,6 @@ def test_storm_of_kills_leaves_the_lock_free(ctx: Context) -> None:
     conn.cursor().execute("select 1")
 
 
-# Closing
-
-
 def test_close_while_another_task_holds_the_lock(ctx: Context) -> None:
     conn = ctx.connect()
 
@@ -180,14 +173,10 @@ def test_close_while_another_task_holds_the_lock(ctx: Context) -> None:
     assert conn.closed
 
 
-# Cursors that psycopg2's names make
-
-
 def test_cursor_of_greenpg_extensions_waits_its_turn(ctx: Context) -> None:
     conn = ctx.connect()
-    cur = greenpg.extensions.cursor(conn)
 
-    _check_turns(ctx, conn, cur)
+    _check_turns(ctx, conn, greenpg.extensions.cursor(conn))
 
 
 def test_cursor_of_psycopg2_waits_its_turn_once_patched(ctx: Context) -> None:
@@ -203,14 +192,12 @@ def test_cursor_of_psycopg2_waits_its_turn_once_patched(ctx: Context) -> None:
     finally:
         unpatch()
         greenpg.use(ctx.backend)
-    plain = psycopg2.connect(ctx.dsn)
-    assert not isinstance(plain, greenpg.Connection)
-    plain.close()
+    with closing(psycopg2.connect(ctx.dsn)) as plain:
+        assert not isinstance(plain, greenpg.Connection)
 
 
 def _check_turns(ctx: Context, conn: Any, cur: Any) -> None:
-    slow = ctx.spawn(lambda: conn.cursor().execute(SLOW))
-    ctx.busy(conn)
+    slow = spawn_busy(ctx, conn, lambda: conn.cursor().execute(SLOW))
     with ctx.heartbeat():
         cur.execute("select 1")
     assert cur.fetchall() == [(1,)]
@@ -222,10 +209,8 @@ def test_rows_for_executemany_may_come_from_the_same_connection(ctx: Context) ->
     named = conn.cursor("source")
     named.itersize = 2
     named.execute("select generate_series(1, 7)")
-    target = conn.cursor()
-    target.execute("create temporary table copies (n int)")
+    conn.cursor().execute("create temporary table copies (n int)")
 
-    target.executemany("insert into copies values (%s)", named)
+    conn.cursor().executemany("insert into copies values (%s)", named)
 
-    target.execute("select count(*), sum(n) from copies")
-    assert target.fetchall() == [(7, 28)]
+    assert ask(conn, "select array[count(*), sum(n)]::int[] from copies") == [7, 28]

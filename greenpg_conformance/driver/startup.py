@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import patch
 
 import psycopg2
 from psycopg2 import extensions as ext
@@ -17,48 +18,38 @@ from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.toolkit.heartbeat import Stalled
 from greenpg_conformance.toolkit.machine import Stopwatch
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from ._steps import ask, wait_callback
+from .connecting import server_that_closes
 
+if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
 
-CONNECT: Final = (
-    "warnings.simplefilter('always')",
-    "greenpg.connect({dsn!r}).close()",
-    "greenpg.connect({dsn!r}).close()",
-)
-POOL: Final = (
-    "warnings.simplefilter('always')",
-    "pool = greenpg.ConnectionPool({dsn!r}, min_size=1)",
-    "pool.putconn(pool.getconn())",
-    "pool.close()",
-)
-CHOICES: Final = (
-    "warnings.simplefilter('always')",
-    "connect().close()",
-    "greenpg.use(backend())",
-    "greenpg.connect({dsn!r}).close()",
-    "greenpg.backend.choose(None)",
-    "import greenpg.patch",
-    "greenpg.patch.patcher(backend())[0]()",
-)
+WARNING: Final = "warnings.simplefilter('always')\n"
+CONNECT: Final = WARNING + 2 * "greenpg.connect({dsn!r}).close()\n"
+POOL: Final = f"""{WARNING}
+pool = greenpg.ConnectionPool({{dsn!r}}, min_size=1)
+pool.putconn(pool.getconn())
+pool.close()
+"""
+CHOICES: Final = f"""{WARNING}
+connect().close()
+greenpg.use(backend())
+greenpg.connect({{dsn!r}}).close()
+greenpg.backend.choose(None)
+import greenpg.patch
+greenpg.patch.patcher(backend())[0]()
+"""
 
 
 def _works(ctx: Context) -> bool:
-    with ctx.connect() as conn, conn.cursor() as cur:
-        cur.execute("select 7")
-        return bool(cur.fetchall() == [(7,)])
-
-
-# Not green by mistake
+    return bool(ask(ctx.connect()) == 7)
 
 
 @each("connection", "pool")
 def test_patched_process_without_a_backend_is_warned_once(ctx: Context, case: str) -> None:
     patched = bool(ctx.around.mode.prelude)
-    lines = CONNECT if case == "connection" else POOL
 
-    done = ctx.python(*(line.format(dsn=ctx.dsn) for line in lines))
+    done = ctx.python((CONNECT if case == "connection" else POOL).format(dsn=ctx.dsn))
 
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("NotGreenWarning") == patched
@@ -68,17 +59,13 @@ def test_patched_process_without_a_backend_is_warned_once(ctx: Context, case: st
 
 @each("program", "environment")
 def test_process_that_chose_a_backend_is_not_warned(ctx: Context, case: str) -> None:
-    lines = [line.format(dsn=ctx.dsn) for line in CHOICES] if case == "program" else []
+    lines = CHOICES + CONNECT if case == "program" else CONNECT
     environ = {"GREENPG_BACKEND": "threads"} if case == "environment" else {}
 
-    done = ctx.python(*lines, *_connecting(ctx), **environ)
+    done = ctx.python(lines.format(dsn=ctx.dsn), **environ)
 
     assert done.returncode == 0, done.stderr
     assert "NotGreenWarning" not in done.stderr
-
-
-def _connecting(ctx: Context) -> list[str]:
-    return [line.format(dsn=ctx.dsn) for line in CONNECT]
 
 
 @needs("hub")
@@ -92,16 +79,10 @@ def test_connection_can_be_kept_plainly_blocking(ctx: Context) -> None:
         ctx.connect().cursor().execute("select pg_sleep(0.1)")
 
 
-# Backends
-
-
 def test_unknown_backend_is_named_with_those_that_exist(ctx: Context) -> None:
-    for ask in (
-        lambda: greenpg.use("no such library"),
-        lambda: greenpg.connect(ctx.dsn, backend="no such library"),
-    ):
+    for choose in (greenpg.use, lambda name: greenpg.connect(ctx.dsn, backend=name)):
         with raises(BackendError, words="'no such library'") as caught:
-            ask()
+            choose("no such library")
         assert "threads" in str(caught.error)
 
     assert current() is ctx.backend
@@ -109,7 +90,7 @@ def test_unknown_backend_is_named_with_those_that_exist(ctx: Context) -> None:
 
 
 def test_unknown_backend_of_the_environment(ctx: Context) -> None:
-    done = ctx.python(*_connecting(ctx), GREENPG_BACKEND="no such library")
+    done = ctx.python(CONNECT.format(dsn=ctx.dsn), GREENPG_BACKEND="no such library")
 
     assert done.returncode
     assert "BackendError" in done.stderr
@@ -133,18 +114,14 @@ def test_incomplete_backend_is_told_what_it_lacks(ctx: Context) -> None:
 
 def test_missing_library_is_named_with_its_extra(ctx: Context) -> None:
     point = metadata.EntryPoint("absent", "greenpg_no_such_library:backend", GROUP)
-    usual = metadata.entry_points
-    metadata.entry_points = lambda **_: [point]  # type: ignore[assignment]
-    try:
-        with raises(BackendError, words="pip install greenpg[absent]"):
-            greenpg.use("absent")
-    finally:
-        metadata.entry_points = usual
+
+    with (
+        patch.object(metadata, "entry_points", lambda **_: [point]),
+        raises(BackendError, words="pip install greenpg[absent]"),
+    ):
+        greenpg.use("absent")
 
     assert _works(ctx)
-
-
-# Connecting
 
 
 @each("no DSN", "unknown option", "bad port")
@@ -188,7 +165,7 @@ def test_server_that_closes_during_start_up(ctx: Context, case: str) -> None:
         "after SSL is refused": b"N",
     }
     watch = Stopwatch()
-    with _server_that_closes(ctx, answers[case]) as port, ctx.heartbeat():
+    with server_that_closes(ctx, answers[case]) as port, ctx.heartbeat():
         dsn = f"host=127.0.0.1 port={port} user=nobody dbname=none"
         with raises(greenpg.OperationalError):
             greenpg.connect(dsn)
@@ -197,52 +174,22 @@ def test_server_that_closes_during_start_up(ctx: Context, case: str) -> None:
     assert _works(ctx)
 
 
-@contextmanager
-def _server_that_closes(ctx: Context, answer: bytes | None) -> Iterator[int]:
-    import _socket  # late: it must not be loaded before a monkey-patch
-
-    listener: Any = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(5)
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                client = _socket.socket(fileno=listener._accept()[0])
-                if answer is not None:
-                    client.recv(1024)
-                    client.send(answer)
-                client.close()
-
-    thread = ctx.native(serve)
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        listener.shutdown(_socket.SHUT_RDWR)
-        thread.join()
-        listener.close()
-
-
-# Wait callbacks and factories
-
-
 def test_wait_callback_that_returns_early(ctx: Context) -> None:
     conn, calls = ctx.connect(), list[Any]()
 
-    with _wait_callback(calls.append), raises(psycopg2.Error):
+    with wait_callback(calls.append), raises(psycopg2.Error):
         conn.cursor().execute("select pg_sleep(0.05)")
 
     assert calls == [conn]
-    if not conn.closed:
-        with suppress(psycopg2.Error):
-            conn.rollback()
+    with suppress(psycopg2.Error):
+        conn.rollback()
     assert _works(ctx)
 
 
 def test_wait_callback_that_raises_closes_the_connection(ctx: Context) -> None:
     conn = ctx.connect()
 
-    with _wait_callback(lambda _: 1 / 0), raises(ZeroDivisionError):
+    with wait_callback(lambda _: 1 / 0), raises(ZeroDivisionError):
         conn.cursor().execute("select 1")
 
     assert conn.closed
@@ -259,7 +206,7 @@ def test_wait_callback_of_ones_own_drives_the_waits(ctx: Context) -> None:
         while waiting.poll() != ext.POLL_OK:
             ctx.backend.sleep(0.001)
 
-    with _wait_callback(callback):
+    with wait_callback(callback):
         conn.cursor().execute("select 1")
         found = greenpg.get_wait_callback()
 
@@ -270,96 +217,79 @@ def test_wait_callback_of_ones_own_drives_the_waits(ctx: Context) -> None:
     assert _works(ctx)
 
 
-@contextmanager
-def _wait_callback(callback: Callable[[Any], object]) -> Iterator[None]:
-    greenpg.set_wait_callback(callback)
-    try:
-        yield
-    finally:
-        greenpg.set_wait_callback(None)
-
-
 def test_factory_that_is_a_function_gives_green_queries(ctx: Context) -> None:
-    def factory(*args: Any) -> Any:
-        return psycopg2._psycopg.connection(*args)
-
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        conn = greenpg.connect(ctx.dsn, factory)
+        conn = greenpg.connect(ctx.dsn, lambda *args: psycopg2._psycopg.connection(*args))
 
     with ctx.heartbeat():
-        cur = conn.cursor()
-        cur.execute("select 7 from pg_sleep(0.1)")
-        assert cur.fetchall() == [(7,)]
+        assert ask(conn, "select 7 from pg_sleep(0.1)") == 7
     assert [warning.category for warning in caught] == [ConnectionFactoryWarning]
     conn.close()
 
 
 # libpq out of reach
 
+UNREACHABLE: Final = """
+import ctypes
+from greenpg_conformance.toolkit.heartbeat import heartbeat
+def refuse(*_): raise OSError('a static build')
+import greenpg._protocol.libpq
+ctypes.PyDLL = refuse
+greenpg._protocol.libpq.libpq.__init__()
+conn = connect()
+cur = conn.cursor()
+"""
+GREEN: Final = """
+with heartbeat(backend()):
+    cur.execute('select 7 from pg_sleep(0.2)')
+    print(cur.fetchone()[0])
+conn.commit()
+"""
+FEATURES: Final = """
+def feature(name, fn, *args):
+    try:
+        fn(*args)
+    except greenpg.errors.FeatureUnavailable as error:
+        print(name, error)
+    conn.rollback()
+    conn.cursor().execute('select 7')
+    conn.commit()
+sink = open('/dev/null', 'wb')
+feature('copy', cur.copy_expert, 'copy (select 1) to stdout', sink)
+feature('large object', lambda: conn.lobject(0, 'wb').write(b'seven'))
+feature('pipeline', lambda: conn.pipeline().__enter__())
+"""
+INTERRUPTED: Final = """
+try:
+    with conn.deadline(0.1):
+        cur.execute('select pg_sleep(5)')
+except greenpg.DeadlineExceeded:
+    print('exceeded')
+if not conn.closed:
+    conn.rollback()
+    conn.cursor().execute('select 7')
+connect().cursor().execute('select 7')
+"""
 
-UNREACHABLE: Final = (
-    "import ctypes",
-    "def refuse(*_): raise OSError('a static build')",
-    "import greenpg._protocol.libpq",
-    "ctypes.PyDLL = refuse",
-    "greenpg._protocol.libpq.libpq.__init__()",
-)
+
+def _without_libpq(ctx: Context, program: str) -> str:
+    done = ctx.python(UNREACHABLE, program)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_queries_are_green_without_libpq(ctx: Context) -> None:
-    done = ctx.python(
-        "from greenpg_conformance.toolkit.heartbeat import heartbeat",
-        *UNREACHABLE,
-        "conn = connect()",
-        "with heartbeat(backend()):",
-        "    cur = conn.cursor()",
-        "    cur.execute('select 7 from pg_sleep(0.2)')",
-        "    print(cur.fetchone()[0])",
-        "conn.commit()",
-    )
-
-    assert done.stdout.split() == ["7"], done.stderr
+    assert _without_libpq(ctx, GREEN).split() == ["7"]
 
 
 def test_features_without_libpq_say_so(ctx: Context) -> None:
-    done = ctx.python(
-        *UNREACHABLE,
-        "conn = connect()",
-        "def feature(name, fn, *args):",
-        "    try:",
-        "        fn(*args)",
-        "    except greenpg.errors.FeatureUnavailable as error:",
-        "        print(name, error)",
-        "    conn.rollback()",
-        "    conn.cursor().execute('select 7')",
-        "    conn.commit()",
-        "sink = open('/dev/null', 'wb')",
-        "feature('copy', conn.cursor().copy_expert, 'copy (select 1) to stdout', sink)",
-        "feature('large object', lambda: conn.lobject(0, 'wb').write(b'seven'))",
-        "feature('pipeline', lambda: conn.pipeline().__enter__())",
-    )
+    told = _without_libpq(ctx, FEATURES).splitlines()
 
-    assert done.returncode == 0, done.stderr
-    for name, said in zip(("copy", "large", "pipeline"), done.stdout.splitlines(), strict=True):
+    for name, said in zip(("copy", "large", "pipeline"), told, strict=True):
         assert said.startswith(name)
         assert "libpq cannot be reached: a static build" in said, said
 
 
 def test_interrupt_without_libpq_leaves_the_process_usable(ctx: Context) -> None:
-    done = ctx.python(
-        *UNREACHABLE,
-        "conn = connect()",
-        "try:",
-        "    with conn.deadline(0.1):",
-        "        conn.cursor().execute('select pg_sleep(5)')",
-        "except greenpg.DeadlineExceeded:",
-        "    print('exceeded')",
-        "if not conn.closed:",
-        "    conn.rollback()",
-        "    conn.cursor().execute('select 7')",
-        "connect().cursor().execute('select 7')",
-    )
-
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["exceeded"]
+    assert _without_libpq(ctx, INTERRUPTED).split() == ["exceeded"]

@@ -8,6 +8,8 @@ from greenpg import DeadlineExceeded
 from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.toolkit.memory import resident
 
+from ._steps import ask, check_killed, finish, spawn_busy
+
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
 
@@ -18,9 +20,7 @@ GRASP: Final = 5_000_000
 
 
 def _cursors(conn: Any) -> Any:
-    cur = conn.cursor()
-    cur.execute("select count(*) from pg_cursors")
-    return cur.fetchone()[0]
+    return ask(conn, "select count(*) from pg_cursors")
 
 
 @each("fetchall", "fetchmany")
@@ -37,11 +37,10 @@ def test_fetch_holds_nobody_up(ctx: Context, case: str) -> None:
 
 @each("transaction", "autocommit")
 def test_stream_holds_nobody_up(ctx: Context, case: str) -> None:
-    conn, total = ctx.connect(autocommit=case == "autocommit"), 0
+    cur = ctx.connect(autocommit=case == "autocommit").cursor()
 
     with ctx.heartbeat() as pulse:
-        for number, _ in conn.cursor().stream(SERIES, (ROWS,)):
-            total += number
+        total = sum(number for number, _ in cur.stream(SERIES, (ROWS,)))
 
     assert total == ROWS * (ROWS + 1) // 2
     assert pulse.beats
@@ -66,9 +65,7 @@ def test_tasks_stream_from_one_connection(ctx: Context) -> None:
     def read() -> list[int]:
         return [number for number, _ in conn.cursor().stream(SERIES, (3000,))]
 
-    jobs = [ctx.spawn(read) for _ in range(4)]
-
-    assert [job.result() for job in jobs] == [list(range(1, 3001))] * 4
+    assert finish([ctx.spawn(read) for _ in range(4)]) == [list(range(1, 3001))] * 4
     assert _cursors(conn) == 0
 
 
@@ -86,11 +83,8 @@ def test_deadline_stops_a_stream(ctx: Context) -> None:
 @needs("kill")
 def test_kill_stops_a_stream(ctx: Context) -> None:
     conn = ctx.connect(autocommit=True)
-    reader = ctx.spawn(lambda: list(conn.cursor().stream("select pg_sleep(60)")))
-    ctx.busy(conn)
+    reader = spawn_busy(ctx, conn, lambda: list(conn.cursor().stream("select pg_sleep(60)")))
 
-    reader.kill()
-    reader.join()
+    check_killed(ctx, reader)
 
-    assert isinstance(reader.error, ctx.backend.exits)
     assert _cursors(conn) == 0

@@ -1,0 +1,134 @@
+"""Steps that many tests take: questions, interrupts, and what must hold after them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from io import StringIO
+from typing import TYPE_CHECKING, Any, Final
+
+import greenpg
+from greenpg.errors import InFailedSqlTransaction
+from greenpg_conformance.harness.tests import raises
+from greenpg_conformance.storm.older import older_libpq
+
+if TYPE_CHECKING:
+    from greenpg_conformance.harness.context import Context
+
+SHORT: Final = 0.05
+LONG: Final = "select pg_sleep(30)"
+INTERRUPTS: Final = ("timeout", "kill")
+LIBPQS: Final = ("libpq 17", "libpq 16")
+WAYS: Final[dict[str, Callable[[Any], object]]] = {
+    "execute": lambda conn: conn.cursor().execute(LONG),
+    "executemany": lambda conn: conn.cursor().executemany("select pg_sleep(%s)", [(0,), (30,)]),
+    "callproc": lambda conn: conn.cursor().callproc("pg_sleep", (30,)),
+    "named cursor": lambda conn: _fetch_by_name(conn),
+    "with conn": lambda conn: in_a_block(conn),
+    "copy": lambda conn: conn.cursor().copy_expert(f"copy ({LONG}) to stdout", StringIO()),
+}
+
+
+def _fetch_by_name(conn: Any) -> None:
+    with conn.cursor("slow", withhold=conn.autocommit) as cur:
+        cur.execute(LONG)
+        cur.fetchone()
+
+
+def in_a_block(conn: Any) -> None:
+    with conn, conn.cursor() as cur:
+        cur.execute(LONG)
+
+
+def libpq(case: str) -> AbstractContextManager[object]:
+    return older_libpq() if case == "libpq 16" else nullcontext()
+
+
+def ask(conn: Any, query: str = "select 7", *args: object) -> Any:
+    """Return the one value of a query."""
+    with conn.cursor() as cur:
+        cur.execute(query, args or None)
+        ((value,),) = cur.fetchall()
+        return value
+
+
+@contextmanager
+def wait_callback(callback: Callable[[Any], object]) -> Iterator[None]:
+    greenpg.set_wait_callback(callback)
+    try:
+        yield
+    finally:
+        greenpg.set_wait_callback(None)
+
+
+def far(ctx: Context, seconds: float, first: str | None = "select 1", **options: Any) -> Any:
+    """Return a connection, in a transaction, to which answers take so long from here on."""
+    conn = ctx.connect(ctx.proxy().dsn, **options)
+    if first:
+        conn.cursor().execute(first)
+    ctx.proxy().delay(seconds)
+    return conn
+
+
+def finish(jobs: Iterable[Any]) -> list[Any]:
+    """Wait for jobs, and return or raise what they did."""
+    return [job.result() for job in jobs]
+
+
+def check_killed(ctx: Context, job: Any) -> None:
+    """Kill a job and fail unless the kill ends it."""
+    job.kill()
+    assert isinstance(job.join().error, ctx.backend.exits), repr(job.error)
+
+
+def kill_sometime(ctx: Context, work: Callable[..., object], *args: object) -> None:
+    """Run something in a task that is killed at a random moment, or has ended by then."""
+    job = ctx.spawn(work, *args)
+    ctx.backend.sleep(ctx.random.uniform(0, 0.004))
+    job.kill()
+    job.join()
+
+
+def spawn_busy(ctx: Context, conn: Any, work: Callable[..., object], *args: object) -> Any:
+    """Return a job, once the server runs its statement on the connection."""
+    job = ctx.spawn(work, *args)
+    ctx.busy(conn)
+    return job
+
+
+def check_alive(ctx: Context, conn: Any) -> None:
+    """Fail unless the server has stopped the query and the connection does the next one."""
+    pid = conn.info.backend_pid
+    ctx.wait_until(lambda: not ctx.server.is_busy(pid), "the query has ended", 1)
+    assert ask(conn) == 7
+    assert conn.info.backend_pid == pid
+
+
+def check_doomed(conn: Any) -> None:
+    """Fail unless the interrupted transaction takes nothing but a rollback."""
+    for refused in (conn.commit, lambda: conn.cursor().execute("select 1"), conn.tpc_recover):
+        with raises(InFailedSqlTransaction):
+            refused()
+    with raises(InFailedSqlTransaction), conn:
+        pass
+    conn.rollback()
+
+
+def interrupted(ctx: Context, how: str, work: Callable[[], object], seconds: float) -> None:
+    """Run something in a task and interrupt it; the very exception must propagate."""
+    timeouts: list[Any] = []
+
+    def bounded() -> None:
+        timeouts.append(ctx.timeout(seconds))
+        with timeouts[0]:
+            work()
+
+    task = ctx.spawn(bounded if how == "timeout" else work)
+    if how == "kill":
+        ctx.backend.sleep(seconds)
+        task.kill()
+    task.join(3)
+    if how == "timeout":
+        assert task.error is timeouts[0], repr(task.error)
+    else:
+        assert isinstance(task.error, ctx.backend.exits), repr(task.error)
