@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psycopg2
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ADDRESS = "select pg_backend_pid(), coalesce(host(inet_server_addr()), '127.0.0.1')"
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
-from .hosts import HOSTS
+from .hosts import HOSTS, Host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from .hosts import Host
     from .model import Contender
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from greenpg._helper_process import Child, ChildError
@@ -12,9 +14,6 @@ from greenpg._helper_process import Child, ChildError
 from .hosts import HOSTS, LOOP_VARIABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import TracebackType
-
     from .model import Contender, Job, Sample
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
@@ -12,9 +13,6 @@ from .drivers import connector
 from .hosts import HOSTS, crew
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
-
     from .model import Contender
 
     Lend = Callable[[], AbstractContextManager[Any]]

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING
 
 from . import syscalls
 from .cores import one_core
-from .model import Job
+from .model import Job, Workload
 from .player import ContenderFailedError, Player
 from .runner import Record, by_name, play, record
 from .stats import Verdict, judge
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from .model import Workload
 
 
 @dataclass(frozen=True, slots=True)

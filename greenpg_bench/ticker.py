@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from greenpg_conformance.toolkit.machine import clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .hosts import Crew
 
 TICK = 0.001

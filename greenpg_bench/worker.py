@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import faulthandler
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from greenpg._helper_process import Reply, send, serve
 
 from .drivers import DRIVERS
 from .hosts import HOSTS, patch
 from .model import Contender, Job
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 LIMIT = 120.0
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg2
 
@@ -12,9 +13,6 @@ from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.model import Contender, Job, Metric, Target, Workload
 from greenpg_bench.ticker import stall
 from greenpg_conformance.toolkit.proxy import Proxy
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 ROUND_TRIP = 0.1
 UNITS = 1

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from greenpg_bench.drivers import plain_connector
 from greenpg_bench.meter import meter
 from greenpg_bench.model import Contender, Job, Metric, Target, Workload
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 UNITS = 100
 LOOPS = ("gevent", "eventlet")
@@ -41,10 +38,7 @@ WORKLOAD = Workload(
             *(Contender("psycogreen", host) for host in LOOPS),
         ),
     ),
-    metrics=(
-        Metric("cpu", "client CPU, us", "{:,.0f}"),
-        Metric("wall", "ms", "{:.2f}"),
-    ),
+    metrics=(Metric("cpu", "client CPU, us", "{:,.0f}"), Metric("wall", "ms", "{:.2f}")),
     targets=tuple(
         Target(f"greenpg/{host}", "cpu", 1.3, "psycopg2/threads") for host in (*LOOPS, "threads")
     ),

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from greenpg_bench.drivers import connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
 from greenpg_bench.model import Contender, Job, Metric, Target, Workload
 from greenpg_bench.ticker import stall
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 MEGABYTES = 160  # a lap
 TICKING = 20  # of them once more beside a ticker, whose CPU time must not count

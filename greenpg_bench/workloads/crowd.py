@@ -6,19 +6,14 @@ that holds nothing else then. psycogreen beside greenpg tells what this takes fr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Mapping
+from typing import cast
 
-from greenpg_bench.drivers import connector
-from greenpg_bench.hosts import HOSTS, crew
+from greenpg_bench.drivers import Connection, connector
+from greenpg_bench.hosts import HOSTS, Crew, Queue, crew
 from greenpg_bench.meter import meter
 from greenpg_bench.model import Contender, Job, Metric, Target, Workload
 from greenpg_conformance.toolkit.memory import resident
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from greenpg_bench.drivers import Connection
-    from greenpg_bench.hosts import Crew, Queue
 
 CONNECTIONS = 20
 MANY, FEW = "10000", "100"
@@ -70,11 +65,7 @@ def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
             for connection in connections:
                 queue.put(connection)
             tasks.finish()
-        return {
-            "rate": UNITS / reading.wall,
-            "cpu": reading.cpu / UNITS * 1e6,
-            **memory,
-        }
+        return {"rate": UNITS / reading.wall, "cpu": reading.cpu / UNITS * 1e6, **memory}
 
     return measure
 

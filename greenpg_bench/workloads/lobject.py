@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from greenpg_bench.drivers import connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
 from greenpg_bench.model import Contender, Job, Metric, Target, Workload
 from greenpg_bench.ticker import stall
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 MEGABYTES = 24
 KILOBYTE = 1024

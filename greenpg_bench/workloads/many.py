@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from greenpg_bench.drivers import connector
 from greenpg_bench.meter import meter
 from greenpg_bench.model import Contender, Job, Metric, Target, Workload
 from greenpg_conformance.toolkit.proxy import Proxy
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 UNITS = 10_000
 ROUND_TRIP = 0.01
@@ -57,10 +55,7 @@ WORKLOAD = Workload(
             Contender("psycopg2", "threads"),
             Contender("psycopg", "gevent"),
         ),
-        (
-            *(Contender("greenpg", host, FAR) for host in LOOPS),
-            Contender("psycopg", "gevent", FAR),
-        ),
+        (*(Contender("greenpg", host, FAR) for host in LOOPS), Contender("psycopg", "gevent", FAR)),
     ),
     metrics=(Metric("wall", "ms"), Metric("cpu", "client CPU, us/row")),
     targets=tuple(target for host in LOOPS for target in _targets(host)),

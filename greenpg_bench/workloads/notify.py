@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,6 @@ from greenpg_bench.model import Contender, Job, Metric, Target, Workload
 from greenpg_bench.publisher import Publisher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from greenpg.notify import Subscription
 
 SUBSCRIBERS, NOTIFICATIONS = 200, 1000

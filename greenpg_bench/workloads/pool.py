@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from greenpg_bench.meter import meter
 from greenpg_bench.model import Contender, Job, Metric, Target, Workload
 from greenpg_bench.pools import lender
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 UNITS = 5000
 SIZE = 4
@@ -51,10 +48,7 @@ WORKLOAD = Workload(
         ),
     ),
     metrics=(Metric("cpu", "client CPU, us/loan", "{:.2f}"),),
-    targets=(
-        Target("greenpg/gevent", "cpu", 2.5),
-        Target("greenpg/eventlet", "cpu", 2.5),
-    ),
+    targets=(Target("greenpg/gevent", "cpu", 2.5), Target("greenpg/eventlet", "cpu", 2.5)),
     prepare=_prepare,
     units=UNITS,
     rounds=20,

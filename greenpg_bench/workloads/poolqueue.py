@@ -7,17 +7,15 @@ connection of its own, shows what is left where nobody ever waits for another.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from statistics import quantiles
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from greenpg_bench.drivers import connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
 from greenpg_bench.model import Contender, Job, Metric, Target, Workload
 from greenpg_bench.pools import lender
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 TASKS, SIZE = 64, 8
 TIMES = 50
@@ -84,11 +82,7 @@ def _together(job: Job) -> Callable[[], Mapping[str, float]]:
 def _spread(waits: list[float]) -> Mapping[str, float]:
     hundredths = quantiles(waits, n=100)
     middle = hundredths[49]
-    return {
-        "p50": middle * 1e3,
-        "p99": hundredths[98] / middle,
-        "max": max(waits) / middle,
-    }
+    return {"p50": middle * 1e3, "p99": hundredths[98] / middle, "max": max(waits) / middle}
 
 
 def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from greenpg_bench.drivers import DRIVERS, connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
 from greenpg_bench.model import Contender, Job, Metric, Target, Workload
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
 
 SHORT, LONG = "60 B", "2 kB"
 ROWS = {SHORT: 100_000, LONG: 20_000}

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from greenpg_bench.drivers import connector
 from greenpg_bench.hosts import HOSTS, crew
-from greenpg_bench.meter import meter
+from greenpg_bench.meter import Reading, meter
 from greenpg_bench.model import Contender, Job, Metric, Target, Workload
 from greenpg_bench.ticker import stall
 from greenpg_conformance.toolkit.memory import resident
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from greenpg_bench.meter import Reading
 
 ROWS = 1_000_000
 QUERY = f"select generate_series(1, {ROWS})"

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from psycopg2.extensions import parse_dsn
 
-from greenpg_bench.drivers import connector
+from greenpg_bench.drivers import Cursor, connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
 from greenpg_bench.model import CALLS, Contender, Job, Metric, Target, Workload
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Mapping
-    from typing import Protocol
-
-    from greenpg_bench.drivers import Cursor
 
     class AsyncConnection(Protocol):
         """What is used of an asyncpg connection."""
@@ -107,11 +104,7 @@ WORKLOAD = Workload(
         ),
         *((Contender("greenpg", host), Contender("psycogreen", host)) for host in LOOPS[1:]),
     ),
-    metrics=(
-        Metric("cpu", "client CPU, us/query"),
-        Metric("rate", "queries/s", "{:,.0f}"),
-        *CALLS,
-    ),
+    metrics=(Metric("cpu", "client CPU, us/query"), Metric("rate", "queries/s", "{:,.0f}"), *CALLS),
     targets=(
         _against("psycogreen/gevent", 0.95, 0.88, host="gevent"),
         _against("psycogreen/gevent-libuv", 0.60, 0.55, host="gevent-libuv"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -16,8 +17,6 @@ from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.storm.interrupts import CountingBackend
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from greenpg_conformance.harness.context import Context
 
 SHORT: Final = 0.03

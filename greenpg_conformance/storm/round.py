@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -15,14 +16,12 @@ from greenpg_conformance.toolkit.machine import Patience
 
 from . import more, operations, streams  # noqa: F401  they fill the table
 from .fixture import Fixture
-from .interrupts import HARD, LESSER, Interrupt, Run, was_cancelled
+from .interrupts import HARD, LESSER, CountingBackend, Interrupt, Run, was_cancelled
 from .table import OPERATIONS, Operation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from itertools import count
 
-    from .interrupts import CountingBackend
 
 QUIET_SECONDS: Final = 1.0
 STATES: Final = {

@@ -35,9 +35,7 @@ class Operation:
 OPERATIONS: list[Operation] = []
 
 
-def operation(
-    **traits: Any,
-) -> Callable[[Callable[[Fixture], Steps]], Callable[[Fixture], Steps]]:
+def operation(**traits: Any) -> Callable[[Callable[[Fixture], Steps]], Callable[[Fixture], Steps]]:
     """Add a generator to the table."""
 
     def add(steps: Callable[[Fixture], Steps]) -> Callable[[Fixture], Steps]:

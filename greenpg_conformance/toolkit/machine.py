@@ -7,12 +7,10 @@ import ctypes
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from greenpg._helper_process import Child
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 __all__ = [
     "CoreWaits",
