@@ -29,16 +29,9 @@ if TYPE_CHECKING:
 WIDTH = 130
 NOTABLE = 0.1
 DISTRIBUTIONS = (
-    "greenpg",
-    "psycopg2-binary",
-    "psycopg2",
-    "psycogreen",
-    "gevent",
-    "eventlet",
-    "psycopg",
-    "asyncpg",
-    "uvloop",
-)
+    "greenpg", "psycopg2-binary", "psycopg2", "psycogreen", "gevent", "eventlet",
+    "psycopg", "asyncpg", "uvloop",
+)  # fmt: skip
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -138,9 +131,8 @@ def _targets(result: Result) -> Table:
 def _judgement(verdict: Verdict) -> tuple[str, str, str]:
     if verdict.measured is None:
         return "-", "", ""
-    spread = (
-        f"{min(verdict.values):.2f} to {max(verdict.values):.2f}" if len(verdict.values) > 1 else ""
-    )
+    values = verdict.values
+    spread = f"{min(values):.2f} to {max(values):.2f}" if len(values) > 1 else ""
     return f"{verdict.measured:.2f}", spread, "[green]met" if verdict.met else "[red]missed"
 
 
@@ -154,11 +146,8 @@ def _report(results: list[Result], plan: Plan) -> dict[str, object]:
 
 
 def _versions() -> dict[str, str]:
-    found = {name: _version(name) for name in DISTRIBUTIONS}
-    return {"Python": platform.python_version(), **{k: v for k, v in found.items() if v}}
-
-
-def _version(name: str) -> str:
-    with suppress(PackageNotFoundError):
-        return version(name)
-    return ""
+    found = {"Python": platform.python_version()}
+    for name in DISTRIBUTIONS:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .hosts import HOSTS, Host
 
@@ -39,25 +39,22 @@ class Driver:
     patched: bool = False
 
 
-def _psycopg2(_host: Host) -> Callable[..., Connection]:
-    connect: Callable[..., Connection] = import_module("psycopg2").connect
-    return connect
+def _psycopg2(_host: Host) -> Any:
+    return import_module("psycopg2").connect
 
 
-def _psycogreen(host: Host) -> Callable[..., Connection]:
+def _psycogreen(host: Host) -> Any:
     import_module(f"psycogreen.{host.backend}").patch_psycopg()
     return _psycopg2(host)
 
 
-def _greenpg(host: Host) -> Callable[..., Connection]:
+def _greenpg(host: Host) -> Any:
     import_module("greenpg").use(host.backend)
-    connect: Callable[..., Connection] = import_module("greenpg").connect
-    return connect
+    return import_module("greenpg").connect
 
 
-def _psycopg(_host: Host) -> Callable[..., Connection]:
-    connect: Callable[..., Connection] = import_module("psycopg").connect
-    return connect
+def _psycopg(_host: Host) -> Any:
+    return import_module("psycopg").connect
 
 
 DRIVERS: Mapping[str, Driver] = {

@@ -12,12 +12,8 @@ from typing import Protocol
 
 # Choices of the caller's shell that would silently put a contender on another loop.
 LOOP_VARIABLES = (
-    "GEVENT_LOOP",
-    "GEVENT_RESOLVER",
-    "EVENTLET_HUB",
-    "GREENPG_BACKEND",
-    "GREENPG_PATCH",
-)
+    "GEVENT_LOOP", "GEVENT_RESOLVER", "EVENTLET_HUB", "GREENPG_BACKEND", "GREENPG_PATCH",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +56,14 @@ class Queue(Protocol):
 
 
 class Crew(Protocol):
-    """Tasks of one host: start some, then wait for all."""
+    """Tasks of one host: start some, then wait for all; an empty queue and a sleep for them."""
 
     def start(self, job: Callable[..., object], *args: object) -> None: ...
     def finish(self) -> None: ...
-    def sleep(self, seconds: float) -> None: ...
-    def queue(self) -> Queue: ...
+    @property
+    def sleep(self) -> Callable[[float], None]: ...
+    @property
+    def queue(self) -> Callable[[], Queue]: ...
 
 
 def patch(host: Host) -> None:
@@ -85,8 +83,8 @@ class GreenCrew:
     def __init__(self, host: Host) -> None:
         library = import_module(host.modules[0])
         self._spawn: Callable[..., object] = library.spawn
-        self._sleep: Callable[[float], object] = library.sleep
-        self._queue: Callable[[], Queue] = import_module(f"{library.__name__}.queue").Queue
+        self.sleep: Callable[[float], None] = library.sleep
+        self.queue: Callable[[], Queue] = import_module(f"{library.__name__}.queue").Queue
         self._result = host.result
         self._tasks: list[object] = []
 
@@ -100,14 +98,6 @@ class GreenCrew:
         for task in tasks:
             getattr(task, self._result)()
 
-    def sleep(self, seconds: float) -> None:
-        """Let the other tasks run."""
-        self._sleep(seconds)
-
-    def queue(self) -> Queue:
-        """Make an empty queue."""
-        return self._queue()
-
 
 class ThreadCrew:
     """Native threads."""
@@ -115,6 +105,8 @@ class ThreadCrew:
     def __init__(self, size: int) -> None:
         self._pool = ThreadPoolExecutor(size)
         self._futures: list[Future[object]] = []
+        self.sleep: Callable[[float], None] = time.sleep
+        self.queue: Callable[[], Queue] = queue.SimpleQueue
 
     def start(self, job: Callable[..., object], *args: object) -> None:
         """Start a thread's work at once."""
@@ -125,11 +117,3 @@ class ThreadCrew:
         futures, self._futures = self._futures, []
         for future in futures:
             future.result()
-
-    def sleep(self, seconds: float) -> None:
-        """Let the other threads run."""
-        time.sleep(seconds)
-
-    def queue(self) -> Queue:
-        """Make an empty queue."""
-        return queue.SimpleQueue()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
-Sample = dict[str, float]
+Sample: TypeAlias = dict[str, float]
+Lap: TypeAlias = Callable[[], Sample]
+
+LIBRARIES = ("gevent", "eventlet")
+LOOPS = ("gevent", "gevent-libuv", "eventlet", "eventlet-asyncio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,12 @@ class Contender:
     def name(self) -> str:
         """The name that tables, targets and `--only` use."""
         return f"{self.driver}/{self.host}{self.variant and ' ' + self.variant}"
+
+
+def contenders(*names: str) -> tuple[Contender, ...]:
+    """Return the contenders of these names."""
+    parts = (name.replace("/", " ").split(" ", 2) for name in names)
+    return tuple(Contender(*part) for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +103,7 @@ class Workload:
     groups: tuple[tuple[Contender, ...], ...]
     metrics: tuple[Metric, ...]
     targets: tuple[Target, ...]
-    prepare: Callable[[Job], Callable[[], Mapping[str, float]]]
+    prepare: Callable[[Job], Lap]
     units: int
     rounds: int
     quick: int

@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from greenpg._helper_process import Child, ChildError
@@ -51,12 +50,7 @@ class Player:
     def __enter__(self) -> Player:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _start(self, job: Job, prefix: Sequence[str]) -> Child:
@@ -75,9 +69,8 @@ class Player:
 
     def _failure(self, err: ChildError) -> ContenderFailedError:
         self._stderr.seek(0)
-        return ContenderFailedError(
-            self._stderr.read().decode(errors="replace").strip() or str(err)
-        )
+        said = self._stderr.read().decode(errors="replace").strip()
+        return ContenderFailedError(said or str(err))
 
 
 def _environment(contender: Contender) -> dict[str, str]:

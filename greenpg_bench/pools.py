@@ -22,21 +22,12 @@ def _autocommit(conn: Any) -> None:
     conn.autocommit = True
 
 
-def _greenpg(contender: Contender, dsn: str, size: int) -> Lend:
+def _filled(module: str, contender: Contender, dsn: str, size: int, **options: bool) -> Any:
     connector(contender)
-    pool = import_module("greenpg.pool").ConnectionPool(dsn, min_size=size, configure=_autocommit)
+    make = import_module(module).ConnectionPool
+    pool = make(dsn, min_size=size, configure=_autocommit, **options)
     pool.wait()
-    lend: Lend = pool.connection
-    return lend
-
-
-def _psycopg_pool(contender: Contender, dsn: str, size: int) -> Lend:
-    connector(contender)
-    make = import_module("psycopg_pool").ConnectionPool
-    pool = make(dsn, min_size=size, configure=_autocommit, open=True)
-    pool.wait()
-    lend: Lend = pool.connection
-    return lend
+    return pool.connection
 
 
 def _queue_pool(contender: Contender, dsn: str, size: int) -> Lend:
@@ -45,12 +36,10 @@ def _queue_pool(contender: Contender, dsn: str, size: int) -> Lend:
     return lambda: closing(pool.connect())
 
 
-def _db_pool(contender: Contender, dsn: str, size: int) -> Lend:
+def _db_pool(contender: Contender, dsn: str, size: int) -> Any:
     make = import_module("eventlet.db_pool").RawConnectionPool
     module = SimpleNamespace(connect=connector(contender))
-    pool = make(module, min_size=size, max_size=size, dsn=dsn)
-    lend: Lend = pool.item
-    return lend
+    return make(module, min_size=size, max_size=size, dsn=dsn).item
 
 
 class ExamplePool:
@@ -83,8 +72,8 @@ class ExamplePool:
 
 
 POOLS: dict[str, Callable[[Contender, str, int], Lend]] = {
-    "greenpg": _greenpg,
-    "psycopg_pool": _psycopg_pool,
+    "greenpg": partial(_filled, "greenpg.pool"),
+    "psycopg_pool": partial(_filled, "psycopg_pool", open=True),
     "QueuePool": _queue_pool,
     "db_pool": _db_pool,
     "example": lambda contender, dsn, size: ExamplePool(contender, dsn, size).connection,

@@ -42,9 +42,8 @@ class Result:
     @property
     def failed(self) -> bool:
         """Whether a target is missed or a contender broke down; not to be installed is neither."""
-        return any(one.met is False for one in self.verdicts) or any(
-            one.error for one in self.records
-        )
+        missed = any(one.met is False for one in self.verdicts)
+        return missed or any(one.error for one in self.records)
 
     def as_json(self) -> dict[str, object]:
         """All samples, medians and verdicts, for another program."""
@@ -110,9 +109,5 @@ def _record_json(record: Record, keys: Sequence[str]) -> dict[str, object]:
 
 
 def _verdict_json(verdict: Verdict) -> dict[str, object]:
-    return {
-        **asdict(verdict.target),
-        "values": verdict.values,
-        "measured": verdict.measured,
-        "met": verdict.met,
-    }
+    shown = {name: getattr(verdict, name) for name in ("values", "measured", "met")}
+    return {**asdict(verdict.target), **shown}

@@ -17,16 +17,10 @@ GROUPS = {
     "send": ("sendto", "sendmsg", "write", "writev"),
     "recv": ("recvfrom", "recvmsg", "read", "readv"),
     "poll": (
-        "epoll_wait",
-        "epoll_pwait",
-        "epoll_pwait2",
-        "poll",
-        "ppoll",
-        "select",
-        "pselect6",
+        "epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "pselect6",
         "getpid",  # libev looks for a fork at every turn of its loop
     ),
-}
+}  # fmt: skip
 
 
 def available() -> bool:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import faulthandler
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from greenpg._helper_process import Reply, send, serve
 
 from .drivers import DRIVERS
 from .hosts import HOSTS, patch
-from .model import Contender, Job
+from .model import Contender, Job, Lap
 
 LIMIT = 120.0
 
@@ -19,7 +18,7 @@ class Worker:
     """Carries out the orders; one that hangs ends the process with the stacks of all threads."""
 
     def __init__(self) -> None:
-        self._lap: Callable[[], Mapping[str, float]] | None = None
+        self._lap: Lap | None = None
 
     def prepare(self, workload: str, contender: dict[str, str], **job: Any) -> Reply:
         """Set the contender up; nothing it uses is imported before."""
@@ -40,7 +39,7 @@ class Worker:
         faulthandler.dump_traceback_later(LIMIT, exit=True)
         sample = self._lap()
         faulthandler.cancel_dump_traceback_later()
-        return dict(sample)
+        return sample
 
 
 if __name__ == "__main__":

@@ -139,9 +139,8 @@ def _check(dsn: str) -> None:
     try:
         parse_dsn(dsn)
     except psycopg2.ProgrammingError:  # libpq's text may quote the password
-        raise CommandError(
-            "the DSN is neither 'key=value ...' nor 'postgresql://...' as libpq reads them"
-        ) from None
+        told = "the DSN is neither 'key=value ...' nor 'postgresql://...' as libpq reads them"
+        raise CommandError(told) from None
 
 
 def _without_password(text: str, dsn: str) -> str:

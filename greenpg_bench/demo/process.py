@@ -35,13 +35,9 @@ def events(job: Job) -> Iterator[Iterator[Event]]:
     standard input does, however this process ends.
     """
     with TemporaryFile() as errors:
+        command, pipe = [sys.executable, "-m", f"{__package__}.worker"], subprocess.PIPE
         process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.worker"],
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,
+            command, 0, stdin=pipe, stdout=pipe, stderr=errors, start_new_session=True
         )
         try:
             yield _sent(process, job, errors)
@@ -56,8 +52,7 @@ def _sent(process: subprocess.Popen[bytes], job: Job, errors: IO[bytes]) -> Iter
         process.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
     with os.fdopen(os.dup(process.stdout.fileno())) as lines:
         for line in lines:
-            event: Event = json.loads(line)
-            yield event
+            yield json.loads(line)
     if process.wait():
         errors.seek(0)
         last = errors.read().decode(errors="replace").strip().rpartition("\n")[2]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from functools import partial
 from threading import Thread
 from time import monotonic
 from typing import Any
@@ -36,10 +35,9 @@ class Crew:
 
     def work(self) -> None:
         """Run the job; raise the first task's error."""
-        connect = _connector(self._job, self._backend)
         try:
             for _ in range(self._job.connections):
-                self._connections.append(connect())
+                self._connections.append(_connected(self._job, self._backend))
             self._work_beside_ticker()
         finally:
             for conn in self._connections:
@@ -75,17 +73,12 @@ class Crew:
             self._errors.append(err)
 
 
-def _connector(job: Job, backend: Backend) -> Any:
-    connect = (
-        psycopg2.connect if job.driver == "psycopg2" else partial(greenpg.connect, backend=backend)
-    )
-
-    def connected() -> Any:
-        conn = connect(make_dsn(job.dsn, application_name="greenpg demo"))
-        conn.autocommit = True
-        return conn
-
-    return connected
+def _connected(job: Job, backend: Backend) -> Any:
+    dsn = make_dsn(job.dsn, application_name="greenpg demo")
+    stock = job.driver == "psycopg2"
+    conn = psycopg2.connect(dsn) if stock else greenpg.connect(dsn, backend=backend)
+    conn.autocommit = True
+    return conn
 
 
 def send(what: str, lane: int = 0, text: str = "") -> None:

@@ -9,19 +9,9 @@ if TYPE_CHECKING:
     from greenpg_bench.model import Workload
 
 NAMES = (
-    "select1",
-    "crowd",
-    "copy",
-    "lobject",
-    "pool",
-    "poolqueue",
-    "replication",
-    "notify",
-    "many",
-    "rows",
-    "cancel",
-    "connect",
-)
+    "select1", "crowd", "copy", "lobject", "pool", "poolqueue",
+    "replication", "notify", "many", "rows", "cancel", "connect",
+)  # fmt: skip
 
 
 def find(name: str) -> Workload:

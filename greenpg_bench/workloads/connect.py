@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 from greenpg_bench.drivers import plain_connector
 from greenpg_bench.meter import meter
-from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.model import (
+    LIBRARIES,
+    Job,
+    Lap,
+    Metric,
+    Sample,
+    Target,
+    Workload,
+    contenders,
+)
 
 UNITS = 100
-LOOPS = ("gevent", "eventlet")
 
 
-def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+def _prepare(job: Job) -> Lap:
     connect = plain_connector(job.contender)
 
     def lap(times: int) -> None:
         for _ in range(times):
             connect(job.dsn).close()
 
-    def measure() -> Mapping[str, float]:
+    def measure() -> Sample:
         with meter() as reading:
             lap(UNITS)
         return {"cpu": reading.cpu / UNITS * 1e6, "wall": reading.wall / UNITS * 1e3}
@@ -32,15 +38,16 @@ WORKLOAD = Workload(
     name="connect",
     title="connect and close",
     groups=(
-        (
-            *(Contender("greenpg", host) for host in (*LOOPS, "threads")),
-            Contender("psycopg2", "threads"),
-            *(Contender("psycogreen", host) for host in LOOPS),
+        contenders(
+            *(f"greenpg/{host}" for host in (*LIBRARIES, "threads")),
+            "psycopg2/threads",
+            *(f"psycogreen/{host}" for host in LIBRARIES),
         ),
     ),
     metrics=(Metric("cpu", "client CPU, us", "{:,.0f}"), Metric("wall", "ms", "{:.2f}")),
     targets=tuple(
-        Target(f"greenpg/{host}", "cpu", 1.3, "psycopg2/threads") for host in (*LOOPS, "threads")
+        Target(f"greenpg/{host}", "cpu", 1.3, "psycopg2/threads")
+        for host in (*LIBRARIES, "threads")
     ),
     prepare=_prepare,
     units=UNITS,

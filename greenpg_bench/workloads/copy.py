@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from greenpg_bench.drivers import connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.model import (
+    LIBRARIES,
+    Contender,
+    Job,
+    Lap,
+    Metric,
+    Sample,
+    Target,
+    Workload,
+    contenders,
+)
 from greenpg_bench.ticker import stall
 
 MEGABYTES = 160  # a lap
 TICKING = 20  # of them once more beside a ticker, whose CPU time must not count
 ROWS = 10_000  # in a megabyte, of 100 bytes
 BLOCK = 65536
-LOOPS = ("gevent", "eventlet")
 FROM, TO = "FROM", "TO"
 
 
@@ -61,7 +69,7 @@ def _copy_to(cursor: Any, megabytes: int, blocks: bool) -> None:
             cursor.copy_expert(statement, file)
 
 
-def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+def _prepare(job: Job) -> Lap:
     contender = job.contender
     cursor = connector(contender)(job.dsn).cursor()
     cursor.execute("create temp table bench_copy (number int, word text)")
@@ -69,24 +77,21 @@ def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
     copy = {FROM: _copy_from, TO: _copy_to}[contender.variant]
     blocks = contender.driver == "psycopg"  # it knows no files
 
-    def measure() -> Mapping[str, float]:
+    def measure() -> Sample:
         cursor.execute("truncate bench_copy")
         with meter() as reading:
             copy(cursor, MEGABYTES, blocks)
-        held_up = stall(tasks, lambda: copy(cursor, TICKING, blocks))
-        return {
-            "rate": MEGABYTES / reading.wall,
-            "cpu": reading.cpu / MEGABYTES * 1e3,
-            "stall": held_up * 1e3,
-        }
+        held_up = stall(tasks, lambda: copy(cursor, TICKING, blocks)) * 1e3
+        rate, cpu = MEGABYTES / reading.wall, reading.cpu / MEGABYTES * 1e3
+        return {"rate": rate, "cpu": cpu, "stall": held_up}
 
     return measure
 
 
 def _group(way: str) -> tuple[Contender, ...]:
-    green = (Contender("greenpg", host, way) for host in (*LOOPS, "threads"))
-    others = (("psycopg2", "threads"), ("psycopg", "gevent"), ("psycopg2", "gevent"))
-    return (*green, *(Contender(driver, host, way) for driver, host in others))
+    ours = (f"greenpg/{host}" for host in (*LIBRARIES, "threads"))
+    names = (*ours, "psycopg2/threads", "psycopg/gevent", "psycopg2/gevent")
+    return contenders(*(f"{name} {way}" for name in names))
 
 
 def _targets(way: str, cpu: float, host: str) -> tuple[Target, ...]:
@@ -111,7 +116,7 @@ WORKLOAD = Workload(
     targets=tuple(
         target
         for way, cpu in ((FROM, 1.6), (TO, 2.0))
-        for host in LOOPS
+        for host in LIBRARIES
         for target in _targets(way, cpu, host)
     ),
     prepare=_prepare,

@@ -6,20 +6,26 @@ that holds nothing else then. psycogreen beside greenpg tells what this takes fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import cast
 
 from greenpg_bench.drivers import Connection, connector
 from greenpg_bench.hosts import HOSTS, Crew, Queue, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.model import (
+    LIBRARIES,
+    Contender,
+    Job,
+    Lap,
+    Metric,
+    Sample,
+    Target,
+    Workload,
+)
 from greenpg_conformance.toolkit.memory import resident
 
 CONNECTIONS = 20
 MANY, FEW = "10000", "100"
 UNITS = 200_000  # 20 for each of many
-LOOPS = ("gevent", "eventlet")
-DRIVERS = ("greenpg", "psycogreen")
 
 
 def _take_turns(queue: Queue, times: int) -> None:
@@ -47,15 +53,14 @@ def _line_up(tasks: Crew, queue: Queue, count: int, times: int) -> None:
         tasks.sleep(0)
 
 
-def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+def _prepare(job: Job) -> Lap:
     connect = connector(job.contender)
     connections = [connect(job.dsn) for _ in range(CONNECTIONS)]
     count = int(job.contender.variant)
     tasks = crew(HOSTS[job.contender.host], count)
-
     memory: dict[str, float] = {}
 
-    def measure() -> Mapping[str, float]:
+    def measure() -> Sample:
         queue = tasks.queue()
         before = resident()
         _line_up(tasks, queue, count, UNITS // count)
@@ -70,24 +75,26 @@ def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
     return measure
 
 
-def _target(host: str) -> Target:
-    many, few = f"greenpg/{host} {MANY}", f"greenpg/{host} {FEW}"
-    return Target(many, "rate", 0.9, few, at_least=True)
-
-
 WORKLOAD = Workload(
     name="crowd",
     title=f"{MANY} and {FEW} green threads over {CONNECTIONS} connections in a queue",
     groups=tuple(
-        tuple(Contender(driver, host, tasks) for driver in DRIVERS for tasks in (MANY, FEW))
-        for host in LOOPS
+        tuple(
+            Contender(driver, host, tasks)
+            for driver in ("greenpg", "psycogreen")
+            for tasks in (MANY, FEW)
+        )
+        for host in LIBRARIES
     ),
     metrics=(
         Metric("rate", "queries/s", "{:,.0f}"),
         Metric("cpu", "client CPU, us/query"),
         Metric("memory", "KiB per waiting thread"),
     ),
-    targets=tuple(_target(host) for host in LOOPS),
+    targets=tuple(
+        Target(f"greenpg/{host} {MANY}", "rate", 0.9, f"greenpg/{host} {FEW}", at_least=True)
+        for host in LIBRARIES
+    ),
     prepare=_prepare,
     units=UNITS,
     rounds=3,

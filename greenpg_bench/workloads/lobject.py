@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from greenpg_bench.drivers import connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.model import (
+    LIBRARIES,
+    Contender,
+    Job,
+    Lap,
+    Metric,
+    Sample,
+    Target,
+    Workload,
+    contenders,
+)
 from greenpg_bench.ticker import stall
 
 MEGABYTES = 24
 KILOBYTE = 1024
-LOOPS = ("gevent", "eventlet")
 SIZES = ("64 KB", "256 KB")
 
 
@@ -28,13 +36,13 @@ def _read(lob: Any, data: bytes) -> None:
         pass
 
 
-def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+def _prepare(job: Job) -> Lap:
     connection: Any = connector(job.contender)(job.dsn)
     connection.autocommit = False
     tasks = crew(HOSTS[job.contender.host], 1)
     data = bytes(range(256)) * (int(job.contender.variant.split()[0]) * 4)
 
-    def measure() -> Mapping[str, float]:
+    def measure() -> Sample:
         written = connection.lobject(0, "wb")
         with meter() as writing:
             _write(written, data)
@@ -55,12 +63,12 @@ def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
 
 
 def _group(size: str) -> tuple[Contender, ...]:
-    hosts = (*LOOPS, "threads")
-    return (
-        *(Contender("greenpg", host, size) for host in hosts),
-        Contender("psycopg2", "threads", size),
-        Contender("psycopg2", "gevent", size),
+    names = (
+        *(f"greenpg/{host}" for host in (*LIBRARIES, "threads")),
+        "psycopg2/threads",
+        "psycopg2/gevent",
     )
+    return contenders(*(f"{name} {size}" for name in names))
 
 
 def _targets(size: str, host: str) -> tuple[Target, ...]:
@@ -82,7 +90,9 @@ WORKLOAD = Workload(
         Metric("cpu", "client CPU, ms/MB", "{:.2f}"),
         Metric("stall", "longest stall above idle, ms"),
     ),
-    targets=tuple(target for size in SIZES for host in LOOPS for target in _targets(size, host)),
+    targets=tuple(
+        target for size in SIZES for host in LIBRARIES for target in _targets(size, host)
+    ),
     prepare=_prepare,
     units=MEGABYTES,
     rounds=7,

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from greenpg_bench.drivers import connector
 from greenpg_bench.meter import meter
-from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.model import (
+    LIBRARIES,
+    Job,
+    Lap,
+    Metric,
+    Sample,
+    Target,
+    Workload,
+    contenders,
+)
 from greenpg_conformance.toolkit.proxy import Proxy
 
 UNITS = 10_000
 ROUND_TRIP = 0.01
 FAR = "far"
-LOOPS = ("gevent", "eventlet")
 
 
-def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+def _prepare(job: Job) -> Lap:
     dsn = job.dsn
     if job.contender.variant == FAR:
         proxy = Proxy(dsn)  # its process ends with this one
@@ -28,7 +35,7 @@ def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
     cursor.execute("create temp table bench_many (id int, name text, price numeric)")
     rows = [(number, f"name {number}", number / 4) for number in range(UNITS)]
 
-    def measure() -> Mapping[str, float]:
+    def measure() -> Sample:
         cursor.execute("truncate bench_many")
         with meter() as reading:
             cursor.executemany("insert into bench_many values (%s, %s, %s)", rows)
@@ -50,15 +57,13 @@ WORKLOAD = Workload(
     name="many",
     title=f"executemany of {UNITS:,} rows of three columns",
     groups=(
-        (
-            *(Contender("greenpg", host) for host in LOOPS),
-            Contender("psycopg2", "threads"),
-            Contender("psycopg", "gevent"),
+        contenders("greenpg/gevent", "greenpg/eventlet", "psycopg2/threads", "psycopg/gevent"),
+        contenders(
+            *(f"{one} {FAR}" for one in ("greenpg/gevent", "greenpg/eventlet", "psycopg/gevent"))
         ),
-        (*(Contender("greenpg", host, FAR) for host in LOOPS), Contender("psycopg", "gevent", FAR)),
     ),
     metrics=(Metric("wall", "ms"), Metric("cpu", "client CPU, us/row")),
-    targets=tuple(target for host in LOOPS for target in _targets(host)),
+    targets=tuple(target for host in LIBRARIES for target in _targets(host)),
     prepare=_prepare,
     units=UNITS,
     rounds=9,

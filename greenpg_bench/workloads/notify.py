@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from greenpg import Listener, use
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.model import (
+    LOOPS,
+    Contender,
+    Job,
+    Lap,
+    Metric,
+    Sample,
+    Target,
+    Workload,
+)
 from greenpg_bench.publisher import Publisher
 
 if TYPE_CHECKING:
@@ -18,7 +26,6 @@ if TYPE_CHECKING:
 
 SUBSCRIBERS, NOTIFICATIONS = 200, 1000
 IDLE = 2.0
-LOOPS = ("gevent", "gevent-libuv", "eventlet", "eventlet-asyncio")
 
 
 def _hear(subscription: Subscription) -> None:
@@ -26,7 +33,7 @@ def _hear(subscription: Subscription) -> None:
         pass
 
 
-def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+def _prepare(job: Job) -> Lap:
     host = HOSTS[job.contender.host]
     use(host.backend)
     channel = f"bench_{os.getpid()}"
@@ -41,7 +48,7 @@ def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
         publisher.send(NOTIFICATIONS)
         tasks.finish()
 
-    def measure() -> Mapping[str, float]:
+    def measure() -> Sample:
         with meter() as idle:
             tasks.sleep(IDLE)
         with meter() as reading:

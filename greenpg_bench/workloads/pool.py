@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 from greenpg_bench.meter import meter
-from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.model import Job, Lap, Metric, Sample, Target, Workload, contenders
 from greenpg_bench.pools import lender
 
 UNITS = 5000
 SIZE = 4
 
 
-def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+def _prepare(job: Job) -> Lap:
     lend = lender(job.contender, job.dsn, SIZE)
 
     def lap(times: int) -> None:
@@ -22,7 +20,7 @@ def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
 
     lap(100)
 
-    def measure() -> Mapping[str, float]:
+    def measure() -> Sample:
         lap(10)  # the first loan after a rest costs a ping
         with meter() as reading:
             lap(UNITS)
@@ -35,17 +33,8 @@ WORKLOAD = Workload(
     name="pool",
     title="with pool.connection(), nobody waiting",
     groups=(
-        (
-            Contender("greenpg", "gevent"),
-            Contender("psycopg_pool", "gevent"),
-            Contender("QueuePool", "gevent"),
-            Contender("example", "gevent"),
-        ),
-        (
-            Contender("greenpg", "eventlet"),
-            Contender("QueuePool", "eventlet"),
-            Contender("db_pool", "eventlet"),
-        ),
+        contenders("greenpg/gevent", "psycopg_pool/gevent", "QueuePool/gevent", "example/gevent"),
+        contenders("greenpg/eventlet", "QueuePool/eventlet", "db_pool/eventlet"),
     ),
     metrics=(Metric("cpu", "client CPU, us/loan", "{:.2f}"),),
     targets=(Target("greenpg/gevent", "cpu", 2.5), Target("greenpg/eventlet", "cpu", 2.5)),

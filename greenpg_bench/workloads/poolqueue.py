@@ -7,14 +7,13 @@ connection of its own, shows what is left where nobody ever waits for another.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from statistics import quantiles
 from typing import Any
 
 from greenpg_bench.drivers import connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.model import Contender, Job, Lap, Metric, Sample, Target, Workload, contenders
 from greenpg_bench.pools import lender
 
 TASKS, SIZE = 64, 8
@@ -31,7 +30,7 @@ def _ask(conn: Any) -> None:
     cursor.close()
 
 
-def _poolless(job: Job) -> Callable[[], Mapping[str, float]]:
+def _poolless(job: Job) -> Lap:
     connect = connector(job.contender)
     conns = [connect(job.dsn) for _ in range(SIZE)]
     size = SIZE if job.contender.variant == ALONE else TASKS
@@ -41,7 +40,7 @@ def _poolless(job: Job) -> Callable[[], Mapping[str, float]]:
         for _ in range(UNITS // size):
             _ask(conn)
 
-    def measure() -> Mapping[str, float]:
+    def measure() -> Sample:
         with meter() as reading:
             for number in range(size):
                 tasks.start(work, conns[number % SIZE])
@@ -51,7 +50,7 @@ def _poolless(job: Job) -> Callable[[], Mapping[str, float]]:
     return measure
 
 
-def _together(job: Job) -> Callable[[], Mapping[str, float]]:
+def _together(job: Job) -> Lap:
     lend = lender(job.contender, job.dsn, SIZE)
     tasks = crew(HOSTS[job.contender.host], TASKS)
     waits: list[float] = []
@@ -69,26 +68,28 @@ def _together(job: Job) -> Callable[[], Mapping[str, float]]:
             tasks.start(work, times)
         tasks.finish()
 
-    def measure() -> Mapping[str, float]:
+    def measure() -> Sample:
         lap(1)  # the first loans after a rest cost a ping
         waits.clear()
         with meter() as reading:
             lap(TIMES)
-        return {"cpu": reading.cpu / UNITS * 1e6, **_spread(waits)}
+        hundredths = quantiles(waits, n=100)
+        middle = hundredths[49]
+        spread = {"p50": middle * 1e3, "p99": hundredths[98] / middle, "max": max(waits) / middle}
+        return {"cpu": reading.cpu / UNITS * 1e6, **spread}
 
     return measure
 
 
-def _spread(waits: list[float]) -> Mapping[str, float]:
-    hundredths = quantiles(waits, n=100)
-    middle = hundredths[49]
-    return {"p50": middle * 1e3, "p99": hundredths[98] / middle, "max": max(waits) / middle}
-
-
-def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+def _prepare(job: Job) -> Lap:
     measure = (_poolless if job.contender.variant else _together)(job)
     measure()
     return measure
+
+
+def _group(host: str, *peers: str) -> tuple[Contender, ...]:
+    ours = (f"greenpg/{host}", f"greenpg/{host} {SHARED}", f"greenpg/{host} {ALONE}")
+    return contenders(*ours, *(f"{peer}/{host}" for peer in peers))
 
 
 def _targets(host: str) -> tuple[Target, ...]:
@@ -104,21 +105,8 @@ WORKLOAD = Workload(
     name="poolqueue",
     title=f"select 1 by {TASKS} tasks over {SIZE} connections",
     groups=(
-        (
-            Contender("greenpg", "gevent"),
-            Contender("greenpg", "gevent", SHARED),
-            Contender("greenpg", "gevent", ALONE),
-            Contender("psycopg_pool", "gevent"),
-            Contender("QueuePool", "gevent"),
-            Contender("example", "gevent"),
-        ),
-        (
-            Contender("greenpg", "eventlet"),
-            Contender("greenpg", "eventlet", SHARED),
-            Contender("greenpg", "eventlet", ALONE),
-            Contender("QueuePool", "eventlet"),
-            Contender("db_pool", "eventlet"),
-        ),
+        _group("gevent", "psycopg_pool", "QueuePool", "example"),
+        _group("eventlet", "QueuePool", "db_pool"),
     ),
     metrics=(
         Metric("cpu", "client CPU, us/query"),

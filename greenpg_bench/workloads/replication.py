@@ -9,16 +9,24 @@ from importlib import import_module
 from itertools import count
 from typing import Any
 
-from greenpg_bench.drivers import DRIVERS, connector
+from greenpg_bench.drivers import connector, plain_connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.model import (
+    LIBRARIES,
+    Contender,
+    Job,
+    Lap,
+    Metric,
+    Sample,
+    Target,
+    Workload,
+)
 
 SHORT, LONG = "60 B", "2 kB"
 ROWS = {SHORT: 100_000, LONG: 20_000}
 SIZES = {SHORT: 60, LONG: 2000}
 TRANSACTIONS = 10
-LOOPS = ("gevent", "eventlet")
 _laps = count()
 
 
@@ -51,9 +59,7 @@ class Source:
 
 
 def _replicator(contender: Contender, dsn: str) -> Callable[[], Any]:
-    prepare = DRIVERS[contender.driver].prepare
-    assert prepare is not None
-    connect = prepare(HOSTS[contender.host])
+    connect: Callable[..., Any] = plain_connector(contender)
     module = "greenpg.extras" if contender.driver == "greenpg" else "psycopg2.extras"
     factory = import_module(module).LogicalReplicationConnection
     return lambda: connect(dsn, connection_factory=factory)
@@ -72,9 +78,8 @@ def _consumer(messages: int) -> Callable[[Any], None]:
     return consume
 
 
-def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
-    contender = job.contender
-    variant = contender.variant
+def _prepare(job: Job) -> Lap:
+    contender, variant = job.contender, job.contender.variant
     source = Source(connector(contender)(job.dsn).cursor(), variant)
     connect = _replicator(contender, job.dsn)
     tasks = crew(HOSTS[contender.host], 1)
@@ -87,7 +92,7 @@ def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
         except stop:
             return
 
-    def measure() -> Mapping[str, float]:
+    def measure() -> Sample:
         connection = connect()
         stream = connection.cursor()
         with source.changes(stream) as arguments:
@@ -102,7 +107,7 @@ def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
 
 
 def _group(variant: str) -> tuple[Contender, ...]:
-    green = (Contender("greenpg", host, variant) for host in (*LOOPS, "threads"))
+    green = (Contender("greenpg", host, variant) for host in (*LIBRARIES, "threads"))
     return (*green, Contender("psycopg2", "threads", variant))
 
 
@@ -119,7 +124,7 @@ WORKLOAD = Workload(
             f"greenpg/{host} {variant}", "rate", least, f"psycopg2/threads {variant}", at_least=True
         )
         for variant, least in ((SHORT, 0.75), (LONG, 0.9))
-        for host in LOOPS
+        for host in LIBRARIES
     ),
     prepare=_prepare,
     units=1,

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
 from greenpg_bench.drivers import connector
 from greenpg_bench.hosts import HOSTS, crew
-from greenpg_bench.meter import Reading, meter
-from greenpg_bench.model import Contender, Job, Metric, Target, Workload
+from greenpg_bench.meter import meter
+from greenpg_bench.model import (
+    LIBRARIES,
+    Job,
+    Lap,
+    Metric,
+    Sample,
+    Target,
+    Workload,
+    contenders,
+)
 from greenpg_bench.ticker import stall
 from greenpg_conformance.toolkit.memory import resident
 
 ROWS = 1_000_000
 QUERY = f"select generate_series(1, {ROWS})"
 LOOK = 50_000  # rows between two looks at the memory
-LOOPS = ("gevent", "eventlet")
 ALL, STREAM, NAMED = "all", "stream", "named"
 _numbers = count(1)
 
@@ -28,17 +36,15 @@ def _fetch_all(connection: Any) -> tuple[object, object]:
     return cursor, cursor.fetchall()
 
 
-def _stream(connection: Any) -> Iterable[object]:
-    rows: Iterable[object] = connection.cursor().stream(QUERY)
-    return rows
+def _stream(connection: Any) -> Any:
+    return connection.cursor().stream(QUERY)
 
 
-def _named(connection: Any) -> Iterable[object]:
-    cursor: Any = connection.cursor(f"bench_rows_{next(_numbers)}")
+def _named(connection: Any) -> Any:
+    cursor = connection.cursor(f"bench_rows_{next(_numbers)}")
     cursor.itersize = 2000
     cursor.execute(QUERY)
-    rows: Iterable[object] = cursor
-    return rows
+    return cursor
 
 
 def _read(rows: Iterable[object]) -> None:
@@ -55,7 +61,7 @@ def _growth(rows: Iterable[object]) -> int:
     return peak
 
 
-def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+def _prepare(job: Job) -> Lap:
     variant = job.contender.variant
     connection: Any = connector(job.contender)(job.dsn)
     connection.autocommit = False
@@ -69,11 +75,12 @@ def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
         else:
             _read(sources[variant](connection))
 
-    def measure() -> Mapping[str, float]:
+    def measure() -> Sample:
         with meter() as reading:
             work()
         kept.clear()
-        sample = _sample(reading, stall(tasks, work))
+        sample = {"wall": reading.wall * 1e3, "cpu": reading.cpu * 1e3}
+        sample["stall"] = stall(tasks, work) * 1e3
         kept.clear()
         if variant != ALL:
             sample["memory"] = _growth(sources[variant](connection)) / 1e6
@@ -81,10 +88,6 @@ def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
         return sample
 
     return measure
-
-
-def _sample(reading: Reading, held_up: float) -> dict[str, float]:
-    return {"wall": reading.wall * 1e3, "cpu": reading.cpu * 1e3, "stall": held_up * 1e3}
 
 
 def _targets(host: str) -> tuple[Target, ...]:
@@ -101,14 +104,13 @@ WORKLOAD = Workload(
     name="rows",
     title=f"a result of {ROWS:,} rows",
     groups=(
-        (
-            *(Contender("greenpg", host, ALL) for host in LOOPS),
-            Contender("psycopg2", "threads", ALL),
-            Contender("psycopg2", "gevent", ALL),
+        contenders(
+            *(f"greenpg/{host} {ALL}" for host in LIBRARIES),
+            f"psycopg2/threads {ALL}",
+            f"psycopg2/gevent {ALL}",
         ),
-        (
-            *(Contender("greenpg", host, STREAM) for host in LOOPS),
-            Contender("psycopg2", "threads", NAMED),
+        contenders(
+            *(f"greenpg/{host} {STREAM}" for host in LIBRARIES), f"psycopg2/threads {NAMED}"
         ),
     ),
     metrics=(
@@ -117,7 +119,7 @@ WORKLOAD = Workload(
         Metric("stall", "longest stall above idle, ms"),
         Metric("memory", "memory added, MB"),
     ),
-    targets=tuple(target for host in LOOPS for target in _targets(host)),
+    targets=tuple(target for host in LIBRARIES for target in _targets(host)),
     prepare=_prepare,
     units=ROWS,
     rounds=9,

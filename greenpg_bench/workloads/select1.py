@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,7 +12,17 @@ from psycopg2.extensions import parse_dsn
 from greenpg_bench.drivers import Cursor, connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import CALLS, Contender, Job, Metric, Target, Workload
+from greenpg_bench.model import (
+    CALLS,
+    LOOPS,
+    Job,
+    Lap,
+    Metric,
+    Sample,
+    Target,
+    Workload,
+    contenders,
+)
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -26,10 +36,9 @@ if TYPE_CHECKING:
 TASKS = 32
 WARM_UP = 20
 UNITS = TASKS * 100
-ASYNCPG_NAMES = {name: name for name in ("host", "port", "user", "password")} | {
-    "dbname": "database"
+ASYNCPG_NAMES = {"dbname": "database"} | {
+    name: name for name in ("host", "port", "user", "password")
 }
-LOOPS = ("gevent", "gevent-libuv", "eventlet", "eventlet-asyncio")
 
 
 def _ask(cursor: Cursor, times: int) -> None:
@@ -70,11 +79,11 @@ def _async(job: Job) -> Callable[[int], None]:
     return lambda times: loop.run_until_complete(together(times))
 
 
-def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
+def _prepare(job: Job) -> Lap:
     lap = (_async if job.contender.driver == "asyncpg" else _blocking)(job)
     lap(WARM_UP)
 
-    def measure() -> Mapping[str, float]:
+    def measure() -> Sample:
         with meter() as reading:
             lap(UNITS // TASKS)
         return {"cpu": reading.cpu / UNITS * 1e6, "rate": UNITS / reading.wall}
@@ -82,37 +91,24 @@ def _prepare(job: Job) -> Callable[[], Mapping[str, float]]:
     return measure
 
 
-def _against(peer: str, limit: float, aim: float | None, *, host: str) -> Target:
-    return Target(f"greenpg/{host}", "cpu", limit, peer, aim)
-
-
-def _calls(host: str) -> Target:
-    # One send and one recv; the rest is room for what loops and allocators do now and then.
-    return Target(f"greenpg/{host}", "calls", 2.1)
-
-
 WORKLOAD = Workload(
     name="select1",
     title=f"select 1 over {TASKS} connections, one task each",
     groups=(
-        (Contender("greenpg", "threads"), Contender("psycopg2", "threads")),
-        (
-            Contender("greenpg", "gevent"),
-            Contender("psycogreen", "gevent"),
-            Contender("asyncpg", "uvloop"),
-            Contender("psycopg", "gevent"),
-        ),
-        *((Contender("greenpg", host), Contender("psycogreen", host)) for host in LOOPS[1:]),
+        contenders("greenpg/threads", "psycopg2/threads"),
+        contenders("greenpg/gevent", "psycogreen/gevent", "asyncpg/uvloop", "psycopg/gevent"),
+        *(contenders(f"greenpg/{host}", f"psycogreen/{host}") for host in LOOPS[1:]),
     ),
     metrics=(Metric("cpu", "client CPU, us/query"), Metric("rate", "queries/s", "{:,.0f}"), *CALLS),
     targets=(
-        _against("psycogreen/gevent", 0.95, 0.88, host="gevent"),
-        _against("psycogreen/gevent-libuv", 0.60, 0.55, host="gevent-libuv"),
-        _against("psycogreen/eventlet", 0.80, 0.75, host="eventlet"),
-        _against("psycogreen/eventlet-asyncio", 0.60, 0.50, host="eventlet-asyncio"),
-        _against("asyncpg/uvloop", 0.85, None, host="gevent"),
-        _against("psycopg/gevent", 0.40, None, host="gevent"),
-        *(_calls(host) for host in LOOPS),
+        Target("greenpg/gevent", "cpu", 0.95, "psycogreen/gevent", 0.88),
+        Target("greenpg/gevent-libuv", "cpu", 0.60, "psycogreen/gevent-libuv", 0.55),
+        Target("greenpg/eventlet", "cpu", 0.80, "psycogreen/eventlet", 0.75),
+        Target("greenpg/eventlet-asyncio", "cpu", 0.60, "psycogreen/eventlet-asyncio", 0.50),
+        Target("greenpg/gevent", "cpu", 0.85, "asyncpg/uvloop"),
+        Target("greenpg/gevent", "cpu", 0.40, "psycopg/gevent"),
+        # One send and one recv; the rest is room for what loops and allocators do now and then.
+        *(Target(f"greenpg/{host}", "calls", 2.1) for host in LOOPS),
     ),
     prepare=_prepare,
     units=UNITS,
