@@ -36,8 +36,6 @@ TICK: Final = 0.002
 IDLE_SHARE: Final = 0.005
 IDLE_WINDOW: Final = 0.2
 IDLE_LONGEST: Final = 2.0
-
-
 PROGRAM: Final = """{prelude}
 import warnings
 import greenpg
@@ -97,8 +95,6 @@ class Context:
         self._jobs: list[Job] = []
         self._connections: list[Any] = []
 
-    # Connections
-
     def connect(self, dsn: str | None = None, **options: Any) -> Any:
         """Return a connection of greenpg's; `autocommit=True` sets that too."""
         autocommit = options.pop("autocommit", False)
@@ -117,8 +113,6 @@ class Context:
         """Wait until the server runs a statement of this connection."""
         pid = conn.info.backend_pid
         self.wait_until(lambda: self.server.is_busy(pid), f"session {pid} is busy")
-
-    # Tasks and threads
 
     def spawn(self, fn: Callable[..., Any], *args: object) -> Job:
         """Run a function in a task."""
@@ -150,8 +144,6 @@ class Context:
         if error is not None:
             raise error
         return value
-
-    # Time
 
     def under_fire(self, fn: Callable[[], object]) -> None:
         """Call a function under a timeout that may or may not expire in it."""
@@ -206,8 +198,6 @@ class Context:
             window *= 2
             assert window < IDLE_LONGEST, f"ms of CPU in ms of idleness: {', '.join(told)}"
 
-    # What there is
-
     def registered(self) -> Mapping[Hashable, str]:
         """Return what is registered with the event loop."""
         return self.description.registered()
@@ -215,8 +205,6 @@ class Context:
     def descriptors(self) -> Mapping[Hashable, str]:
         """Return the open descriptors of this process."""
         return descriptors()
-
-    # Other processes and libraries
 
     @property
     def _sockets(self) -> str:
@@ -244,14 +232,8 @@ class Context:
         backend, dsn = self.around.which, self.dsn
         program = PROGRAM.format(prelude=self.around.mode.prelude, backend=backend, dsn=dsn)
         command = [sys.executable, "-c", "\n".join((program, *lines))]
-        return subprocess.run(
-            command,
-            env={**os.environ, **environ},
-            capture_output=True,
-            text=True,
-            timeout=PROGRAM_SECONDS,
-            check=False,
-        )
+        kept: Any = {"capture_output": True, "text": True, "timeout": PROGRAM_SECONDS}
+        return subprocess.run(command, env={**os.environ, **environ}, check=False, **kept)
 
     def skip(self, reason: str) -> None:
         """Give up for want of something that the reason names."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -29,15 +29,7 @@ class Mode:
     prelude: str = ""
 
 
-def _directly(fn: Callable[[], object]) -> None:
-    fn()
-
-
-def _nothing() -> Registered:
-    return {}
-
-
-def _no_facts() -> Mapping[str, str]:
+def _nothing() -> dict[Any, str]:
     return {}
 
 
@@ -55,14 +47,14 @@ class Description:
     """
 
     modes: tuple[Mode, ...] = (Mode("plain"),)
-    run: Callable[[Callable[[], object]], object] = _directly
+    run: Callable[[Callable[[], object]], object] = lambda fn: fn()
     sockets: str | None = "socket"
     in_hub: Callable[[Callable[[], object]], object] | None = None
     timeout: Callable[[float], AbstractContextManager[Any]] | None = None
     registered: Callable[[], Registered] = _nothing
     hub_of_thread_ends: Callable[[], object] = _nothing
     fork: Callable[[], int] = os.fork
-    facts: Callable[[], Mapping[str, str]] = _no_facts
+    facts: Callable[[], Mapping[str, str]] = _nothing
 
 
 def find(which: str) -> tuple[Backend, Description]:
@@ -89,8 +81,5 @@ def installed() -> list[str]:
 
 
 def _registered_description(name: str) -> Description:
-    points: Iterable[metadata.EntryPoint] = metadata.entry_points(group=GROUP, name=name)
-    for point in points:
-        described: Description = point.load()
-        return described
-    return Description()
+    points: Any = metadata.entry_points(group=GROUP, name=name)
+    return next((point.load() for point in points), None) or Description()

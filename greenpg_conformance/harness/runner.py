@@ -105,19 +105,13 @@ class Running:
 class _Child:
     """One process, its events and what it prints."""
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], events: int, log: Any, limit: float
-    ) -> None:
-        self._process = process
-        self._limit = limit
-        self._events = events
-        self._log = log
+    def __init__(self, process: Any, events: int, log: Any, limit: float) -> None:
+        self._process, self._events, self._log, self._limit = process, events, log, limit
         self._buffer = b""
         self._began = False
         self._hang = self._note = ""
 
     def order(self, **orders: Any) -> None:
-        assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended: its log says why
             self._process.stdin.write(json.dumps(orders).encode() + b"\n")
             self._process.stdin.flush()
@@ -158,8 +152,7 @@ class _Child:
                 return None
             self._buffer += chunk
         line, self._buffer = self._buffer.split(b"\n", 1)
-        event: dict[str, Any] = json.loads(line)
-        return event
+        return dict(json.loads(line))
 
     def _last_words(self) -> tuple[str, str]:
         self._process.kill()
@@ -171,8 +164,7 @@ class _Child:
 
     def _said(self) -> str:
         self._log.seek(0)
-        text: str = self._log.read()[-LOG_TAIL:].decode(errors="replace")
-        return text
+        return str(self._log.read()[-LOG_TAIL:], errors="replace")
 
 
 @contextmanager

@@ -82,27 +82,17 @@ def discover(parts: Iterable[str] = MODULES) -> list[Test]:
 
 def _of_module(part: str, name: str) -> list[Test]:
     module = importlib.import_module(f"greenpg_conformance.{part}.{name}")
-    functions = [
-        function
-        for title, function in vars(module).items()
-        if title.startswith("test_") and function.__module__ == module.__name__
-    ]
+    found = [thing for title, thing in vars(module).items() if title.startswith("test_")]
+    functions = [function for function in found if function.__module__ == module.__name__]
     return [test for function in functions for test in cases_of(name, function)]
 
 
 def cases_of(module: str, function: Any) -> list[Test]:
     """Return the tests that a function stands for, one for each of its cases."""
-    return [
-        Test(
-            module,
-            function.__name__.removeprefix("test_"),
-            case,
-            getattr(function, "_needs", frozenset()),
-            getattr(function, "_limit", SECONDS),
-            function,
-        )
-        for case in getattr(function, "_cases", ("",))
-    ]
+    name = function.__name__.removeprefix("test_")
+    needed: frozenset[str] = getattr(function, "_needs", frozenset())
+    seconds, cases = getattr(function, "_limit", SECONDS), getattr(function, "_cases", ("",))
+    return [Test(module, name, case, needed, seconds, function) for case in cases]
 
 
 class raises:
@@ -110,22 +100,17 @@ class raises:
 
     def __init__(self, *kinds: type[BaseException], words: str = "") -> None:
         self.error: Any = None
-        self._kinds = kinds
-        self._words = words
+        self._kinds, self._words = kinds, words
 
     def __enter__(self) -> raises:
-        """Return itself, for `error`."""
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> bool:
-        """Swallow what was expected."""
         self.error = error
         if error is None:
-            raise AssertionError(f"nothing was raised, {self._expected()} expected")
+            expected = " or ".join(kind.__name__ for kind in self._kinds)
+            raise AssertionError(f"nothing was raised, {expected} expected")
         if not isinstance(error, self._kinds):
             return False
         assert self._words in str(error), f"{self._words!r} is not in {str(error)!r}"
         return True
-
-    def _expected(self) -> str:
-        return " or ".join(kind.__name__ for kind in self._kinds)

@@ -10,7 +10,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Hashable, Mapping
-from contextlib import ExitStack
 from typing import Any, Final
 
 import greenpg
@@ -73,7 +72,7 @@ class Worker:
         backend = self._around.backend
         clock_watch()
         calibrated(backend)
-        ctx = self._context()
+        ctx = self._context(str)  # which leaves its notes at that
         with ctx.cleaned():
             event = backend.event()
             ctx.native(event.set)
@@ -86,11 +85,7 @@ class Worker:
         gc.collect()
         gc.freeze()  # the baseline need not be searched after each test
 
-    def _context(self, events: Events | None = None) -> Context:
-        def note(text: str) -> None:
-            if events is not None:
-                events.send(note=text)
-
+    def _context(self, note: Callable[[str], object]) -> Context:
         return Context(self._around, self._orders["seed"], note)
 
     def _run(self, test: Test) -> None:
@@ -115,23 +110,17 @@ class Worker:
         return "pass", ""
 
     def _perform(self, test: Test) -> None:
-        ctx = self._context(self._events)
-        with ExitStack() as stack:
-            stack.enter_context(
-                no_leaks(*self._probes(), settle=SETTLE_SECONDS, sleep=self._settle)
-            )
-            stack.enter_context(ctx.cleaned())
+        ctx, sleep = (
+            self._context(lambda text: self._events.send(note=text)),
+            self._around.backend.sleep,
+        )
+        probes = (descriptors, threads, tasks, self._sessions, self._around.description.registered)
+        with no_leaks(*probes, settle=SETTLE_SECONDS, sleep=sleep), ctx.cleaned():
             try:
                 test.run(ctx)
             except BaseException as error:
-                self._events.send(note=_told(error))  # cleaning up may hang
+                ctx.note(_told(error))  # cleaning up may hang
                 raise
-
-    def _settle(self, seconds: float) -> None:
-        self._around.backend.sleep(seconds)
-
-    def _probes(self) -> tuple[Callable[[], Mapping[Hashable, str]], ...]:
-        return (descriptors, threads, tasks, self._sessions, self._around.description.registered)
 
     def _sessions(self) -> dict[Hashable, str]:
         return self._around.observer.sessions(self._around.application)

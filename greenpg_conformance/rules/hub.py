@@ -9,15 +9,14 @@ from greenpg_conformance.harness.operations import OPERATIONS, Stage
 from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.toolkit.machine import clock
 
+from .asking import asked
+
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
 
 NEED_NO_WAIT: Final = ("fetch", "cursor close", "autocommit", "isolation_level", "poll")
-REFUSED: Final = tuple(
-    name
-    for name in OPERATIONS
-    if name not in ("rollback", "reset", "close", "with conn", *NEED_NO_WAIT)
-)
+ENDS: Final = ("rollback", "reset", "close", "with conn")
+REFUSED: Final = tuple(name for name in OPERATIONS if name not in (*ENDS, *NEED_NO_WAIT))
 SESSION: Final = "select query, query_start, state_change from pg_stat_activity where pid = %s"
 AT_ONCE: Final = 0.2
 
@@ -33,7 +32,7 @@ def test_refused_before_anything_is_sent(ctx: Context, case: str) -> None:
         ctx.in_hub(lambda: OPERATIONS[case](stage))
 
     assert ctx.server.ask(SESSION, pid) == before
-    assert _asked(stage.conn) == 7
+    assert asked(stage.conn, 7) == 7
     stage.conn.commit()
 
 
@@ -41,7 +40,7 @@ def test_refused_before_anything_is_sent(ctx: Context, case: str) -> None:
 @each(*REFUSED, "rollback", "reset")
 def test_refused_while_a_task_uses_the_connection(ctx: Context, case: str) -> None:
     stage = Stage.prepared(ctx.connect(), began=True)
-    query = ctx.spawn(_asked, stage.conn, 0.1)
+    query = ctx.spawn(asked, stage.conn, 7, 0.1)
     ctx.busy(stage.conn)
 
     with raises(greenpg.ProgrammingError):
@@ -56,9 +55,9 @@ def test_refused_while_a_task_holds_the_lock(ctx: Context) -> None:
     conn = ctx.connect()
 
     with conn.exclusive(), raises(greenpg.ProgrammingError):
-        ctx.in_hub(lambda: _asked(conn))
+        ctx.in_hub(lambda: asked(conn, 7))
 
-    assert _asked(conn) == 7
+    assert asked(conn, 7) == 7
 
 
 @needs("hub")
@@ -78,7 +77,7 @@ def test_what_ends_a_connection_closes_it_without_a_wait(ctx: Context, case: str
 def test_close_interrupts_the_task_that_waits(ctx: Context) -> None:
     conn = ctx.connect()
     pid = conn.info.backend_pid
-    query = ctx.spawn(_asked, conn, 10)
+    query = ctx.spawn(asked, conn, 7, 10)
     ctx.busy(conn)
 
     took = ctx.in_hub(lambda: _timed(conn.close))
@@ -92,7 +91,7 @@ def test_close_interrupts_the_task_that_waits(ctx: Context) -> None:
 @needs("hub")
 def test_close_meets_those_who_wait_for_their_turn(ctx: Context) -> None:
     conn = ctx.connect()
-    jobs = [ctx.spawn(_asked, conn, 10) for _ in range(3)]
+    jobs = [ctx.spawn(asked, conn, 7, 10) for _ in range(3)]
     ctx.busy(conn)
 
     ctx.in_hub(conn.close)
@@ -111,7 +110,7 @@ def test_finalizer_that_rolls_back(ctx: Context) -> None:
             self.conn.rollback()
 
     conn = ctx.connect()
-    assert _asked(conn) == 7
+    assert asked(conn, 7) == 7
     kept = [Session(conn)]
 
     ctx.in_hub(kept.clear)
@@ -124,7 +123,7 @@ def test_connecting_is_refused(ctx: Context) -> None:
     with raises(greenpg.ProgrammingError):
         ctx.in_hub(lambda: greenpg.connect(ctx.dsn))
 
-    assert _asked(ctx.connect()) == 7
+    assert asked(ctx.connect(), 7) == 7
 
 
 @needs("hub")
@@ -138,12 +137,6 @@ def test_connection_can_be_made_ready_and_looked_at(ctx: Context) -> None:
         return conn.status, conn.encoding, conn.closed
 
     assert ctx.in_hub(look) == (greenpg.extensions.STATUS_BEGIN, "UTF8", 0)
-
-
-def _asked(conn: Any, seconds: float = 0) -> int:
-    with conn.cursor() as cur:
-        cur.execute("select 7, pg_sleep(%s)", (seconds,))
-        return int(cur.fetchone()[0])
 
 
 def _timed(fn: Any, *args: object) -> float:

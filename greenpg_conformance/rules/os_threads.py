@@ -8,6 +8,8 @@ import greenpg
 from greenpg.threads import pristine
 from greenpg_conformance.harness.tests import needs, raises
 
+from .asking import asked
+
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
 
@@ -15,18 +17,12 @@ SLOW: Final = 0.2
 _ident = pristine("_thread").get_ident
 
 
-def _asked(conn: Any, number: int, seconds: float = 0) -> int:
-    with conn.cursor() as cur:
-        cur.execute("select %s, pg_sleep(%s)", (number, seconds))
-        return int(cur.fetchone()[0])
-
-
 def test_connection_moves_between_operations(ctx: Context) -> None:
     conn = ctx.connect()
     for number in range(5):
-        assert _asked(conn, number) == number
+        assert asked(conn, number) == number
 
-        assert ctx.native(_asked, conn, 100 + number).result() == 100 + number
+        assert ctx.native(asked, conn, 100 + number).result() == 100 + number
 
     conn.commit()
     ctx.stays_idle()
@@ -46,13 +42,13 @@ def test_transaction_moves_with_its_connection(ctx: Context) -> None:
 def test_connection_made_in_a_thread_can_be_used_here(ctx: Context) -> None:
     conn = ctx.native(ctx.connect).result()
 
-    assert _asked(conn, 7) == 7
+    assert asked(conn, 7) == 7
 
 
 @needs("hub")
 def test_two_threads_at_once_are_refused(ctx: Context) -> None:
     conn = ctx.connect()
-    query = ctx.spawn(_asked, conn, 7, SLOW)
+    query = ctx.spawn(asked, conn, 7, SLOW)
     ctx.busy(conn)
     intruder = ctx.native(lambda: (_ident(), _refused(conn)))
 
@@ -65,7 +61,7 @@ def test_two_threads_at_once_are_refused(ctx: Context) -> None:
 
 def _refused(conn: Any) -> str:
     with raises(greenpg.ProgrammingError) as caught:
-        _asked(conn, 8)
+        asked(conn, 8)
     return str(caught.error)
 
 
@@ -87,7 +83,7 @@ def test_thread_waits_for_an_exclusive_block(ctx: Context) -> None:
 
 def test_close_by_another_thread_ends_a_query(ctx: Context) -> None:
     conn = ctx.connect()
-    query = ctx.spawn(_asked, conn, 7, 10)
+    query = ctx.spawn(asked, conn, 7, 10)
     ctx.busy(conn)
 
     thread = ctx.native(conn.close).join()
@@ -99,21 +95,21 @@ def test_close_by_another_thread_ends_a_query(ctx: Context) -> None:
 
 def test_cancel_by_another_thread(ctx: Context) -> None:
     conn = ctx.connect(autocommit=True)
-    query = ctx.spawn(_asked, conn, 7, 10)
+    query = ctx.spawn(asked, conn, 7, 10)
     ctx.busy(conn)
 
     ctx.native(conn.cancel).result()
 
     with raises(greenpg.errors.QueryCanceled):
         query.result(3)
-    assert _asked(conn, 8) == 8
+    assert asked(conn, 8) == 8
 
 
 def test_threads_with_connections_of_their_own(ctx: Context) -> None:
     def work(base: int) -> None:
         conn = greenpg.connect(ctx.dsn, backend=ctx.backend)
         for number in range(base, base + 20):
-            assert _asked(conn, number, 0.002) == number
+            assert asked(conn, number, 0.002) == number
         conn.close()
 
     with ctx.heartbeat():
@@ -128,7 +124,7 @@ def test_plainly_blocking_connection_in_threads(ctx: Context) -> None:
 
     def work(base: int) -> None:
         for number in range(base, base + 20):
-            assert _asked(conn, number) == number
+            assert asked(conn, number) == number
 
     with ctx.heartbeat():
         jobs = [ctx.native(work, 1000 * number) for number in range(4)]

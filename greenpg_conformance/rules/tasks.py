@@ -25,9 +25,6 @@ def test_capabilities_are_known_ones(ctx: Context) -> None:
     assert all(issubclass(kind, BaseException) for kind in ctx.backend.exits)
 
 
-# Events
-
-
 def test_set_before_a_wait_is_not_lost(ctx: Context) -> None:
     event = ctx.backend.event()
     before = event.is_set()
@@ -142,9 +139,6 @@ def test_killed_waiter_of_an_event_leaves_the_others(ctx: Context) -> None:
     assert killed.join().error is None or isinstance(killed.error, ctx.backend.exits)
 
 
-# Tasks
-
-
 @needs("lazy_spawn")
 def test_spawn_does_not_run_the_function_at_once(ctx: Context) -> None:
     ran: list[bool] = []
@@ -245,9 +239,6 @@ def test_task_can_go_on_after_a_kill(ctx: Context) -> None:
     assert task.result() == "still here"
 
 
-# Time
-
-
 def test_sleep_lets_others_run(ctx: Context) -> None:
     with ctx.heartbeat() as pulse:
         began = monotonic()
@@ -282,9 +273,6 @@ def test_idle_process_costs_nothing(ctx: Context) -> None:
     ctx.stays_idle()
 
     task.join()
-
-
-# OS threads and names
 
 
 def test_in_thread_returns_or_raises(ctx: Context) -> None:
@@ -331,9 +319,6 @@ def test_resolve_gives_addresses_of_stream_sockets(ctx: Context) -> None:
 def test_resolve_raises_the_error_of_getaddrinfo(ctx: Context) -> None:
     with raises(OSError, UnicodeError):
         ctx.backend.resolve("no host has this name", 5432)
-
-
-# The hub
 
 
 def test_a_task_can_wait(ctx: Context) -> None:

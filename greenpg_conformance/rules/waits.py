@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
 
 BOTH = READ | WRITE
+EVENTS = {"read": READ, "write": WRITE, "both": BOTH}
 SHORT = 0.03
 LONG = 10.0
 
@@ -34,9 +35,9 @@ def waiting(ctx: Context) -> Iterator[Waiter]:
         waiter.close()
 
 
-@each("read", "write", "both")
+@each(*EVENTS)
 def test_timeout_is_a_return_value(ctx: Context, case: str) -> None:
-    events = {"read": READ, "write": WRITE, "both": BOTH}[case]
+    events = EVENTS[case]
     with pair() as (ours, _), waiting(ctx) as waiter:
         fill(ours)
         began = monotonic()
@@ -103,32 +104,28 @@ def test_waiting_for_both_wakes_by_either(ctx: Context) -> None:
         assert both.result() == READ
 
 
-@each("read", "write", "both")
+@each(*EVENTS)
 def test_hang_up_counts_as_ready(ctx: Context, case: str) -> None:
-    events = {"read": READ, "write": WRITE, "both": BOTH}[case]
-    with pair() as (ours, theirs), waiting(ctx) as waiter:
-        fill(ours)
-        task = ctx.spawn(waiter.wait, ours.fileno(), events, LONG)
-        ctx.backend.sleep(SHORT)
-
-        theirs.close()
-
-        assert task.result() & events
-        assert waiter.wait(ours.fileno(), events, LONG) & events
+    with pair() as (ours, theirs):
+        _is_ready_after(ctx, theirs.close, ours, EVENTS[case])
 
 
-@each("read", "write", "both")
+@each(*EVENTS)
 def test_error_counts_as_ready(ctx: Context, case: str) -> None:
-    events = {"read": READ, "write": WRITE, "both": BOTH}[case]
-    with tcp_pair() as (ours, theirs), waiting(ctx) as waiter:
-        fill(ours)
-        task = ctx.spawn(waiter.wait, ours.fileno(), events, LONG)
+    with tcp_pair() as (ours, theirs):
+        _is_ready_after(ctx, lambda: reset(theirs), ours, EVENTS[case])
+
+
+def _is_ready_after(ctx: Context, act: Callable[[], object], end: End, events: int) -> None:
+    with waiting(ctx) as waiter:
+        fill(end)
+        task = ctx.spawn(waiter.wait, end.fileno(), events, LONG)
         ctx.backend.sleep(SHORT)
 
-        reset(theirs)
+        act()
 
         assert task.result() & events
-        assert waiter.wait(ours.fileno(), events, LONG) & events
+        assert waiter.wait(end.fileno(), events, LONG) & events
 
 
 def test_others_run_during_a_wait(ctx: Context) -> None:
@@ -332,9 +329,8 @@ def test_interrupt_wakes_a_hub_with_nothing_else_to_do(ctx: Context) -> None:
         thread.join()
 
 
-def _later(fn: object, *args: object) -> None:
+def _later(fn: Callable[..., object], *args: object) -> None:
     plain.sleep(SHORT)
-    assert callable(fn)
     fn(*args)
 
 

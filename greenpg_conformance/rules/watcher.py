@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +15,8 @@ from psycopg2.extensions import make_dsn
 import greenpg
 from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.storm.interrupts import CountingBackend
+
+from .asking import asked
 
 if TYPE_CHECKING:
     from greenpg_conformance.harness.context import Context
@@ -35,14 +37,8 @@ class Counter(CountingBackend):
 def _used(ctx: Context) -> Any:
     """Return a connection that has waited, by which it has its watcher."""
     conn = ctx.connect(autocommit=True)
-    assert _asked(conn, 7) == 7
+    assert asked(conn, 7) == 7
     return conn
-
-
-def _asked(conn: Any, number: int, seconds: float = 0) -> int:
-    with conn.cursor() as cur:
-        cur.execute("select %s, pg_sleep(%s)", (number, seconds))
-        return int(cur.fetchone()[0])
 
 
 @contextmanager
@@ -62,7 +58,7 @@ def test_next_socket_while_connecting_is_watched_instead(ctx: Context) -> None:
 
     with closing(ctx.connect(dsn, backend=backend)) as conn:
         assert backend.waits < FEW, f"{backend.waits} waits"
-        assert _asked(conn, 7) == 7
+        assert asked(conn, 7) == 7
 
 
 def test_close_leaves_nothing(ctx: Context) -> None:
@@ -111,44 +107,35 @@ def test_connection_lost_in_another_thread_leaves_nothing(ctx: Context) -> None:
 
 @each("idle", "busy")
 def test_server_that_closes(ctx: Context, case: str) -> None:
-    with _nothing_stays(ctx):
-        conn = _used(ctx)
-        query = ctx.spawn(_asked, conn, 7, 10 if case == "busy" else 0)
-        if case == "busy":
-            ctx.busy(conn)
-        else:
-            query.join()
-        ctx.server.terminate(conn.info.backend_pid)
-        if case == "idle":
-            ctx.stays_idle()
-            query = ctx.spawn(_asked, conn, 7)
+    with _nothing_stays(ctx), closing(_used(ctx)) as conn:
+        pid = conn.info.backend_pid
 
-        with raises(greenpg.OperationalError):
-            query.result()
+        _query_fails_after(ctx, lambda: ctx.server.terminate(pid), conn, case)
 
         assert conn.closed
-        conn.close()
 
 
 @each("idle", "busy")
 def test_connection_that_is_cut(ctx: Context, case: str) -> None:
     proxy = ctx.proxy()
-    with _nothing_stays(ctx):
-        conn = ctx.connect(proxy.dsn, autocommit=True)
-        query = ctx.spawn(_asked, conn, 7, 1 if case == "busy" else 0)
-        if case == "busy":
-            ctx.busy(conn)
-        else:
-            query.join()
-        proxy.cut()
-        if case == "idle":
-            ctx.stays_idle()
-            query = ctx.spawn(_asked, conn, 7)
+    with _nothing_stays(ctx), closing(ctx.connect(proxy.dsn, autocommit=True)) as conn:
+        _query_fails_after(ctx, proxy.cut, conn, case, seconds=1)
 
-        with raises(greenpg.OperationalError):
-            query.result()
 
-        conn.close()
+def _query_fails_after(
+    ctx: Context, act: Callable[[], object], conn: Any, case: str, seconds: float = 10
+) -> None:
+    query = ctx.spawn(asked, conn, 7, seconds if case == "busy" else 0)
+    if case == "busy":
+        ctx.busy(conn)
+    else:
+        query.join()
+    act()
+    if case == "idle":
+        ctx.stays_idle()
+        query = ctx.spawn(asked, conn, 7)
+    with raises(greenpg.OperationalError):
+        query.result()
 
 
 @each("close", "server closes", "lost")
@@ -163,7 +150,7 @@ def test_next_connection_with_the_same_descriptor(ctx: Context, case: str) -> No
         new = ctx.connect()
 
         assert new.fileno() == descriptor
-        assert _asked(new, number, 0.003) == number
+        assert asked(new, number, 0.003) == number
         new.close()
 
 
@@ -201,7 +188,7 @@ def test_next_green_socket_with_the_same_descriptor(ctx: Context, case: str) -> 
 def test_socket_that_takes_the_place_of_one_that_libpq_closed(ctx: Context) -> None:
     conn = _used(ctx)
     descriptor = conn.fileno()
-    query = ctx.spawn(_asked, conn, 7, 10)
+    query = ctx.spawn(asked, conn, 7, 10)
     ctx.busy(conn)
     ctx.server.terminate(conn.info.backend_pid)
     query.join()
@@ -228,7 +215,7 @@ def test_unsolicited_notifications_do_not_spin(ctx: Context) -> None:
         ctx.server.ask("select pg_notify(%s, 'unasked')", ctx.name)
         ctx.stays_idle()
 
-    assert _asked(conn, 7) == 7
+    assert asked(conn, 7) == 7
     assert [note.payload for note in conn.notifies] == ["unasked"] * 3
 
 
@@ -240,7 +227,7 @@ def test_storm_of_notifications_beside_queries(ctx: Context) -> None:
         if number % 3 == 0:
             ctx.backend.pause()
 
-        assert _asked(conn, number) == number
+        assert asked(conn, number) == number
 
     assert len(conn.notifies) == 100
 
@@ -250,12 +237,12 @@ def test_idle_connections_cost_nothing(ctx: Context) -> None:
 
     ctx.stays_idle()
 
-    assert [_asked(conn, number) for number, conn in enumerate(conns)] == list(range(20))
+    assert [asked(conn, number) for number, conn in enumerate(conns)] == list(range(20))
 
 
 def test_waiting_for_a_slow_query_costs_nothing(ctx: Context) -> None:
     conn = _used(ctx)
-    query = ctx.spawn(_asked, conn, 7, 1)
+    query = ctx.spawn(asked, conn, 7, 1)
     ctx.busy(conn)
 
     ctx.stays_idle()
@@ -280,26 +267,22 @@ def test_users_own_wait_beside_ours(ctx: Context, case: str) -> None:
     assert waiter.result()
     conn.poll()
     assert [note.payload for note in conn.notifies] == ["asked"]
-    assert _asked(conn, 7) == 7
+    assert asked(conn, 7) == 7
 
 
 def _select(select: Any, conn: Any) -> bool:
-    found: bool = select.select([conn], [], [], 5) == ([conn], [], [])
-    return found
+    return bool(select.select([conn], [], [], 5) == ([conn], [], []))
 
 
 def _poll(ctx: Context, conn: Any) -> bool:
-    waiter = ctx.backend.waiter()
-    try:
+    with closing(ctx.backend.waiter()) as waiter:
         return waiter.wait(conn.fileno(), greenpg.backend.READ, 5) == greenpg.backend.READ
-    finally:
-        waiter.close()
 
 
 @needs("hub")  # an OS thread may read before another one's poll() has looked
 def test_watching_while_a_query_runs(ctx: Context) -> None:
     conn = _used(ctx)
-    query = ctx.spawn(_asked, conn, 7, 0.1)
+    query = ctx.spawn(asked, conn, 7, 0.1)
     ctx.busy(conn)
 
     watched = _poll(ctx, conn)
@@ -310,7 +293,7 @@ def test_watching_while_a_query_runs(ctx: Context) -> None:
 
 def test_finalizer_that_queries_between_arming_and_waiting(ctx: Context) -> None:
     conn, other = _used(ctx), _used(ctx)
-    asked: list[int] = []
+    answers: list[int] = []
 
     class Litter:
         def __init__(self) -> None:
@@ -318,18 +301,18 @@ def test_finalizer_that_queries_between_arming_and_waiting(ctx: Context) -> None
 
         def __del__(self) -> None:
             with suppress(psycopg2.Error):
-                asked.append(_asked(other, 8))
+                answers.append(asked(other, 8))
 
     usual = gc.get_threshold()
     gc.set_threshold(1)
     try:
         for number in range(100):
             Litter()
-            assert _asked(conn, number) == number
+            assert asked(conn, number) == number
     finally:
         gc.set_threshold(*usual)
 
-    assert set(asked) == {8}
+    assert set(answers) == {8}
 
 
 def test_many_connections_each_get_their_own_rows(ctx: Context) -> None:
@@ -337,7 +320,7 @@ def test_many_connections_each_get_their_own_rows(ctx: Context) -> None:
 
     def work(conn: Any, base: int) -> None:
         for number in range(base, base + 30):
-            assert _asked(conn, number, ctx.random.random() * 0.002) == number
+            assert asked(conn, number, ctx.random.random() * 0.002) == number
 
     with ctx.heartbeat():
         jobs = [ctx.spawn(work, conn, 1000 * index) for index, conn in enumerate(conns)]

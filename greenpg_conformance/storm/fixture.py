@@ -89,8 +89,7 @@ class Fixture:
     @property
     def autocommit(self) -> bool:
         """Whether the connection is under autocommit."""
-        mode: bool = self.conn.autocommit
-        return mode
+        return bool(self.conn.autocommit)
 
     def nap(self) -> float:
         """Return seconds for a statement to sleep on the server."""
@@ -117,8 +116,7 @@ class Fixture:
 
     def row(self) -> int:
         """Return the id of a row to insert."""
-        number: int = next(self._numbers)
-        self.rows.add(number)
+        self.rows.add(number := int(next(self._numbers)))
         return number
 
     def write(self, nap: float | None = None, commit_nap: float = 0.0) -> int:
@@ -170,5 +168,4 @@ class Fixture:
     @property
     def transaction(self) -> int:
         """The server's transaction status, as libpq knows it."""
-        status: int = self.conn.info.transaction_status
-        return status
+        return int(self.conn.info.transaction_status)

@@ -53,7 +53,6 @@ class Interrupt:
         return self.wait < 2 and self.kind in kinds
 
     def __str__(self) -> str:
-        """Return what and when."""
         return f"{self.kind} at {self.moment}{', landed' if self.landed else ''}"
 
     @property
@@ -89,9 +88,8 @@ def pairs(rng: Random, possible: tuple[str, ...]) -> list[Interrupt]:
     found: list[Interrupt] = []
     wait = rng.choice(WAITS[4:])
     for kind in rng.choices((*possible, HARD, HARD), k=rng.choice((2, 2, 3))):
-        found.append(
-            Interrupt(kind, 0 if kind in TIMED else wait, rng.random() * rng.choice(SCALES))
-        )
+        after = rng.random() * rng.choice(SCALES)
+        found.append(Interrupt(kind, 0 if kind in TIMED else wait, after))
         wait += rng.choice((0, 1, 1, 1, 2))
     return found
 
@@ -105,8 +103,7 @@ class _Counted:
     """A waiter or an event that reports each wait before it begins."""
 
     def __init__(self, inner: Any, begins: Callable[[], None]) -> None:
-        self._inner = inner
-        self._begins = begins
+        self._inner, self._begins = inner, begins
 
     def wait(self, *args: Any) -> Any:
         self._begins()
@@ -306,8 +303,6 @@ class Run:
         except BaseException as error:
             interrupt.error = error
 
-    # What is to be expected
-
     def explains(self, error: BaseException) -> bool:
         """Return True if one of the interrupts is the cause of an exception."""
         return any(self._explains(interrupt, error) for interrupt in self.interrupts)
@@ -333,11 +328,8 @@ class Run:
             return f"it raised what nobody threw: {error!r}"
         if error is None and self.landed:
             return f"it swallowed {self.landed[0].error!r}"
-        late = [
-            s
-            for s in self.interrupts
-            if s.kind == "timeout" and s.after + LATE_SECONDS < self.seconds
-        ]
+        timeouts = (s for s in self.interrupts if s.kind == "timeout")
+        late = [s for s in timeouts if s.after + LATE_SECONDS < self.seconds]
         if error is None and late:
             return f"it swallowed a timeout of {late[0].after} s"
         return self._wrong_one()
@@ -352,10 +344,8 @@ class Run:
 
     def _by_another(self) -> bool:
         """Return True if it was a kill or a timeout, whose moment of arrival is unknown."""
-        interrupts = (
-            interrupt for interrupt in self.interrupts if interrupt.kind in ("kill", "timeout")
-        )
-        return any(self._explains(interrupt, self.error) for interrupt in interrupts)
+        vague = [s for s in self.interrupts if s.kind in ("kill", "timeout")]
+        return any(self._explains(interrupt, self.error) for interrupt in vague)
 
     def _weight(self, interrupt: Interrupt) -> bool:
         return isinstance(interrupt.error, (*self._backend.exits, KeyboardInterrupt))

@@ -1,6 +1,4 @@
-"""The storm's operations whose own waits are not all for the server: slow files, slow rows, other
-tasks' queries that are cancelled and closed.
-"""
+"""The storm's operations that wait for others too: slow files, slow rows, others' queries."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The operations of the storm: one function each. Interrupts hit only
-what comes after its `yield`.
-"""
+"""The storm's operations, one function each: interrupts hit only what comes after its `yield`."""
 
 from __future__ import annotations
 
@@ -20,9 +18,6 @@ if TYPE_CHECKING:
 
 ROWS: Final = 300
 _counter = itertools.count(1)
-
-
-# Statements
 
 
 @operation()
@@ -90,9 +85,6 @@ def savepoint(s: Fixture) -> Steps:
     s.write()
 
 
-# Ends of transactions
-
-
 @operation(autocommit=False)
 def commit(s: Fixture) -> Steps:
     s.write(nap=0)
@@ -132,9 +124,6 @@ def write_and_commit(s: Fixture) -> Steps:
     s.commit()
 
 
-# The session
-
-
 @operation(fresh=True, settles=True)
 def reset(s: Fixture) -> Steps:
     s.conn.cursor().execute("set greenpg.storm to 'before'")
@@ -145,11 +134,10 @@ def reset(s: Fixture) -> Steps:
     s.conn.reset()
 
 
-def _shown(s: Fixture, setting: str) -> str | None:
+def _shown(s: Fixture, setting: str) -> Any:
     cur = s.conn.cursor()
     cur.execute("select current_setting(%s, true)", (setting,))
-    value: str | None = cur.fetchone()[0]
-    return value
+    return cur.fetchone()[0]
 
 
 @operation(fresh=True, settles=True)
@@ -189,9 +177,6 @@ def setters(s: Fixture) -> Steps:
 def poll(s: Fixture) -> Steps:
     yield
     s.conn.poll()
-
-
-# Two-phase transactions
 
 
 def _two_phase(s: Fixture) -> Any:
@@ -252,9 +237,6 @@ def tpc_recover(s: Fixture) -> Steps:
     s.conn.tpc_recover()
 
 
-# Named cursors
-
-
 def _name() -> str:
     return f"storm_{next(_counter)}"
 
@@ -304,9 +286,6 @@ def close_named(s: Fixture) -> Steps:
     cur.close()
 
 
-# Several tasks
-
-
 @operation(loose=True)
 def exclusive(s: Fixture) -> Steps:
     yield
@@ -336,9 +315,6 @@ def share_in_turn(s: Fixture) -> Steps:
     yield
     for _ in range(5):
         s.echo(nap=0.001)
-
-
-# Connections
 
 
 @operation(elsewhere=True)

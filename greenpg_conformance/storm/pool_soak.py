@@ -8,10 +8,8 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import subprocess
 import sys
 import time
-from random import SystemRandom
 from typing import Any, Final
 
 import psycopg2
@@ -25,6 +23,7 @@ from greenpg_conformance.toolkit.jobs import Job
 from greenpg_conformance.toolkit.observer import Observer
 
 from .pool_storm import SESSIONS, PoolStorm
+from .soaking import arguments, in_child, tell
 
 ROUNDS: Final = 20_000
 STRETCH: Final = 500  # rounds until the slots are counted
@@ -51,7 +50,7 @@ def soak(backend: str, dsn: str, rounds: int, seed: int) -> None:
         storm.play(min(rounds, STRETCH))
     storm.close()
     observer.close()
-    _tell(f"  {storm.interrupted} kills, {storm.served} blocks served, no slot lost")
+    tell(f"  {storm.interrupted} kills, {storm.served} blocks served, no slot lost")
     _outage(found)
 
 
@@ -69,7 +68,7 @@ def _outage(backend: Any) -> None:
     first = min(moment for moment in load.good if moment > back) - back
     pool.close()
     server.stop()
-    _tell(f"  outage of {OUTAGE_SECONDS:g} s: {len(load.errors)} errors, back in {first:.2f} s")
+    tell(f"  outage of {OUTAGE_SECONDS:g} s: {len(load.errors)} errors, back in {first:.2f} s")
     assert len(load.errors) <= 8, load.errors
     assert first <= 1.0
 
@@ -102,37 +101,18 @@ class _Load:
             job.result()
 
 
-def _tell(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
 def main() -> int:
     """Soak backends in all their modes, each in a child process; 0 if all went well."""
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
-    parser.add_argument("--backend", action="append", help="a name, or name/mode; repeatable")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--seed", type=int, help="default: a random one, which is printed")
-    args = parser.parse_args()
-    seed = SystemRandom().randrange(1 << 30) if args.seed is None else args.seed
-    columns = [
-        pair for which in args.backend or installed()
-        for pair in columns_of(which)
-    ]  # fmt: skip
+    args = arguments(parser, ROUNDS)
+    rounds, seed = args.rounds, args.seed
+    columns = [pair for which in args.backend or installed() for pair in columns_of(which)]
+    codes = []
     with server_dsn() as dsn:
-        codes = [_in_child(column, mode, dsn, seed, args.rounds) for column, mode in columns]
+        for column, mode in columns:
+            call = f"soak({column.backend!r}, {dsn!r}, {rounds}, {seed})"
+            codes.append(in_child(column, mode, rounds, seed, MODULE, call))
     return max(codes)
-
-
-def _in_child(column: Any, mode: Any, dsn: str, seed: int, rounds: int) -> int:
-    _tell(f"{column}: {rounds} rounds from seed {seed}")
-    call = f"soak({column.backend!r}, {dsn!r}, {rounds}, {seed})"
-    program = f"from greenpg_conformance.harness.describe import find; from {MODULE} import soak"
-    run = f"find({column.backend!r})[1].run(lambda: {call})"
-    command = [sys.executable, "-c", f"{mode.prelude}\n{program}\n{run}"]
-    code = subprocess.run(command, env={**os.environ, **mode.environ}, check=False).returncode
-    _tell(f"{column}: {'passed' if code == 0 else 'FAILED'}")
-    return code
 
 
 if __name__ == "__main__":

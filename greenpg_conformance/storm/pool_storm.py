@@ -32,12 +32,7 @@ class PoolStorm:
     """Plays rounds; each interrupts one borrower. `timeout` is the library's own, if it has one."""
 
     def __init__(
-        self,
-        backend: Any,
-        dsn: str,
-        sessions: Callable[[], int],
-        timeout: Callable[[float], Any] | None,
-        seed: int,
+        self, backend: Any, dsn: str, sessions: Callable[[], int], timeout: Any, seed: int
     ) -> None:
         self._backend = backend
         self._sessions = sessions
@@ -47,17 +42,9 @@ class PoolStorm:
         self._over = False
         self.served = 0
         self.interrupted = 0
-        self.pool = ConnectionPool(
-            dsn,
-            backend=backend,
-            min_size=1,
-            max_size=MAX,
-            timeout=PATIENCE,
-            max_uses=40,
-            configure=self._hook,
-            check=self._hook,
-            reset=self._hook,
-        )
+        hooks: Any = dict.fromkeys(("configure", "check", "reset"), self._hook)
+        sizes: Any = {"min_size": 1, "max_size": MAX, "max_uses": 40}
+        self.pool = ConnectionPool(dsn, backend=backend, timeout=PATIENCE, **sizes, **hooks)
 
     def _hook(self, conn: Any) -> None:
         """Stand for the user's configure, check and reset; now and then it fails."""
@@ -104,25 +91,22 @@ class PoolStorm:
     def _judge(self, job: Job) -> None:
         """Fail unless a borrower ended by its own kill, or not at all by an error."""
         job.join(PATIENCE * 2)
-        exits = (*self._backend.exits,)
-        assert job.error is None or isinstance(job.error, exits), repr(job.error)
+        assert job.error is None or isinstance(job.error, self._backend.exits), repr(job.error)
 
     def _borrow(self) -> None:
         while not self._over:
             if self._timeout is None or self._random.random() < 0.5:
                 self._once()
             else:
-                self._once_within(
-                    self._random.expovariate(1 / BREATH) * self._random.choice(SHARES)
-                )
+                seconds = self._random.expovariate(1 / BREATH) * self._random.choice(SHARES)
+                self._once_within(self._timeout(seconds))
 
-    def _once_within(self, seconds: float) -> None:
-        mine = self._timeout(seconds) if self._timeout is not None else None
+    def _once_within(self, timeout: Any) -> None:
         try:
-            with mine:  # type: ignore[union-attr]  # only called where there is one
+            with timeout:
                 self._once()
         except BaseException as error:
-            if error is not mine:
+            if error is not timeout:
                 raise
 
     def _once(self) -> None:
@@ -143,7 +127,10 @@ class PoolStorm:
     def _settle(self) -> None:
         """See that all slots can be had at once, and not one more."""
         patience = Patience(PATIENCE)
-        while (found := self.pool.get_stats())["requests_waiting"] or _in_use(found):
+        while (
+            (found := self.pool.get_stats())["requests_waiting"]
+            or found["pool_size"] > found["pool_available"]
+        ):  # fmt: skip
             assert patience.left(), f"slots do not come to rest: {found}"
             self._backend.sleep(BREATH)
         assert found["pool_size"] <= MAX
@@ -153,20 +140,13 @@ class PoolStorm:
                 self.pool.getconn(timeout=0)
                 raise AssertionError("more connections than max_size")
             for conn in conns:
-                self._answers(conn)
+                cur = conn.cursor()
+                cur.execute("select 1")
+                assert cur.fetchall() == [(1,)]
         finally:
             for conn in conns:
                 self.pool.putconn(conn)
 
-    def _answers(self, conn: Any) -> None:
-        with conn.cursor() as cur:
-            cur.execute("select 1")
-            assert cur.fetchall() == [(1,)]
-
     def close(self) -> None:
         """Close the pool."""
         self.pool.close()
-
-
-def _in_use(stats: dict[str, int]) -> int:
-    return stats["pool_size"] - stats["pool_available"]

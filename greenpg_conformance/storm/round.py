@@ -22,7 +22,6 @@ from .table import OPERATIONS, Operation
 if TYPE_CHECKING:
     from itertools import count
 
-
 QUIET_SECONDS: Final = 1.0
 STATES: Final = {
     "idle": ext.TRANSACTION_STATUS_IDLE,
@@ -76,7 +75,9 @@ class Round:
         fixture = self._fixture
         fixture.conn.autocommit = rng.random() < 0.4
         for number in range(rng.randint(2, 5)):
-            self._step(Random(f"{self._seed}.{number}"))
+            own = Random(f"{self._seed}.{number}")
+            operation = own.choice(OPERATIONS)
+            self._play(operation, self._storm.draw(own, self._storm.kinds), own)
         self._finish()
 
     def run_one(self, operation: Operation, interrupts: list[Interrupt]) -> None:
@@ -96,10 +97,6 @@ class Round:
     def close(self) -> None:
         """Close the round's connections."""
         self._fixture.close()
-
-    def _step(self, rng: Random) -> None:
-        operation = rng.choice(OPERATIONS)
-        self._play(operation, self._storm.draw(rng, self._storm.kinds), rng)
 
     def _play(self, operation: Operation, interrupts: list[Interrupt], rng: Random) -> None:
         fixture = self._fixture
@@ -138,8 +135,6 @@ class Round:
             assert not prepared(self._observer, fixture.gid), "tpc_rollback() left it prepared"
             fixture.gid = None
 
-    # The verdict
-
     def _judge(self, operation: Operation, run: Run) -> None:
         complaint = run.complaint()
         if complaint and not (operation.loose and LESSER in complaint):
@@ -168,7 +163,6 @@ class Round:
                 raise AssertionError(f"another task got {job.error!r}") from job.error
 
     def _judge_cancels(self, run: Run) -> None:
-        """Compare the statements that were cancelled with those that were meant."""
         meant = [interrupt.target for interrupt in run.interrupts if interrupt.kind == "cancel"]
         strays = set(self._fixture.cancelled).difference(meant)
         assert self._fixture.jobs or not strays, f"cancelled in place of {meant}: {strays}"
@@ -204,7 +198,6 @@ class Round:
         return True
 
     def _finish_two_phase(self) -> None:
-        """Roll back what a closed connection has left prepared."""
         fixture = self._fixture
         for gid in prepared(self._observer, fixture.gid) if fixture.gid is not None else ():
             self._observer.ask(f"rollback prepared '{gid}'")
@@ -238,26 +231,22 @@ class Round:
             assert patience.left(), f"sessions are left: {found}"
             self._counting.sleep(0.002)
 
-    # What a program may do next
-
     def _aftermath(self, operation: Operation, run: Run, rng: Random) -> None:
         fixture = self._fixture
         inside = fixture.transaction in OPEN
         if not inside:
             fixture.ended()
         elif run.error is not None and not was_cancelled(run.error):
-            vague = operation.lax or any(
-                interrupt.kind == "deadline" for interrupt in run.interrupts
-            )
+            vague = operation.lax or operation.elsewhere
+            vague = vague or any(interrupt.kind == "deadline" for interrupt in run.interrupts)
             vague = vague or "hub" not in self._counting.capabilities
-            fixture.doomed = None if vague or operation.elsewhere else True
+            fixture.doomed = None if vague else True
         choice = rng.choice(("nothing", "probe", "commit", "rollback", "undo", "undo"))
         self.story[-1] += f", {choice}"
         if fixture.gid is None:
             getattr(self, f"_then_{choice}")()
 
-    def _then_nothing(self) -> None:
-        """Leave it as it is."""
+    def _then_nothing(self) -> None: ...
 
     def _then_rollback(self) -> None:
         self._fixture.rollback()
@@ -293,9 +282,8 @@ class Round:
     def _compare(self) -> None:
         fixture = self._fixture
         fixture.ended()
-        rows = self._observer.ask(
-            f"select id from {self._storm.table} where id = any(%s)", list(fixture.rows)
-        )
+        query = f"select id from {self._storm.table} where id = any(%s)"
+        rows = self._observer.ask(query, list(fixture.rows))
         complaint = fixture.ledger.complaint({row[0] for row in rows})
         assert complaint is None, complaint
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from random import Random, SystemRandom
+from random import Random
 from typing import Any, Final
 
 from psycopg2 import extensions as ext
@@ -31,6 +29,7 @@ from greenpg_conformance.toolkit.watchdog import Watchdog
 from .interrupts import HARD, CountingBackend, Interrupt, draw, kinds, pairs
 from .older import older_libpq
 from .round import Round, prepared
+from .soaking import arguments, in_child, tell
 from .table import OPERATIONS, Operation
 
 ROUNDS: Final = 300
@@ -114,12 +113,11 @@ class Storm:
             told = "\n  ".join(play.story)
             raise StormError(f"seed {seed}: {error!r} after\n  {told}") from error
 
-    def _link(self, rng: Random) -> str:
+    def _link(self, rng: Random) -> Any:
         if rng.random() < 0.7:
             return self.dsn
         self._proxy.delay(rng.choice(DELAYS), way="both")
-        proxied: str = self._proxy.dsn
-        return proxied
+        return self._proxy.dsn
 
     def _sweep(self) -> None:
         """End what a failed round has left on the server."""
@@ -168,7 +166,7 @@ def soak(column: str, dsn: str, seeds: range, closely: bool) -> None:
     name = f"greenpg-storm-{os.getpid()}"
     named = ext.make_dsn(dsn, application_name=name)
     observer = Observer(ext.make_dsn(dsn, application_name=f"{name}-observer"))
-    watchdog = Watchdog(_tell)
+    watchdog = Watchdog(tell)
     with Proxy(named) as proxy:
         storm = Storm(found, description, named, observer, proxy)
         storm.draw = pairs if closely else draw
@@ -186,47 +184,25 @@ def _play(storm: Storm, column: str, seed: int) -> None:
     try:
         storm.round(seed)
     except StormError as error:
-        _tell(str(error))
+        tell(str(error))
         how = f"--backend {column}{' --pairs' if storm.draw is pairs else ''}"
-        _tell(f"again: python -m {MODULE} {how} --rounds 1 --seed {seed}")
+        tell(f"again: python -m {MODULE} {how} --rounds 1 --seed {seed}")
         raise SystemExit(1) from error
-
-
-def _tell(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 def main() -> int:
     """Soak backends in child processes, one after the other; 0 if all rounds went well."""
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
-    parser.add_argument("--backend", action="append", help="a name, or name/mode; repeatable")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--seed", type=int, help="default: a random one, which is printed")
-    parser.add_argument(
-        "--pairs", action="store_true", help="interrupts only two or three at a time, close by"
-    )
-    args = parser.parse_args()
-    seed = SystemRandom().randrange(1 << 30) if args.seed is None else args.seed
-    backends = args.backend or installed()
+    closely = "interrupts only two or three at a time, close by"
+    parser.add_argument("--pairs", action="store_true", help=closely)
+    args = arguments(parser, ROUNDS)
+    codes = []
     with server_dsn() as dsn:
-        codes = [
-            _in_child(which, dsn, range(seed, seed + args.rounds), args.pairs) for which in backends
-        ]
+        for column, mode in [columns_of(which)[0] for which in args.backend or installed()]:
+            seeds = range(args.seed, args.seed + args.rounds)
+            call = f"soak({str(column)!r}, {dsn!r}, {seeds!r}, {args.pairs})"
+            codes.append(in_child(column, mode, args.rounds, args.seed, MODULE, call))
     return max(codes)
-
-
-def _in_child(which: str, dsn: str, seeds: range, closely: bool) -> int:
-    column, mode = columns_of(which)[0]
-    _tell(f"{column}: {len(seeds)} rounds from seed {seeds.start}")
-    began = time.monotonic()
-    call = f"soak({str(column)!r}, {dsn!r}, {seeds!r}, {closely})"
-    program = f"from greenpg_conformance.harness.describe import find; from {MODULE} import soak"
-    run = f"find({column.backend!r})[1].run(lambda: {call})"
-    command = [sys.executable, "-c", f"{mode.prelude}\n{program}\n{run}"]
-    code = subprocess.run(command, env={**os.environ, **mode.environ}, check=False).returncode
-    _tell(f"{column}: {'passed' if code == 0 else 'FAILED'} in {time.monotonic() - began:.0f} s")
-    return code
 
 
 if __name__ == "__main__":

@@ -14,9 +14,6 @@ ROWS: Final = 2000
 SIZE: Final = 300_000
 
 
-# COPY
-
-
 @operation()
 def copy_out(s: Fixture) -> Steps:
     cur, file = s.conn.cursor(), StringIO()
@@ -59,9 +56,6 @@ def stream(s: Fixture) -> Steps:
     assert [row[0] for row in rows] == list(range(1, ROWS + 1))
 
 
-# Large objects
-
-
 @operation(autocommit=False, loose=True)
 def write_large_object(s: Fixture) -> Steps:
     yield
@@ -82,9 +76,6 @@ def read_large_object(s: Fixture) -> Steps:
     large.unlink()
 
 
-# Pipelines
-
-
 @operation(loose=True)
 def pipeline(s: Fixture) -> Steps:
     yield
@@ -103,9 +94,6 @@ def pipeline_of_inserts(s: Fixture) -> Steps:
             pipe.execute(s.insert, (row, 0))
 
 
-# Notifications
-
-
 @operation(fresh=True, autocommit=True, loose=True, settles=True)
 def listen(s: Fixture) -> Steps:
     s.settled = lambda: not _channels(s)
@@ -118,5 +106,4 @@ def listen(s: Fixture) -> Steps:
 def _channels(s: Fixture) -> list[Any]:
     with s.conn.cursor() as cur:
         cur.execute("select pg_listening_channels()")
-        found: list[Any] = cur.fetchall()
-    return found
+        return list(cur.fetchall())

@@ -34,9 +34,8 @@ class Ticker:
         """Return how long the core stood still between two moments."""
         while self._ticked < ended:
             time.sleep(INTERVAL)
-        overlaps = (
-            min(late, min(end, ended) - max(start, began)) for start, end, late in [*self._late]
-        )
+        late = [*self._late]
+        overlaps = (min(gap, min(end, ended) - max(start, began)) for start, end, gap in late)
         return sum(seconds for seconds in overlaps if seconds > 0)
 
     def _tick(self) -> None:

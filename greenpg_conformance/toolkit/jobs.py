@@ -67,11 +67,7 @@ class NativeJob(Job):
     """A function in an OS thread of its own, which other tasks wait for without blocking."""
 
     def __init__(
-        self,
-        backend: Backend,
-        fn: Callable[..., Any],
-        args: tuple[object, ...],
-        at_end: Callable[[], object],
+        self, backend: Backend, fn: Callable[..., Any], args: Any, at_end: Callable[[], object]
     ) -> None:
         self._at_end = at_end
         self._gone = False

@@ -13,24 +13,16 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import psycopg2
-from psycopg2.extensions import POLL_OK, POLL_READ
-
-from greenpg.backend import READ, WRITE
-from greenpg.threads import backend as plain
 
 from .machine import Patience
+from .observer import Observer
 
 __all__ = ["Leaked", "Probe", "Sessions", "descriptors", "no_leaks", "tasks", "threads"]
 
 Found: TypeAlias = Mapping[Hashable, str]
 Probe: TypeAlias = Callable[[], Found]
 
-ANSWER_SECONDS: Final = 10.0
 DESCRIPTORS: Final = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
-SESSIONS: Final = """
-    select pid, format('%%s, %%s: %%s', backend_type, state, left(query, 80))
-    from pg_stat_activity where application_name = %s and pid <> pg_backend_pid()
-"""
 
 
 class Leaked(AssertionError):
@@ -67,12 +59,8 @@ def descriptors() -> dict[Hashable, str]:
 
 def threads() -> dict[Hashable, str]:
     """OS threads made through `threading`, whether monkey-patched or not."""
-    running = threading.enumerate()
-    return {
-        id(thread): f"thread {thread.name}"
-        for thread in running
-        if not isinstance(thread, threading._DummyThread)
-    }
+    running = (t for t in threading.enumerate() if not isinstance(t, threading._DummyThread))
+    return {id(thread): f"thread {thread.name}" for thread in running}
 
 
 def tasks() -> dict[Hashable, str]:
@@ -98,46 +86,20 @@ class Sessions:
     def __init__(self, dsn: str, application_name: str) -> None:
         self._dsn = dsn
         self._name = application_name
-        self._conn = self._connected()
+        self._observer = Observer(dsn)
 
     def __call__(self) -> dict[Hashable, str]:
         """Return the sessions that exist now."""
         try:
-            rows = self._ask()
+            return self._observer.sessions(self._name)
         except psycopg2.OperationalError:  # the test restarted the server
             self.close()
-            self._conn = self._connected()
-            rows = self._ask()
-        return {pid: f"session {pid} ({doing})" for pid, doing in rows}
+            self._observer = Observer(self._dsn)
+            return self._observer.sessions(self._name)
 
     def close(self) -> None:
         """Close the connection."""
-        self._conn.close()
-
-    def _connected(self) -> Any:
-        # the C function itself, below all hooks
-        conn = psycopg2._psycopg._connect(  # type: ignore[no-untyped-call]  # its stub is bare
-            self._dsn, None, True
-        )
-        _settle(conn)
-        return conn
-
-    def _ask(self) -> Any:
-        with self._conn.cursor() as cur:
-            cur.execute(SESSIONS, (self._name,))
-            _settle(self._conn)
-            return cur.fetchall()
-
-
-def _settle(conn: Any) -> None:
-    waiter = plain.waiter()
-    try:
-        while (state := conn.poll()) != POLL_OK:
-            wants = READ if state == POLL_READ else WRITE
-            if not waiter.wait(conn.fileno(), wants, ANSWER_SECONDS):
-                raise psycopg2.OperationalError(f"no answer in {ANSWER_SECONDS:g} s")
-    finally:
-        waiter.close()
+        self._observer.close()
 
 
 def _main_of(task: Any) -> Any:
@@ -154,9 +116,5 @@ def _target(fd: int) -> str:
 
 
 def _left(probes: tuple[Probe, ...], before: list[set[Hashable]]) -> list[str]:
-    return [
-        text
-        for probe, known in zip(probes, before, strict=True)
-        for key, text in probe().items()
-        if key not in known
-    ]
+    found = [(probe(), known) for probe, known in zip(probes, before, strict=True)]
+    return [text for now, known in found for key, text in now.items() if key not in known]

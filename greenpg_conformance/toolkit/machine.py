@@ -13,14 +13,9 @@ from typing import Final
 from greenpg._helper_process import Child
 
 __all__ = [
-    "CoreWaits",
-    "Patience",
-    "Stopwatch",
-    "clock",
-    "clock_of_this_thread",
-    "clock_watch",
+    "CoreWaits", "Patience", "Stopwatch", "clock", "clock_of_this_thread", "clock_watch",
     "stood_still",
-]
+]  # fmt: skip
 
 _TASKS: Final = "/proc/self/task"
 _SCHEDULER: Final = f"{_TASKS}/{{}}/schedstat"
@@ -107,8 +102,7 @@ def clock_watch() -> Child:
 
 def stood_still(began: float, ended: float) -> float:
     """Return how long a core stood still between two readings of time.monotonic(), in seconds."""
-    seconds: float = clock_watch().ask("stood_still", began=began, ended=ended)["seconds"]
-    return seconds
+    return float(clock_watch().ask("stood_still", began=began, ended=ended)["seconds"])
 
 
 class Stopwatch:

@@ -34,18 +34,18 @@ class Proxy:
         """
         server: dict[str, Any] = parse_dsn(dsn)
         host = server.get("hostaddr") or server.get("host") or NO_HOST
-        arguments = [host, str(server.get("port", 5432)), *_certificate(tls)]
+        arguments = [host, str(server.get("port", 5432))]
+        if tls:
+            arguments.append(str(CERTIFICATE if tls is True else tls))
         self._child = Child(f"{__package__}.proxy_server", *arguments)
         self.port: Final[int] = self._child.greeting["port"]
         here: dict[str, Any] = {"host": "127.0.0.1", "hostaddr": "127.0.0.1", "port": self.port}
         self.dsn: Final = make_dsn(dsn, **here, **({"sslmode": "require"} if tls else {}))
 
     def __enter__(self) -> Proxy:
-        """Return the proxy, to be closed at the end of the block."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
         self.close()
 
     def flow(self, way: Way = "both", scope: Scope = "all") -> None:
@@ -66,8 +66,7 @@ class Proxy:
 
     def cut(self) -> int:
         """Reset the present connections, on both sides; return how many there were."""
-        cut: int = self._child.ask("cut")["links"]
-        return cut
+        return int(self._child.ask("cut")["links"])
 
     def refuse(self) -> None:
         """Close the listening socket: further connections are refused until `admit`."""
@@ -79,13 +78,11 @@ class Proxy:
 
     def links(self) -> int:
         """Return how many connections pass through now."""
-        links: int = self._child.ask("count")["links"]
-        return links
+        return int(self._child.ask("count")["links"])
 
     def accepted(self) -> int:
         """Return how many connections were accepted since the start."""
-        accepted: int = self._child.ask("count")["accepted"]
-        return accepted
+        return int(self._child.ask("count")["accepted"])
 
     def close(self) -> None:
         """End the proxy's process, and with it every connection through it."""
@@ -93,7 +90,3 @@ class Proxy:
 
     def _set(self, way: Way, scope: Scope, **manner: Any) -> None:
         self._child.ask("set", way=way, scope=scope, manner=manner)
-
-
-def _certificate(tls: bool | Path) -> list[str]:
-    return [str(CERTIFICATE if tls is True else tls)] if tls else []
