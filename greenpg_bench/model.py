@@ -30,10 +30,10 @@ class Contender:
         return f"{self.driver}/{self.host}{self.variant and ' ' + self.variant}"
 
 
-def contenders(*names: str) -> tuple[Contender, ...]:
-    """Return the contenders of these names."""
-    parts = (name.replace("/", " ").split(" ", 2) for name in names)
-    return tuple(Contender(*part) for part in parts)
+def contenders(*names: str, variant: str = "") -> tuple[Contender, ...]:
+    """Return the contenders of these names, such as `greenpg/gevent`, each in this variant."""
+    parts = (name.partition("/") for name in names)
+    return tuple(Contender(driver, host, variant) for driver, _, host in parts)
 
 
 @dataclass(frozen=True, slots=True)

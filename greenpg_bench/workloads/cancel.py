@@ -9,16 +9,7 @@ import psycopg2
 
 from greenpg_bench.drivers import connector
 from greenpg_bench.hosts import HOSTS, crew
-from greenpg_bench.model import (
-    LIBRARIES,
-    Contender,
-    Job,
-    Lap,
-    Metric,
-    Sample,
-    Target,
-    Workload,
-)
+from greenpg_bench.model import LIBRARIES, Contender, Job, Lap, Metric, Sample, Target, Workload
 from greenpg_bench.ticker import stall
 from greenpg_conformance.toolkit.proxy import Proxy
 

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from greenpg_bench.drivers import plain_connector
 from greenpg_bench.meter import meter
-from greenpg_bench.model import (
-    LIBRARIES,
-    Job,
-    Lap,
-    Metric,
-    Sample,
-    Target,
-    Workload,
-    contenders,
-)
+from greenpg_bench.model import LIBRARIES, Job, Lap, Metric, Sample, Target, Workload, contenders
 
 UNITS = 100
 
@@ -39,9 +30,8 @@ WORKLOAD = Workload(
     title="connect and close",
     groups=(
         contenders(
-            *(f"greenpg/{host}" for host in (*LIBRARIES, "threads")),
-            "psycopg2/threads",
-            *(f"psycogreen/{host}" for host in LIBRARIES),
+            *("greenpg/gevent", "greenpg/eventlet", "greenpg/threads"),
+            *("psycopg2/threads", "psycogreen/gevent", "psycogreen/eventlet"),
         ),
     ),
     metrics=(Metric("cpu", "client CPU, us", "{:,.0f}"), Metric("wall", "ms", "{:.2f}")),

@@ -8,17 +8,7 @@ from typing import Any
 from greenpg_bench.drivers import connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import (
-    LIBRARIES,
-    Contender,
-    Job,
-    Lap,
-    Metric,
-    Sample,
-    Target,
-    Workload,
-    contenders,
-)
+from greenpg_bench.model import LIBRARIES, Job, Lap, Metric, Sample, Target, Workload, contenders
 from greenpg_bench.ticker import stall
 
 MEGABYTES = 160  # a lap
@@ -26,6 +16,10 @@ TICKING = 20  # of them once more beside a ticker, whose CPU time must not count
 ROWS = 10_000  # in a megabyte, of 100 bytes
 BLOCK = 65536
 FROM, TO = "FROM", "TO"
+NAMES = (
+    "greenpg/gevent", "greenpg/eventlet", "greenpg/threads",
+    "psycopg2/threads", "psycopg/gevent", "psycopg2/gevent",
+)  # fmt: skip
 
 
 class Source:
@@ -88,12 +82,6 @@ def _prepare(job: Job) -> Lap:
     return measure
 
 
-def _group(way: str) -> tuple[Contender, ...]:
-    ours = (f"greenpg/{host}" for host in (*LIBRARIES, "threads"))
-    names = (*ours, "psycopg2/threads", "psycopg/gevent", "psycopg2/gevent")
-    return contenders(*(f"{name} {way}" for name in names))
-
-
 def _targets(way: str, cpu: float, host: str) -> tuple[Target, ...]:
     name = f"greenpg/{host} {way}"
     return (
@@ -107,7 +95,7 @@ def _targets(way: str, cpu: float, host: str) -> tuple[Target, ...]:
 WORKLOAD = Workload(
     name="copy",
     title=f"COPY of {MEGABYTES} MB of CSV a round",
-    groups=(_group(FROM), _group(TO)),
+    groups=tuple(contenders(*NAMES, variant=way) for way in (FROM, TO)),
     metrics=(
         Metric("rate", "MB/s"),
         Metric("cpu", "client CPU, ms/MB", "{:.2f}"),

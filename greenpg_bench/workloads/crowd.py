@@ -11,16 +11,7 @@ from typing import cast
 from greenpg_bench.drivers import Connection, connector
 from greenpg_bench.hosts import HOSTS, Crew, Queue, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import (
-    LIBRARIES,
-    Contender,
-    Job,
-    Lap,
-    Metric,
-    Sample,
-    Target,
-    Workload,
-)
+from greenpg_bench.model import LIBRARIES, Contender, Job, Lap, Metric, Sample, Target, Workload
 from greenpg_conformance.toolkit.memory import resident
 
 CONNECTIONS = 20

@@ -7,22 +7,15 @@ from typing import Any
 from greenpg_bench.drivers import connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import (
-    LIBRARIES,
-    Contender,
-    Job,
-    Lap,
-    Metric,
-    Sample,
-    Target,
-    Workload,
-    contenders,
-)
+from greenpg_bench.model import LIBRARIES, Job, Lap, Metric, Sample, Target, Workload, contenders
 from greenpg_bench.ticker import stall
 
 MEGABYTES = 24
 KILOBYTE = 1024
 SIZES = ("64 KB", "256 KB")
+NAMES = (
+    "greenpg/gevent", "greenpg/eventlet", "greenpg/threads", "psycopg2/threads", "psycopg2/gevent",
+)  # fmt: skip
 
 
 def _write(lob: Any, data: bytes) -> None:
@@ -62,15 +55,6 @@ def _prepare(job: Job) -> Lap:
     return measure
 
 
-def _group(size: str) -> tuple[Contender, ...]:
-    names = (
-        *(f"greenpg/{host}" for host in (*LIBRARIES, "threads")),
-        "psycopg2/threads",
-        "psycopg2/gevent",
-    )
-    return contenders(*(f"{name} {size}" for name in names))
-
-
 def _targets(size: str, host: str) -> tuple[Target, ...]:
     name, peer = f"greenpg/{host} {size}", f"psycopg2/threads {size}"
     return (
@@ -83,7 +67,7 @@ def _targets(size: str, host: str) -> tuple[Target, ...]:
 WORKLOAD = Workload(
     name="lobject",
     title=f"large objects of {MEGABYTES} MB",
-    groups=tuple(_group(size) for size in SIZES),
+    groups=tuple(contenders(*NAMES, variant=size) for size in SIZES),
     metrics=(
         Metric("write", "written, MB/s"),
         Metric("read", "read, MB/s"),

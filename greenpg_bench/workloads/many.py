@@ -6,16 +6,7 @@ from typing import Any
 
 from greenpg_bench.drivers import connector
 from greenpg_bench.meter import meter
-from greenpg_bench.model import (
-    LIBRARIES,
-    Job,
-    Lap,
-    Metric,
-    Sample,
-    Target,
-    Workload,
-    contenders,
-)
+from greenpg_bench.model import LIBRARIES, Job, Lap, Metric, Sample, Target, Workload, contenders
 from greenpg_conformance.toolkit.proxy import Proxy
 
 UNITS = 10_000
@@ -58,9 +49,7 @@ WORKLOAD = Workload(
     title=f"executemany of {UNITS:,} rows of three columns",
     groups=(
         contenders("greenpg/gevent", "greenpg/eventlet", "psycopg2/threads", "psycopg/gevent"),
-        contenders(
-            *(f"{one} {FAR}" for one in ("greenpg/gevent", "greenpg/eventlet", "psycopg/gevent"))
-        ),
+        contenders("greenpg/gevent", "greenpg/eventlet", "psycopg/gevent", variant=FAR),
     ),
     metrics=(Metric("wall", "ms"), Metric("cpu", "client CPU, us/row")),
     targets=tuple(target for host in LIBRARIES for target in _targets(host)),

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING
 from greenpg import Listener, use
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import (
-    LOOPS,
-    Contender,
-    Job,
-    Lap,
-    Metric,
-    Sample,
-    Target,
-    Workload,
-)
+from greenpg_bench.model import LOOPS, Contender, Job, Lap, Metric, Sample, Target, Workload
 from greenpg_bench.publisher import Publisher
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any
 from greenpg_bench.drivers import connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import Contender, Job, Lap, Metric, Sample, Target, Workload, contenders
+from greenpg_bench.model import Contender, Job, Lap, Metric, Sample, Target, Workload
 from greenpg_bench.pools import lender
 
 TASKS, SIZE = 64, 8
@@ -88,8 +88,8 @@ def _prepare(job: Job) -> Lap:
 
 
 def _group(host: str, *peers: str) -> tuple[Contender, ...]:
-    ours = (f"greenpg/{host}", f"greenpg/{host} {SHARED}", f"greenpg/{host} {ALONE}")
-    return contenders(*ours, *(f"{peer}/{host}" for peer in peers))
+    ours = (Contender("greenpg", host, variant) for variant in ("", SHARED, ALONE))
+    return (*ours, *(Contender(peer, host) for peer in peers))
 
 
 def _targets(host: str) -> tuple[Target, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from itertools import count
 from typing import Any
@@ -12,21 +12,13 @@ from typing import Any
 from greenpg_bench.drivers import connector, plain_connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import (
-    LIBRARIES,
-    Contender,
-    Job,
-    Lap,
-    Metric,
-    Sample,
-    Target,
-    Workload,
-)
+from greenpg_bench.model import LIBRARIES, Job, Lap, Metric, Sample, Target, Workload, contenders
 
 SHORT, LONG = "60 B", "2 kB"
 ROWS = {SHORT: 100_000, LONG: 20_000}
 SIZES = {SHORT: 60, LONG: 2000}
 TRANSACTIONS = 10
+NAMES = ("greenpg/gevent", "greenpg/eventlet", "greenpg/threads", "psycopg2/threads")
 _laps = count()
 
 
@@ -58,15 +50,7 @@ class Source:
             execute(f"drop table {name}")
 
 
-def _replicator(contender: Contender, dsn: str) -> Callable[[], Any]:
-    connect: Callable[..., Any] = plain_connector(contender)
-    module = "greenpg.extras" if contender.driver == "greenpg" else "psycopg2.extras"
-    factory = import_module(module).LogicalReplicationConnection
-    return lambda: connect(dsn, connection_factory=factory)
-
-
-def _consumer(messages: int) -> Callable[[Any], None]:
-    stop: type[Exception] = import_module("psycopg2.extras").StopReplication
+def _consumer(messages: int, stop: type[Exception]) -> Callable[[Any], None]:
     left = messages
 
     def consume(message: Any) -> None:
@@ -81,19 +65,19 @@ def _consumer(messages: int) -> Callable[[Any], None]:
 def _prepare(job: Job) -> Lap:
     contender, variant = job.contender, job.contender.variant
     source = Source(connector(contender)(job.dsn).cursor(), variant)
-    connect = _replicator(contender, job.dsn)
+    connect: Callable[..., Any] = plain_connector(job.contender)
+    module = "greenpg.extras" if contender.driver == "greenpg" else "psycopg2.extras"
+    factory = import_module(module).LogicalReplicationConnection
     tasks = crew(HOSTS[contender.host], 1)
     stop: type[Exception] = import_module("psycopg2.extras").StopReplication
     messages = ROWS[variant] + 2 * TRANSACTIONS  # and where each transaction begins and ends
 
     def consume(stream: Any) -> None:
-        try:
-            stream.consume_stream(_consumer(messages))
-        except stop:
-            return
+        with suppress(stop):
+            stream.consume_stream(_consumer(messages, stop))
 
     def measure() -> Sample:
-        connection = connect()
+        connection = connect(job.dsn, connection_factory=factory)
         stream = connection.cursor()
         with source.changes(stream) as arguments:
             stream.start_replication(**arguments)
@@ -106,15 +90,10 @@ def _prepare(job: Job) -> Lap:
     return measure
 
 
-def _group(variant: str) -> tuple[Contender, ...]:
-    green = (Contender("greenpg", host, variant) for host in (*LIBRARIES, "threads"))
-    return (*green, Contender("psycopg2", "threads", variant))
-
-
 WORKLOAD = Workload(
     name="replication",
     title="consume_stream of inserted rows",
-    groups=(_group(SHORT), _group(LONG)),
+    groups=tuple(contenders(*NAMES, variant=size) for size in (SHORT, LONG)),
     metrics=(
         Metric("rate", "messages/s", "{:,.0f}"),
         Metric("cpu", "client CPU, us/message", "{:.2f}"),

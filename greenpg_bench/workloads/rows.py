@@ -10,22 +10,14 @@ from typing import Any
 from greenpg_bench.drivers import connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import (
-    LIBRARIES,
-    Job,
-    Lap,
-    Metric,
-    Sample,
-    Target,
-    Workload,
-    contenders,
-)
+from greenpg_bench.model import LIBRARIES, Job, Lap, Metric, Sample, Target, Workload, contenders
 from greenpg_bench.ticker import stall
 from greenpg_conformance.toolkit.memory import resident
 
 ROWS = 1_000_000
 QUERY = f"select generate_series(1, {ROWS})"
 LOOK = 50_000  # rows between two looks at the memory
+GREEN = ("greenpg/gevent", "greenpg/eventlet")
 ALL, STREAM, NAMED = "all", "stream", "named"
 _numbers = count(1)
 
@@ -104,14 +96,8 @@ WORKLOAD = Workload(
     name="rows",
     title=f"a result of {ROWS:,} rows",
     groups=(
-        contenders(
-            *(f"greenpg/{host} {ALL}" for host in LIBRARIES),
-            f"psycopg2/threads {ALL}",
-            f"psycopg2/gevent {ALL}",
-        ),
-        contenders(
-            *(f"greenpg/{host} {STREAM}" for host in LIBRARIES), f"psycopg2/threads {NAMED}"
-        ),
+        contenders(*GREEN, "psycopg2/threads", "psycopg2/gevent", variant=ALL),
+        contenders(*GREEN, variant=STREAM) + contenders("psycopg2/threads", variant=NAMED),
     ),
     metrics=(
         Metric("wall", "ms"),

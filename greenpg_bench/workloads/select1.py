@@ -12,17 +12,7 @@ from psycopg2.extensions import parse_dsn
 from greenpg_bench.drivers import Cursor, connector
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
-from greenpg_bench.model import (
-    CALLS,
-    LOOPS,
-    Job,
-    Lap,
-    Metric,
-    Sample,
-    Target,
-    Workload,
-    contenders,
-)
+from greenpg_bench.model import CALLS, LOOPS, Job, Lap, Metric, Sample, Target, Workload, contenders
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

@@ -110,10 +110,8 @@ class Worker:
         return "pass", ""
 
     def _perform(self, test: Test) -> None:
-        ctx, sleep = (
-            self._context(lambda text: self._events.send(note=text)),
-            self._around.backend.sleep,
-        )
+        ctx = self._context(lambda text: self._events.send(note=text))
+        sleep = self._around.backend.sleep
         probes = (descriptors, threads, tasks, self._sessions, self._around.description.registered)
         with no_leaks(*probes, settle=SETTLE_SECONDS, sleep=sleep), ctx.cleaned():
             try:

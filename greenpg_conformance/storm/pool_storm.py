@@ -127,10 +127,9 @@ class PoolStorm:
     def _settle(self) -> None:
         """See that all slots can be had at once, and not one more."""
         patience = Patience(PATIENCE)
-        while (
-            (found := self.pool.get_stats())["requests_waiting"]
-            or found["pool_size"] > found["pool_available"]
-        ):  # fmt: skip
+        while (found := self.pool.get_stats())["requests_waiting"] or (
+            found["pool_size"] > found["pool_available"]
+        ):
             assert patience.left(), f"slots do not come to rest: {found}"
             self._backend.sleep(BREATH)
         assert found["pool_size"] <= MAX
