@@ -37,7 +37,7 @@ def events(job: Job) -> Iterator[Iterator[Event]]:
     with TemporaryFile() as errors:
         command, pipe = [sys.executable, "-m", f"{__package__}.worker"], subprocess.PIPE
         process = subprocess.Popen(
-            command, 0, stdin=pipe, stdout=pipe, stderr=errors, start_new_session=True
+            command, bufsize=0, stdin=pipe, stdout=pipe, stderr=errors, start_new_session=True
         )
         try:
             yield _sent(process, job, errors)
