@@ -15,7 +15,7 @@ from psycopg2 import extensions as ext
 
 from greenpg._fork_hooks import Order, in_child
 from greenpg._session.backoff import backoff, one_line
-from greenpg._session.lock import IN_HUB
+from greenpg._session.lock import IN_HUB, Once
 from greenpg._session.time_slice import TimeSlice
 from greenpg.backend import as_backend, current
 
@@ -64,7 +64,7 @@ class Listener:
 
     def _forget(self) -> None:
         """Reset to the initial state: no subscribers and no task."""
-        self._token: dict[int, object] = {}
+        self._token = Once()
         self._task: Task | None = None
         self._connection: ListenerConnection | None = None
         self._changes: deque[Change] = deque()
@@ -153,13 +153,13 @@ class Listener:
     def _start(self) -> None:
         if self._closed:
             raise again(self._reason)
-        if 0 in self._token:
+        if self._token.value() is not None:
             return
         # before the token: another OS thread that finds the token continues at once
         self._backend = current() if self._given is None else as_backend(self._given)
         self._stop = self._backend.event()
         token = object()
-        if self._token.setdefault(0, token) is token:
+        if self._token.settle(token) is token:
             self._task = self._backend.spawn(self._run, token)
 
     def _join(self, task: Task, timeout: float) -> None:
@@ -167,7 +167,7 @@ class Listener:
         if not task.join(min(LOOK, timeout)):
             task.kill()  # it is connecting, or waiting for the server
             task.join(max(end - monotonic(), 0))
-        if self._token:  # an OS thread, which ends when its token is no longer current
+        if self._token.value() is not None:  # an OS thread ends once its token is not current
             self._end(self._reason)
 
     # What the listener's task does
@@ -179,12 +179,12 @@ class Listener:
                 self._serve_once(token)
             reason = InterfaceError("the listener is closed")
         finally:
-            if self._token.get(0) is token:
+            if self._token.value() is token:
                 self._end(reason)
 
     def _serves(self, token: object) -> bool:
         """Return True if the task should continue; in a forked child its copy ends."""
-        return not self._closed and self._token.get(0) is token
+        return not self._closed and self._token.value() is token
 
     def _serve_once(self, token: object) -> None:
         try:
