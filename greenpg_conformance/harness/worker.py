@@ -106,7 +106,7 @@ class Worker:
         except Skip as reason:
             return "skip", str(reason)
         except BaseException as error:  # whatever a test lets out, the next one runs
-            return "fail", _told(error)
+            return "fail", _traceback_of(error)
         return "pass", ""
 
     def _perform(self, test: Test) -> None:
@@ -117,20 +117,20 @@ class Worker:
             try:
                 test.run(ctx)
             except BaseException as error:
-                ctx.note(_told(error))  # cleaning up may hang
+                ctx.note(_traceback_of(error))  # cleaning up may hang
                 raise
 
     def _sessions(self) -> dict[Hashable, str]:
         return self._around.observer.sessions(self._around.application)
 
 
-def _told(error: BaseException) -> str:
+def _traceback_of(error: BaseException) -> str:
     """Return the traceback, with the variables of the test itself."""
-    told = traceback.TracebackException.from_exception(error, capture_locals=True)
-    for frame in told.stack:
+    report = traceback.TracebackException.from_exception(error, capture_locals=True)
+    for frame in report.stack:
         if not frame.filename.startswith(OURS):
             frame.locals = None
-    return "".join(told.format())
+    return "".join(report.format())
 
 
 def main() -> None:
