@@ -46,7 +46,7 @@ def _by_name(conn: Any) -> None:
 
 
 @needs("kill")
-@each("execute", "end of a named cursor's block")
+@each("execute", "named cursor")
 def test_transaction_is_doomed_also_if_the_server_was_faster(ctx: Context, case: str) -> None:
     conn = far(ctx, 0.2)  # the answer is there at once, but not here
 

@@ -72,7 +72,7 @@ def test_cancel_that_overtakes_its_query_is_repeated(ctx: Context) -> None:
 
 
 @needs("kill")
-@each(*LIBPQS)
+@each(*(f"with {version}" for version in LIBPQS))
 def test_late_cancel_hits_no_later_query(ctx: Context, case: str) -> None:
     conn, hits = ctx.connect(autocommit=True), 0
     for _ in range(40):

@@ -66,13 +66,13 @@ def test_large_result_holds_nobody_up(ctx: Context) -> None:
     assert pulse.beats
 
 
-@each("%s", "lower(%s)")
+@each("plain", "lower")
 def test_executemany_holds_nobody_up(ctx: Context, case: str) -> None:
-    """Of the second, psycopg2 itself writes the values."""
-    cur = table(ctx)
+    """The values of the second statement are written by psycopg2."""
+    cur, value = table(ctx), "%s" if case == "plain" else "lower(%s)"
 
     with ctx.heartbeat() as pulse:
-        cur.executemany(f"insert into t values ({case})", [(str(n),) for n in range(ROWS)])
+        cur.executemany(f"insert into t values ({value})", [(str(n),) for n in range(ROWS)])
 
     assert cur.rowcount == row_count(cur) == ROWS
     assert pulse.beats
