@@ -283,8 +283,7 @@ class Connection(c_connection):
     @property
     def dsn(self) -> str:
         """The connection string that the user gave, without its password."""
-        dsn: str = self._state.dsn or _c_dsn.__get__(self)
-        return dsn
+        return str(self._state.dsn or _c_dsn.__get__(self))
 
     def __repr__(self) -> str:
         return (

@@ -45,8 +45,7 @@ def _hub_of_thread_ends() -> None:
 
 def _fork() -> int:
     """Fork by posix.fork, below any patch; by gevent.fork on libuv, which requires it."""
-    pid: int = gevent.fork() if "libuv" in type(get_hub().loop).__module__ else fork()
-    return pid
+    return int(gevent.fork() if "libuv" in type(get_hub().loop).__module__ else fork())
 
 
 def _facts() -> Mapping[str, str]:

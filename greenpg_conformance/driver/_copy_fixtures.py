@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from greenpg.errors import InFailedSqlTransaction
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import raises
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 BLOCK: Final = b"some text of sixteen characters and more, for a row\n" * 1260  # 64 KB
 ROWS: Final = "copy (select repeat('x', 99) from generate_series(1, {})) to stdout"

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from psycopg2.extensions import make_dsn
 
 from greenpg.pool import ConnectionPool
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.storm.pool_storm import SESSIONS
 
 from ._steps import ask
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 
 @contextmanager

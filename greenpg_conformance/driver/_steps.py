@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import StringIO
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import greenpg
 from greenpg.errors import InFailedSqlTransaction
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import raises
 from greenpg_conformance.storm.older import older_libpq
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 SHORT: Final = 0.05
 LONG: Final = "select pg_sleep(30)"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from unittest.mock import patch
 
 import psycopg2
@@ -19,13 +19,11 @@ from psycopg2 import OperationalError
 from psycopg2 import extensions as ext
 
 import greenpg
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import limit, raises
 
 from ._secured import NAME, PASSWORD, Secured, secured
 from .connecting import Resolver
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 HERE: Final = "127.0.0.1"
 WRONG: Final = "wr0ng-Wort"

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from psycopg2 import InterfaceError, OperationalError, ProgrammingError
 
 from greenpg.errors import QueryCanceled
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.toolkit.internals import set_cancel_timeout
 from greenpg_conformance.toolkit.machine import Stopwatch
 
 from ._steps import LIBPQS, ask, libpq
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 FAR: Final = 0.1  # seconds to the server
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from psycopg2 import InterfaceError, OperationalError
 from psycopg2.extensions import make_dsn
 
 import greenpg
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.toolkit.machine import Stopwatch
 
 from ._steps import LONG, spawn_busy
 from ._steps import WAYS as QUERIES
 from .connecting import listening
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 SOON: Final = 0.05
 TRIES: Final = 5

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from unittest.mock import patch
 
 from psycopg2 import OperationalError
@@ -18,14 +18,12 @@ from psycopg2.errors import DivisionByZero
 from psycopg2.extensions import make_dsn, parse_dsn
 
 import greenpg
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.storm.interrupts import CountingBackend, Interrupt, Run
 from greenpg_conformance.toolkit.machine import Stopwatch
 
 from ._steps import INTERRUPTS, ask, interrupted
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 HERE: Final = "127.0.0.1"
 NOWHERE: Final = "::1"  # the proxy does not listen there

@@ -5,18 +5,16 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg2
 
 from greenpg import DeadlineExceeded
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import each, limit, needs, raises
 from greenpg_conformance.toolkit.memory import resident
 
 from ._copy_fixtures import BLOCK, ROWS, Half, Sink, Source, row_count, table
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 SHORT: Final = 0.1
 MEGABYTE: Final = 1 << 20

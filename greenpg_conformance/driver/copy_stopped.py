@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg2
 
 from greenpg import DeadlineExceeded
 from greenpg.errors import BadCopyFileFormat
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import each, needs, raises
 
 from ._copy_fixtures import BLOCK, ROWS, WAYS, Half, Sink, row_count, table
 from ._steps import ask, check_doomed, check_killed
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 SHORT: Final = 0.1
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import greenpg
 from greenpg.errors import DeadlineExceeded
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import raises
 from greenpg_conformance.toolkit.internals import set_cancel_timeout
 from greenpg_conformance.toolkit.machine import Stopwatch
 
 from ._steps import SHORT, ask, far, finish
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 SLACK: Final = 1.0
 

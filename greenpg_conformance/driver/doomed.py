@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from psycopg2 import extensions as ext
 
 from greenpg.errors import InFailedSqlTransaction, QueryCanceled
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import each, needs, raises
 
 from ._steps import (
@@ -23,9 +24,6 @@ from ._steps import (
     interrupted,
     spawn_busy,
 )
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 
 @needs("kill")

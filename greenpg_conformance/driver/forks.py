@@ -11,18 +11,16 @@ import warnings
 from collections.abc import Callable
 from contextlib import closing, suppress
 from posix import close, read, waitpid, write  # a monkey-patch replaces those of os
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg2
 
 import greenpg
 from greenpg.backend import READ
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import each, limit, needs
 
 from ._steps import ask, spawn_busy
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 CHILD_SECONDS: Final = 12
 CONNECTIONS: Final = 4

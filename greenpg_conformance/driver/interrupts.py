@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg2
 
 from greenpg.errors import DeadlineExceeded
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.toolkit.internals import set_cancel_timeout
 from greenpg_conformance.toolkit.machine import Stopwatch
@@ -23,9 +24,6 @@ from ._steps import (
     interrupted,
     libpq,
 )
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 # What propagates, and what becomes of the query
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg2
 
 from greenpg import DeadlineExceeded
 from greenpg.errors import InFailedSqlTransaction
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import each, needs, raises
 
 from ._steps import SHORT, check_killed, finish, interrupted, spawn_busy
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 PIECE: Final = bytes(range(256)) * 1024
 PIECES: Final = 40

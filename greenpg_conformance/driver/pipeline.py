@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg2
 
 from greenpg import DeadlineExceeded
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import each, needs, raises
 
 from ._copy_fixtures import check_nothing_loaded, row_count, table
 from ._steps import ask, check_killed, interrupted, spawn_busy
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 SHORT: Final = 0.1
 STATEMENTS: Final = 5000

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg2
 from psycopg2.extensions import make_dsn
 
 from greenpg.errors import PoolTimeout
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import each, limit, needs, raises
 from greenpg_conformance.storm.pool_storm import PoolStorm
 
@@ -17,9 +18,6 @@ from ._pool_fixtures import borrow_and_ask, count, pool_of
 from ._pool_spies import Line, Starter
 from ._steps import ask, check_killed, finish
 from .forks import Child
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 PID: Final = "select pg_backend_pid()"
 ROUNDS: Final = 300

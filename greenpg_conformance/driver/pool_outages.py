@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg2
 
 from greenpg.errors import PoolTimeout
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.toolkit.machine import Stopwatch
 
 from ._pool_fixtures import borrow_and_ask, pool_of, terminate_all
 from ._steps import ask, check_killed, finish
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 SLEEPERS: Final = (
     "select count(*) from pg_stat_activity where application_name = %s and wait_event = 'PgSleep'"

@@ -10,21 +10,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count, groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import greenpg
 from greenpg import Error, InterfaceError, OperationalError
 from greenpg.errors import AdminShutdown
 from greenpg.extras import LogicalReplicationConnection, StopReplication
 from greenpg.replication import follow
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import each, limit, needs, raises
 from greenpg_conformance.toolkit.machine import Stopwatch
 
 from ._steps import kill_sometime
 from .forks import Child
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 TRANSACTIONS: Final = 200
 ROWS: Final = 500

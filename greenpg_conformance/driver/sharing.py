@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from contextlib import closing, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg2
 from psycopg2 import extensions as ext
 
 import greenpg
 from greenpg.patch import patcher
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.operations import OPERATIONS, Stage
 from greenpg_conformance.harness.tests import each, limit, needs, raises
 from greenpg_conformance.toolkit.internals import waiting_tasks
 
 from ._steps import ask, finish, spawn_busy
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 SLOW: Final = "select pg_sleep(0.1)"
 PREPARED: Final = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from unittest.mock import patch
 
 import psycopg2
@@ -14,15 +14,13 @@ from psycopg2 import extensions as ext
 import greenpg
 from greenpg.backend import GROUP, as_backend, current
 from greenpg.errors import BackendError, ConnectionFactoryWarning
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.toolkit.heartbeat import Stalled
 from greenpg_conformance.toolkit.machine import Stopwatch
 
 from ._steps import ask, wait_callback
 from .connecting import server_that_closes
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 WARNING: Final = "warnings.simplefilter('always')\n"
 CONNECT: Final = WARNING + 2 * "greenpg.connect({dsn!r}).close()\n"

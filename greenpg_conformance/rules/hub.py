@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import greenpg
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.operations import OPERATIONS, Stage
 from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.toolkit.machine import clock
 
 from .asking import asked
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 NEED_NO_WAIT: Final = ("fetch", "cursor close", "autocommit", "isolation_level", "poll")
 ENDS: Final = ("rollback", "reset", "close", "with conn")

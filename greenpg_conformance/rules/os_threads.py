@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import greenpg
 from greenpg.threads import pristine
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import needs, raises
 
 from .asking import asked
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 SLOW: Final = 0.2
 _ident = pristine("_thread").get_ident

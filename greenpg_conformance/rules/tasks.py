@@ -6,15 +6,13 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from greenpg.backend import READ, Task
 from greenpg.threads import backend as plain
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.toolkit.sockets import pair
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 SHORT = 0.03
 LONG = 10.0

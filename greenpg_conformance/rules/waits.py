@@ -6,15 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from greenpg.backend import READ, WRITE, Waiter
 from greenpg.threads import backend as plain
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.toolkit.sockets import End, fill, pair, reset, tcp_pair
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 BOTH = READ | WRITE
 EVENTS = {"read": READ, "write": WRITE, "both": BOTH}

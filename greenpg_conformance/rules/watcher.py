@@ -7,19 +7,17 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg2
 from psycopg2.extensions import make_dsn
 
 import greenpg
+from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.tests import each, needs, raises
 from greenpg_conformance.storm.interrupts import CountingBackend
 
 from .asking import asked
-
-if TYPE_CHECKING:
-    from greenpg_conformance.harness.context import Context
 
 SHORT: Final = 0.03
 FEW: Final = 20

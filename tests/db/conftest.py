@@ -66,8 +66,7 @@ class Gate:
             " and classid::bigint << 32 | objid::bigint = %s",
             (self.key,),
         )
-        count: int = self._cur.fetchone()[0]
-        return count
+        return int(self._cur.fetchone()[0])
 
 
 @pytest.fixture

@@ -33,8 +33,7 @@ class Calling(Task):  # type: ignore[misc]  # Celery is not typed
 
 @pytest.fixture(scope="module", params=["gevent", "eventlet"])
 def backend(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -100,8 +100,7 @@ def _timer_runs_on() -> None:
         if timeout is not None:
             timer = get_hub().loop.timer(timeout)
             timer.start(lambda: task.switch() if not task.dead else None)
-        ready: int = usual(waiter, fd, events, timeout)
-        return ready
+        return int(usual(waiter, fd, events, timeout))
 
     around(Waiter, "wait", wait)
 
@@ -118,8 +117,7 @@ def _interrupt_is_kept_for_later() -> None:
     def wait(usual: Any, waiter: Any, *args: Any) -> int:
         if kept:
             raise kept.pop()
-        ready: int = usual(waiter, *args)
-        return ready
+        return int(usual(waiter, *args))
 
     around(Waiter, "wait", wait)
     around(Waiter, "interrupt", lambda _, waiter, exc: kept.append(exc))

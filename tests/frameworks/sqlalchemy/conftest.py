@@ -55,5 +55,4 @@ def ask(conn: Connection, query: str = "select 1") -> Any:
 
 
 def pid(conn: Connection) -> int:
-    number: int = ask(conn, "select pg_backend_pid()")
-    return number
+    return int(ask(conn, "select pg_backend_pid()"))

@@ -26,26 +26,11 @@ class Error(Exception):
     """The base class of this driver's errors."""
 
 
-class InterfaceError(Error):
-    pass
-
-
-class OperationalError(Error):
-    pass
-
-
-class ProgrammingError(Error):
-    pass
-
-
-class DeadlineExceeded(Error):
-    pass
-
-
-class FailedTransaction(Error):
-    pass
-
-
+InterfaceError: Any = type("InterfaceError", (Error,), {})
+OperationalError: Any = type("OperationalError", (Error,), {})
+ProgrammingError: Any = type("ProgrammingError", (Error,), {})
+DeadlineExceeded: Any = type("DeadlineExceeded", (Error,), {})
+FailedTransaction: Any = type("FailedTransaction", (Error,), {})
 ERRORS: Final = ErrorClasses(
     error=Error,
     interface=InterfaceError,
