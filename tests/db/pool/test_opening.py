@@ -109,7 +109,7 @@ def test_waiters_of_a_closed_pool_fail_at_once(make, spawn):
     job = spawn(pool.close)
 
     for one in waiting:
-        with pytest.raises(PoolClosed, match=r"was closed \(1 lent, 3 waiting.* at test_pool.py:"):
+        with pytest.raises(PoolClosed, match=r"was closed \(1 lent, 3 waiting.* test_opening.py:"):
             one.result(1)
     pool.putconn(conn)
     job.result()
@@ -153,7 +153,7 @@ def test_a_lent_connection_that_is_dropped_frees_its_slot(make):
     conn = pool.getconn()
     assert answer(conn) == 1
 
-    with pytest.warns(ResourceWarning, match=r"lent at test_pool.py:\d+ in .*frees_its_slot"):
+    with pytest.warns(ResourceWarning, match=r"lent at test_opening.py:\d+ in .*frees_its_slot"):
         del conn
 
     with pool.connection(timeout=2) as other:
