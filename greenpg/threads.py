@@ -247,10 +247,7 @@ class Threads:
     def resolve(self, host: str, port: int) -> Sequence[Address]:
         import _socket  # late: importing greenpg must not load it before a monkey-patch
 
-        rows: Sequence[Address] = self.in_thread(
-            _socket.getaddrinfo, host, port, 0, _socket.SOCK_STREAM
-        )
-        return rows
+        return list(self.in_thread(_socket.getaddrinfo, host, port, 0, _socket.SOCK_STREAM))
 
 
 backend: Final = Threads()

@@ -131,8 +131,7 @@ class Gevent:
     def resolve(self, host: str, port: int) -> Sequence[Address]:
         import _socket  # late: importing greenpg_gevent must not load it before a monkey-patch
 
-        rows: Sequence[Address] = get_hub().resolver.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)
-        return rows
+        return list(get_hub().resolver.getaddrinfo(host, port, 0, _socket.SOCK_STREAM))
 
 
 @cache

@@ -26,8 +26,7 @@ class Observer:
     def ask(self, statement: str, *args: object) -> list[tuple[Any, ...]]:
         with self._conn.cursor() as cur:
             cur.execute(statement, args)
-            rows: list[tuple[Any, ...]] = cur.fetchall() if cur.description else []
-            return rows
+            return list(cur.fetchall()) if cur.description else []
 
     def sessions(self, *states: str, query: str = "") -> int:
         """Return the number of sessions in one of the states (default: any) with such a query."""
