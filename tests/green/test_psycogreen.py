@@ -8,15 +8,13 @@ import pytest
 
 from tests.programs import run
 
-PROGRAMS: Final = {
-    "gevent": """
-from gevent import monkey
-monkey.patch_all()
+PROGRAM: Final = """
+{patch_all}
 {line}
 patch_psycopg()
 
 import sys
-import gevent
+import {library}
 import psycopg2
 import psycopg2.extras
 
@@ -34,54 +32,30 @@ def tick():
     global ticks
     while True:
         ticks += 1
-        gevent.sleep(0.01)
+        {library}.sleep(0.01)
 
-ticker = gevent.spawn(tick)
-jobs = [gevent.spawn(download, number) for number in range(5)]
-gevent.joinall(jobs, raise_error=True)
-ticker.kill()
-print([job.value for job in jobs], ticks > 10)
-""",
-    "eventlet": """
-import eventlet
-eventlet.monkey_patch()
-{line}
-patch_psycopg()
-
-import sys
-import psycopg2
-import psycopg2.extras
-
-def download(number):
-    conn = psycopg2.connect(sys.argv[1])
-    cur = conn.cursor(cursor_factory=psycopg2.extras.DictCursor)
-    cur.execute("select %s as number, pg_sleep(0.2)", (number,))
-    number = cur.fetchone()["number"]
-    conn.close()
-    return number
-
-ticks = 0
-
-def tick():
-    global ticks
-    while True:
-        ticks += 1
-        eventlet.sleep(0.01)
-
-ticker = eventlet.spawn(tick)
-pool = eventlet.GreenPool(10)
-found = list(pool.imap(download, range(5)))
+ticker = {library}.spawn(tick)
+{download_all}
 ticker.kill()
 print(found, ticks > 10)
-""",
+"""
+LIBRARIES: Final = {
+    "gevent": {
+        "patch_all": "from gevent import monkey; monkey.patch_all()",
+        "download_all": "import gevent.pool; found = gevent.pool.Group().map(download, range(5))",
+    },
+    "eventlet": {
+        "patch_all": "import eventlet; eventlet.monkey_patch()",
+        "download_all": "found = list(eventlet.GreenPool(10).imap(download, range(5)))",
+    },
 }
 
 
 @pytest.mark.parametrize("package", ["psycogreen.{}", "greenpg_{}"])
-@pytest.mark.parametrize("library", PROGRAMS)
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_program_runs_with_either_import_line(dsn, library, package):
     line = f"from {package.format(library)} import patch_psycopg"
-    code = PROGRAMS[library].format(line=line)
+    code = PROGRAM.format(library=library, line=line, **LIBRARIES[library])
 
     done = run(code, dsn)
 

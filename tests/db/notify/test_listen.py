@@ -18,19 +18,6 @@ from tests.db.conftest import until
 SHORT = 0.05
 
 
-@pytest.fixture
-def notify(connect):
-    """Send notifications from another connection."""
-    other = connect()
-    other.autocommit = True
-
-    def send(channel, *payloads):
-        for payload in payloads:
-            other.cursor().execute("select pg_notify(%s, %s)", (channel, payload))
-
-    return send
-
-
 def channels(conn):
     with conn.cursor() as cur:
         cur.execute("select pg_listening_channels()")

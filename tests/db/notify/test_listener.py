@@ -21,19 +21,6 @@ def listener(dsn):
 
 
 @pytest.fixture
-def notify(connect):
-    """Send notifications from another connection."""
-    other = connect()
-    other.autocommit = True
-
-    def send(channel, *payloads):
-        for payload in payloads:
-            other.cursor().execute("select pg_notify(%s, %s)", (channel, payload))
-
-    return send
-
-
-@pytest.fixture
 def cut(auto):
     """End the listener's session."""
 
