@@ -28,7 +28,8 @@ backend              once                            waits for this connection
 errors               once                            the driver's exception classes
 can_wait, current    once                            the backend's, as attributes for speed
 waiter, wait         once                            the connection's waiter, and its `wait`
-holder               claim, release, the queue       the task that has the lock, or None
+holder               claim, release, the queue       the task that has the lock, or None; its place
+                                                     in the queue until it has run
 depth                acquire, relinquish             how many blocks the holder has entered
 queue                _line_up, release               tasks that wait for the lock, oldest first
 granted              _pass_on, the granted task      the place whose task has yet to run

@@ -90,13 +90,13 @@ class Lock:
         self.deadlines: dict[Hashable, float] = {}
         self.exit_needs_check = False
 
-    def claim(self, me: Hashable) -> Hashable | None:
-        """Take the lock if it is free, and return its holder.
+    def claim(self, me: Hashable, free: Hashable | None = None) -> Hashable | None:
+        """Take the lock if it is free, or `free` holds it, and return its holder.
 
         Atomic among threads too: CPython changes threads, and handles signals, only where
         something is called and at the end of a loop (`test_lock_threads.py`).
         """
-        self.holder = holder = me if self.holder is None else self.holder
+        self.holder = holder = me if self.holder is free else self.holder
         return holder
 
     def acquire(self, me: Hashable, timeout: float | None = None, first: bool = False) -> None:
@@ -125,7 +125,7 @@ class Lock:
                         return
                 continue
             self.holder = None
-            if not self._claim_to_serve():  # a thread that has queued up meanwhile
+            if not (self.queue and self._claim_to_serve()):  # one has queued up meanwhile
                 return
 
     def serve(self) -> None:
@@ -159,8 +159,7 @@ class Lock:
             self.last = lambda: me
 
     def _pass_on(self, waiting: Waiting) -> bool:
-        self.granted = waiting
-        self.holder = waiting.task
+        self.granted = self.holder = waiting  # not its task, which may give up and come again
         if not waiting.settle(True):
             self.granted = None
             return False
@@ -182,11 +181,15 @@ class Lock:
         except BaseException:
             self._give_up(waiting)
             raise
+        self.holder = me
         self.granted = None
 
     def _wait_for(self, waiting: Waiting, deadline: float | None) -> None:
-        holder = self.claim(waiting.task)
-        if holder == waiting.task:
+        me = waiting.task
+        holder = self.claim(me)
+        if holder is waiting:  # Ctrl-C may have stopped the task that passes the lock on
+            holder = self.claim(me, waiting)
+        if holder == me:
             self._take(waiting)
             return
         left = None if deadline is None else deadline - monotonic()
@@ -198,14 +201,13 @@ class Lock:
             raise self.errors.deadline_exceeded(
                 "the deadline passed while waiting for the connection"
             )
-        if abandoned and self._is_abandoned() and self.holder == holder:
+        if abandoned and self._is_abandoned() and self.claim(me, holder) == me:
             self._take(waiting)
 
     def _take(self, waiting: Waiting) -> None:
         with suppress(ValueError):  # the lock is being passed on to it this moment
             self.queue.remove(waiting)
-        if waiting.settle(True):
-            self.holder = waiting.task
+        waiting.settle(True)
 
     def _is_abandoned(self) -> bool:
         """Return True if the holder lost the lock by a signal between two steps.

@@ -58,6 +58,12 @@ class Room:
         finally:
             self.state.relinquish()
 
+    def hold(self, seconds: float) -> None:
+        """Hold the lock outside C for a time."""
+        self.acquire()
+        self.sim.park(seconds)
+        self.state.relinquish()
+
     def acquire(self, timeout: float | None = None, first: bool = False) -> None:
         self._arrive(first)
         try:
@@ -200,13 +206,7 @@ def test_hub_takes_a_free_lock_but_never_waits_for_one(room):
 
 def test_waiter_gives_its_place_up_after_its_timeout(room):
     ended: list[Any] = []
-
-    def holder():
-        room.acquire()
-        room.sim.park(10)
-        room.state.relinquish()
-
-    room.sim.spawn(holder)
+    room.sim.spawn(room.hold, 10)
     room.sim.spawn(log, ended, room.acquire, 3)
     room.sim.spawn(log, ended, room.use)
     room.sim.run()
@@ -218,18 +218,13 @@ def test_waiter_gives_its_place_up_after_its_timeout(room):
 def test_deadline_of_the_task_bounds_its_wait(room):
     ended: list[Any] = []
 
-    def holder():
-        room.acquire()
-        room.sim.park(10)
-        room.state.relinquish()
-
     def hurried():
         room.state.deadlines[room.sim.current()] = room.sim.now + 2
         log(ended, room.use)
         ended.append(room.sim.now)
 
     start = room.sim.now
-    room.sim.spawn(holder)
+    room.sim.spawn(room.hold, 10)
     room.sim.spawn(hurried)
     room.sim.run()
 
@@ -240,17 +235,12 @@ def test_deadline_of_the_task_bounds_its_wait(room):
 def test_timeout_of_nothing_does_not_wait(room, timeout):
     ended: list[Any] = []
 
-    def holder():
-        room.acquire()
-        room.sim.park(10)
-        room.state.relinquish()
-
     def hurried():
         log(ended, room.acquire, timeout)
         ended.append(room.sim.now)
 
     start = room.sim.now
-    room.sim.spawn(holder)
+    room.sim.spawn(room.hold, 10)
     room.sim.spawn(hurried)
     room.sim.run()
 
@@ -325,7 +315,25 @@ def test_lock_is_handed_on_once_when_two_threads_would_serve(room):
     room.state.serve()
 
     assert [waiting.granted for waiting in queue] == [True, False]
-    assert room.state.holder == "first"
+    assert room.state.holder is queue[0]
+
+
+def test_task_that_gives_up_while_the_lock_is_passed_to_it_does_not_hold_it(room):
+    found: list[Any] = []
+
+    class Impatient(_lock.Waiting):
+        def settle(self, value: Any) -> Any:
+            super().settle(False)  # its thread's timeout, this very moment
+            found.append(room.state.claim(self.task))  # and that thread's next operation
+            return super().settle(value)
+
+    waiting = Impatient("a task", room.sim.event())
+    room.state.holder = "another"
+    room.state.queue.append(waiting)
+    room.state.release()
+
+    assert found == [waiting]
+    assert room.state.holder is None
 
 
 def test_lock_that_comes_back_in_time_is_not_taken_for_abandoned(room):
