@@ -11,7 +11,9 @@ from .attempt import current_request
 from .state import State
 
 if TYPE_CHECKING:
-    from greenpg.backend import Waiter
+    from greenpg.backend import Backend, Waiter
+
+    from .attempt import Attempt
 
 
 class WaiterCloser(list["Waiter"]):
@@ -38,14 +40,14 @@ class LazyState:
     def __get__(self, conn: Any, owner: type) -> State:
         if conn is None:
             raise AttributeError("_state")
-        return attach_state(conn)
+        request = current_request()
+        return attach_state(conn, request.backend or current(), request.attempt_of(conn))
 
 
-def attach_state(conn: Any) -> State:
-    """Give a connection its state, on the backend and for the attempt of the task's request."""
-    request = current_request()
-    state = State(request.backend or current())
-    state.attempt = request.attempt_of(conn)
+def attach_state(conn: Any, backend: Backend, attempt: Attempt | None) -> State:
+    """Give a connection its state."""
+    state = State(backend)
+    state.attempt = attempt
     # A new dict: the connection's own shares its keys with others, and CPython reads it slower.
     own = {"_guard": WaiterCloser((state.waiter,)), "_state": state, "_state_made": state}
     conn.__dict__ = {**own, **conn.__dict__}

@@ -178,15 +178,13 @@ def _advance(conn: Any, state: State) -> None:
         if want == POLL_OK:
             break
         if want != POLL_READ:
-            if (
-                info.status == MADE and fd >= 0
-                and info.host[:1] not in LOCAL and not info.ssl_in_use
-            ):  # fmt: skip
+            made, local = info.status == MADE, info.host[:1] in LOCAL
+            if made and fd >= 0 and not local and not info.ssl_in_use:
                 continue  # it has just been found writable, or has answered what was sent
             before, fd = fd, conn.fileno()
             if before >= 0 and not _is_watched(state.waiter, before, fd):
                 state.waiter.close()
-            if write_check(fd)(0):  # as it is nearly always
+            if (made and local) or write_check(fd)(0):  # as it is nearly always
                 continue
         if attempt is not None and attempt.deadline is not None:
             left = attempt.left()

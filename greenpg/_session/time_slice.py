@@ -20,7 +20,7 @@ class TimeSlice:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._calls = 0
-        self.restart()
+        self._end = monotonic() + SECONDS
 
     def restart(self) -> None:
         """Begin again: other tasks have just had their turn."""
