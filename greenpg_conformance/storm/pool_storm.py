@@ -32,7 +32,13 @@ class PoolStorm:
     """Plays rounds; each interrupts one borrower. `timeout` is the library's own, if it has one."""
 
     def __init__(
-        self, backend: Any, dsn: str, sessions: Callable[[], int], timeout: Any, seed: int
+        self,
+        backend: Any,
+        dsn: str,
+        sessions: Callable[[], int],
+        timeout: Any,
+        seed: int,
+        pool_backend: Any = None,
     ) -> None:
         self._backend = backend
         self._sessions = sessions
@@ -44,7 +50,9 @@ class PoolStorm:
         self.interrupted = 0
         hooks: Any = dict.fromkeys(("configure", "check", "reset"), self._hook)
         sizes: Any = {"min_size": 1, "max_size": MAX, "max_uses": 40}
-        self.pool = ConnectionPool(dsn, backend=backend, timeout=PATIENCE, **sizes, **hooks)
+        self.pool = ConnectionPool(
+            dsn, backend=pool_backend or backend, timeout=PATIENCE, **sizes, **hooks
+        )
 
     def _hook(self, conn: Any) -> None:
         """Stand for the user's configure, check and reset; now and then it fails."""
