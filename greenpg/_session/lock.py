@@ -209,7 +209,7 @@ class Lock:
             )
         if abandoned and self._is_abandoned() and self.claim(me, holder) == me:
             self._take(waiting)
-        elif ended and self.holder == holder:  # for a second, in which a finalizer might have left the block
+        elif ended and self.holder == holder:  # no finalizer has left the block for it
             raise self.errors.programming(ENDED)
 
     def _take(self, waiting: Waiting) -> None:

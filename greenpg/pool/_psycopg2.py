@@ -55,12 +55,14 @@ class Psycopg2Connections:
     def connect(self) -> Any:
         conn = self._connected()
         try:
+            while not issubclass(type(conn), c_connection):
+                conn = conn.__wrapped__  # a tracer's proxy
             conn._state.cancel_timeout = CHECK_SECONDS
             self._run_hook(self.configure, conn, "configure")
             if self.on_connect is not None:
                 self.on_connect(conn)
         except BaseException:
-            conn.close()
+            self._end(conn)
             raise
         return conn
 
@@ -70,10 +72,7 @@ class Psycopg2Connections:
         known = {*ext.parse_dsn(dsn), *kwargs}
         if not known & TIMED_BY and not os.environ.keys() & TIMED_BY_ENVIRONMENT:
             kwargs["connect_timeout"] = CONNECT_SECONDS  # a silent server must not keep the slot
-        conn = connect(dsn, backend=self.backend(), **kwargs)
-        while not issubclass(type(conn), c_connection):
-            conn = conn.__wrapped__  # a tracer's proxy
-        return conn
+        return connect(dsn, backend=self.backend(), **kwargs)
 
     def _run_hook(self, hook: Hook | None, conn: Any, name: str) -> None:
         if hook is None:
@@ -119,9 +118,12 @@ class Psycopg2Connections:
         if self.on_discard is not None:
             with suppress(Exception):
                 self.on_discard(conn)
+        self._end(conn)
+
+    def _end(self, conn: Any) -> None:
         try:
             fd = os.dup(conn.fileno())
-        except Error:
+        except (Error, OSError):
             conn.close()
             return
         try:
