@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
+from greenpg.backend import has_ended
 from greenpg.threads import pristine
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ REENTERED: Final = (
 IN_HUB: Final = (
     "this operation would have to wait, and in the event loop's own greenlet nothing may "
     "wait; run it in a green thread"
+)
+ENDED: Final = (
+    "the task that keeps the connection has ended inside a block (exclusive(), a pipeline, "
+    "listen, ...); leave each block in its own task"
 )
 _LOOK: Final = 1.0  # seconds; a wake-up is lost to a signal that lands in the releasing task
 _ident = pristine("_thread").get_ident
@@ -194,6 +199,7 @@ class Lock:
             return
         left = None if deadline is None else deadline - monotonic()
         abandoned = holder is not None and self._is_abandoned()
+        ended = has_ended(holder)
         waiting.event.wait(_nearer(_LOOK, left))
         if waiting.granted:
             return
@@ -203,6 +209,8 @@ class Lock:
             )
         if abandoned and self._is_abandoned() and self.claim(me, holder) == me:
             self._take(waiting)
+        elif ended and self.holder == holder:  # no finalizer has left the block for it
+            raise self.errors.programming(ENDED)
 
     def _take(self, waiting: Waiting) -> None:
         with suppress(ValueError):  # the lock is being passed on to it this moment

@@ -6,6 +6,7 @@ import logging
 import os
 from collections import deque
 from contextlib import closing, suppress
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
@@ -15,6 +16,7 @@ from psycopg2 import extensions as ext
 
 from greenpg._fork_hooks import Order, in_child
 from greenpg._session.backoff import backoff, one_line
+from greenpg._session.job import Job
 from greenpg._session.lock import IN_HUB, Once
 from greenpg._session.time_slice import TimeSlice
 from greenpg.backend import as_backend, current
@@ -126,6 +128,8 @@ class Listener:
                     f"listener: {', '.join(map(repr, names))} not listened to in {timeout:g} s; "
                     "see the cause, or raise timeout"
                 ) from self._error
+            if not self._closed:
+                self._start()  # another thread's subscriber may have failed to
             self._wake()  # an OS thread that is about to sleep misses the first one
             pause = min(2 * pause, LOOK)
         if inbox.over is not None:
@@ -158,9 +162,16 @@ class Listener:
         # before the token: another OS thread that finds the token continues at once
         self._backend = current() if self._given is None else as_backend(self._given)
         self._stop = self._backend.event()
-        token = object()
-        if self._token.settle(token) is token:
-            self._task = self._backend.spawn(self._run, token)
+        found, token = self._token, object()
+        if found.settle(token) is not token:
+            return
+        job = Job(partial(self._run, token), partial(self._killed, token))
+        try:
+            self._task = self._backend.spawn(job)
+        except BaseException:
+            if job.cancel() and self._token is found:
+                self._token = Once()  # the next subscriber tries again
+            raise
 
     def _join(self, task: Task, timeout: float) -> None:
         end = monotonic() + timeout
@@ -173,14 +184,21 @@ class Listener:
     # What the listener's task does
 
     def _run(self, token: object) -> None:
-        reason: Exception = OperationalError("the listener's task was killed")
+        ended = False
         try:
             while self._serves(token):
                 self._serve_once(token)
-            reason = InterfaceError("the listener is closed")
+            ended = True
         finally:
-            if self._token.value() is token:
-                self._end(reason)
+            if not ended:
+                self._killed(token)
+            elif self._token.value() is token:
+                self._end(InterfaceError("the listener is closed"))
+
+    def _killed(self, token: object) -> None:
+        if self._token.value() is token:
+            killed = OperationalError("the listener's task was killed")
+            self._end(self._reason if self._closed else killed)
 
     def _serves(self, token: object) -> bool:
         """Return True if the task should continue; in a forked child its copy ends."""

@@ -13,6 +13,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from greenpg._session.job import Job
 from greenpg.threads import pristine
 
 from ._report import Stats, describe_holder
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from ._connections import ConnectionManager
 
+RETRY: Final = 0.1  # seconds until what could not be started is tried again
 log = logging.getLogger("greenpg.pool")
 _thread = pristine("_thread")
 _local = _thread._local()
@@ -85,24 +87,79 @@ class Performer:
         self.perform()
         return answer
 
-    def perform(self) -> None:
+    def perform(self, repeats: bool = False) -> None:
+        """Carry out all effects; one that cannot be is tried again by the next call.
+
+        Tasks that wait for the pool repeat it meanwhile; others wake one of them to do so.
+        """
         effects = self.state.effects
-        while effects:
-            try:
-                effect, subject = effects.popleft()
-            except IndexError:  # another thread was faster
-                return
-            if effect is WAKE:
-                subject.event.set()
-            elif effect is Effect.TICK_EARLIER:
-                self._tick_earlier()
-            elif effect is Effect.WARN_LOST:
-                self._warn_lost(subject)
-            else:
-                self.backend.spawn(TASKS[effect], self, subject)
-                self.keep_time()
+        left: list[tuple[Effect, Any]] = []
+        try:
+            while effects:
+                try:
+                    left.append(effects.popleft())
+                except IndexError:  # another thread was faster
+                    break
+                try:
+                    self._carry_out(left)
+                except Exception as error:  # no thread, no memory, no depth is left
+                    if left and left[-1][0] is Effect.CONNECT:
+                        self.state.last_error = error
+                    self._warn(error)
+        finally:
+            effects.extend(left)
+        if left and not repeats:
+            self._find_helper()
         if self.lost and not self.lock._is_owned():
             self.apply(self._free_lost)
+
+    def _find_helper(self) -> None:
+        try:
+            for waiter in self.state.helpers():
+                waiter.event.set()
+        except Exception as error:
+            self._warn(error)
+
+    def _carry_out(self, left: list[tuple[Effect, Any]]) -> None:
+        """Carry out the last one of `left`, and remove it there once it needs no other try."""
+        effect, subject = left[-1]
+        if effect is WAKE:
+            subject.event.set()
+        elif effect in TASKS:
+            self._start_task(effect, subject, left)
+            return
+        elif effect is Effect.KEEP_TIME:
+            self.keep_time()
+        elif effect is Effect.TICK_EARLIER:
+            self._tick_earlier()
+        left.pop()
+        if effect is Effect.WARN_LOST:
+            self._warn_lost(subject)
+
+    def _start_task(self, effect: Effect, subject: Any, left: list[tuple[Effect, Any]]) -> None:
+        job = Job(partial(TASKS[effect], self, subject), partial(self.request, effect, subject))
+        try:
+            self.backend.spawn(job)
+        except BaseException:
+            if not job.cancel():
+                left.pop()
+            raise
+        left.pop()
+        self.state.effects.append((Effect.KEEP_TIME, None))
+
+    def request(self, effect: Effect, subject: Any) -> None:
+        """Carry out an effect, now or after the current operation, whose task never began."""
+        if isinstance(subject, Slot) and subject not in self.state.slots:
+            return  # the parent process's
+        self.state.effects.append((effect, subject))
+        if not self.lock._is_owned():
+            self.perform()
+
+    def _warn(self, error: BaseException) -> None:
+        try:  # noqa: SIM105  suppress() may find no depth or memory either
+            log.warning("pool %r: trying again after an error: %s", self.name, _text(error))
+        except Exception:
+            pass
 
     # Slots and their connections
 
@@ -141,23 +198,32 @@ class Performer:
         began = monotonic()
         self.stats.connections_num += 1
         try:
-            key = self._fill(slot, self.manager.connect())
+            key = self._open(slot)
         except BaseException as error:
             self.stats.connections_errors += 1
             level = logging.DEBUG if self.state.failures else logging.WARNING
+            self._report(self.state.connect_failed, slot, error)  # first: a log handler may wait
             log.log(level, "pool %r: no connection: %s", self.name, _text(error))
-            self._report(self.state.connect_failed, slot, error)
             return
         self.stats.connections += monotonic() - began
         self._report(self.state.connected, slot, key)
+
+    def _open(self, slot: Slot) -> int:
+        conn = self.manager.connect()
+        try:
+            return self._fill(slot, conn)
+        except BaseException:
+            slot.empty()
+            self.manager.close(conn)
+            raise
 
     def _check(self, slot: Slot) -> None:
         try:
             self.manager.check(slot.conn)
         except BaseException as error:
-            log.info("pool %r: a connection is broken: %s", self.name, _text(error))
             self.stats.connections_lost += 1
             self._report(self.state.retire, slot)
+            log.info("pool %r: a connection is broken: %s", self.name, _text(error))
         else:
             self._report(self.state.restored, slot)
 
@@ -166,9 +232,9 @@ class Performer:
         try:
             self.manager.clean(slot.conn)
         except BaseException as error:
-            log.warning("pool %r: a connection could not be cleaned: %s", self.name, _text(error))
             self.stats.returns_bad += 1
             self._report(self.state.retire, slot)
+            log.warning("pool %r: a connection could not be cleaned: %s", self.name, _text(error))
         else:
             self._report(self.state.restored, slot)
         finally:
@@ -209,11 +275,14 @@ class Performer:
         """Start a task that calls `tick`, if it is needed and not running yet."""
         if self._keeper is not NO_THREAD and self._keeper() is None:  # its thread has ended
             self._keeper, self._alarm, self._keeping = NO_THREAD, None, _thread.allocate_lock()
-        if self.state.alive() and self._keeping.acquire(False):
+        keeping, whose = self._keeping, weakref.ref(self)
+        if self.state.alive() and keeping.acquire(False):
+            job = Job(partial(_keep_time, whose, keeping), partial(_end_keeping, whose, keeping))
             try:
-                self.backend.spawn(_keep_time, weakref.ref(self), self._keeping)
+                self.backend.spawn(job)
             except BaseException:
-                self._keeping.release()
+                if job.cancel():
+                    keeping.release()
                 raise
 
     def tick(self) -> tuple[Event, float] | None:
@@ -221,6 +290,8 @@ class Performer:
         self._keeper = weakref.ref(_thread_token())
         alarm = self._alarm = self.backend.event()
         due = self.apply(self.state.tick)
+        if self.state.effects:
+            due = RETRY
         return None if due is None else (alarm, min(due, self.limits.rest()))
 
     def _tick_earlier(self) -> None:
@@ -279,10 +350,14 @@ def _keep_time(whose: Callable[[], Performer | None], keeping: Any) -> None:
             alarm, seconds = rest
             alarm.wait(seconds)
     finally:
-        keeping.release()
-        performer = whose()
-        if performer is not None:
-            performer.keep_time()  # this task was killed, or needed again since its last tick
+        _end_keeping(whose, keeping)
+
+
+def _end_keeping(whose: Callable[[], Performer | None], keeping: Any) -> None:
+    keeping.release()
+    performer = whose()
+    if performer is not None:  # its task was killed, or needed again since its last tick
+        performer.request(Effect.KEEP_TIME, None)
 
 
 def _text(error: BaseException) -> str:

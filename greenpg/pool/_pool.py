@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from greenpg._fork_hooks import Order, in_child
 
 from ._connections import BROKEN, DIRTY, Condition, ConnectionManager, Hook
-from ._performer import Performer
+from ._performer import RETRY, Performer
 from ._report import describe_load
 from ._slots import Limits, Phase, Slot, Waiter
 
@@ -152,12 +152,8 @@ class Pool:
         performer = self.performer
         try:
             while True:
-                if performer.state.effects:
-                    performer.perform()
-                if waiter.deadline < inf or seconds == inf:
-                    waiter.event.wait()
-                else:
-                    waiter.event.wait(began + seconds - monotonic())
+                limited = waiter.deadline < inf or seconds == inf  # by `tick`, or not at all
+                self._wait_for(waiter, waiter.served, began + seconds, limited)
                 slot = waiter.slot
                 if slot is None:
                     raise waiter.error or self._timed_out(seconds)
@@ -170,6 +166,27 @@ class Pool:
             raise
         finally:
             performer.stats.requests_wait += monotonic() - began
+
+    def _wait_for(
+        self, waiter: Waiter, done: Callable[[], object], end: float, limited: bool = False
+    ) -> None:
+        """Wait until `done()` is true, or for `end`, which `tick` sees to if `limited`.
+
+        Effects that could not be carried out are tried again meanwhile.
+        """
+        performer = self.performer
+        effects = performer.state.effects
+        while not done():
+            if effects:
+                performer.perform(repeats=True)
+            left = end - monotonic()
+            if effects:
+                waiter.event.wait(min(max(left, 0.0), RETRY))
+            else:
+                waiter.event.wait(None if limited or left == inf else max(left, 0.0))
+            if done() or monotonic() >= end:
+                return
+            waiter.event = performer.backend.event()  # it was woken for the effects
 
     def _timed_out(self, seconds: float) -> Exception:
         state = self.performer.state
@@ -278,7 +295,7 @@ class Pool:
         waiter = Waiter(performer.backend.event())
         performer.apply(performer.state.watch, waiter, true)
         try:
-            waiter.event.wait(None if timeout == inf else max(timeout, 0.0))
+            self._wait_for(waiter, true, monotonic() + timeout)
         finally:
             performer.apply(performer.state.unwatch, waiter)
         return true()

@@ -71,6 +71,10 @@ class Waiter:
     slot: Slot | None = None
     error: Exception | None = None
 
+    def served(self) -> bool:
+        """Return True if the wait is over."""
+        return self.slot is not None or self.error is not None
+
 
 @dataclass(slots=True, kw_only=True)
 class Limits:

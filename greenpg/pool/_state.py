@@ -31,6 +31,7 @@ class Effect(Enum):
     WARN_LOST = auto()  # a lent connection was garbage-collected
     GIVE_UP = auto()  # connecting has failed for `reconnect_timeout`
     TICK_EARLIER = auto()  # `planned` is earlier than it was
+    KEEP_TIME = auto()  # `tick` may be needed, and no task may be calling it
 
 
 WAKE: Final = Effect.WAKE  # access through the class is slow before Python 3.12 (enum.py)
@@ -387,6 +388,10 @@ class PoolState:
         for watch in [watch for watch in self.watches if watch[1]()]:
             self.watches.remove(watch)
             self.effects.append((WAKE, watch[0]))
+
+    def helpers(self) -> list[Waiter]:
+        """Return tasks that wait, one of each kind; a wake-up makes them carry out the effects."""
+        return [*list(self.waiters)[:1], *[watch[0] for watch in self.watches[:1]]]
 
     def filled(self) -> bool:
         """Return True if there are `min_size` connections."""

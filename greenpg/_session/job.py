@@ -1,0 +1,40 @@
+"""A function for a task to run, which is not lost with a task that never begins."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from .lock import Once
+
+_RUN: Final = "run"
+_CANCELLED: Final = "cancelled"
+_LOST: Final = "lost"
+
+
+class Job:
+    """Calls `run` in the task that calls it, or `lost` if the task is killed before that.
+
+    `lost` is called by the finalizer, in any task or thread and in the hub; it may not wait.
+    """
+
+    __slots__ = ("_fate", "_lost", "_run")
+
+    def __init__(self, run: Callable[[], object], lost: Callable[[], object]) -> None:
+        self._fate = Once()
+        self._run = run
+        self._lost = lost
+
+    def __call__(self) -> None:
+        """Run, unless it was cancelled."""
+        if self._fate.settle(_RUN) is _RUN:
+            self._run()
+
+    def cancel(self) -> bool:
+        """Return True if nothing of it has run, nor will."""
+        return self._fate.settle(_CANCELLED) is _CANCELLED
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing() and self._fate.settle(_LOST) is _LOST:
+            self._lost()
