@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
 
+from ._green_classes import green_class
 from ._psycopg2.input_wait import InputWait
 from ._psycopg2.interrupts import closed
-from ._psycopg2.psycopg2_c import c_connection, execute, transaction_status
+from ._psycopg2.psycopg2_c import c_connection, c_cursor, execute, transaction_status
 from ._session.time_slice import TimeSlice
 from .backend import READ
 from .sync import Deadline
@@ -226,7 +227,7 @@ def statement(conn: Any, verb: str, names: Iterable[str]) -> str:
 
 
 def _plain_cursor(conn: Any) -> Any:
-    return c_connection.cursor(conn, None, conn.default_cursor_factory)
+    return c_connection.cursor(conn, None, green_class(c_cursor))
 
 
 def _unlisten(conn: Any, names: list[str]) -> None:

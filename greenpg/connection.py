@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
@@ -66,7 +66,6 @@ class Connection(c_connection):
     _state: Any = LazyState()
     _state_made: State
     _guard: Any
-    default_cursor_factory: ClassVar[type[Cursor]] = Cursor  # PatchedCursor, once patched
 
     autocommit = _Setting("autocommit")
     isolation_level = _Setting("isolation_level")
@@ -88,7 +87,7 @@ class Connection(c_connection):
         scrollable: bool | None = None,
     ) -> Any:
         """Return a new cursor; a factory that is a class gets the green cursor under it."""
-        factory = cursor_factory or _c_factory.__get__(self) or self.default_cursor_factory
+        factory = cursor_factory or _c_factory.__get__(self) or Cursor
         if factory is not Cursor:
             factory = green_class(factory)
         return _cursor(self, name, factory, withhold, scrollable)

@@ -12,7 +12,7 @@ from psycopg2._psycopg import cursor as c_cursor
 from psycopg2.errors import InvalidCursorName
 from psycopg2.extensions import get_wait_callback
 
-from ._green_classes import derived_class, green
+from ._green_classes import become, green
 from ._large_results import SLICE_ROWS, RowStream, fetch_on, stream
 from ._psycopg2.interrupts import closed
 from ._psycopg2.operation import guarded
@@ -50,7 +50,7 @@ class Cursor(c_cursor):
             return
         super().__init__(conn, name, *args, **kwargs)
         if name is not None and not isinstance(self, NamedCursor):
-            self.__class__ = derived_class(type(self), NamedCursor)
+            become(self, NamedCursor)
 
     def execute(self, query: Any, vars: Any = None) -> None:
         """Run a statement; psycopg2's semantics.

@@ -210,7 +210,7 @@ def _instantiate(request: Request, factory: Any, args: tuple[Any, ...]) -> Any:
     if not (_is_green(factory) and type(factory).__call__ is type.__call__):
         return factory(*args)
     conn = factory.__new__(factory, *args)
-    if isinstance(conn, factory):
+    if type.__instancecheck__(factory, conn):  # a metaclass may answer otherwise
         request.conn = conn
         _ = conn._state
         type(conn).__init__(conn, *args)
