@@ -27,7 +27,10 @@ def fetch_on(cur: Any, fetchmany: Callable[..., list[Any]], rows: list[Any], wan
 
     No other task can execute on the cursor meanwhile. An interrupt leaves it between two rows.
     """
-    state = cur.connection._state
+    state = getattr(cur.connection, "_state", None)
+    if state is None:  # on a plain connection
+        rows += fetchmany(cur, wanted)
+        return
     time_slice = TimeSlice(state.backend)
     state.cursors_fetching.append(cur)
     try:

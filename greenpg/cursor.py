@@ -320,7 +320,8 @@ class NamedCursor(Cursor):
         try:
             close()  # allowed in a transaction that has failed
         except InvalidCursorName:
-            if not self.connection._state.must_roll_back:
+            state = getattr(self.connection, "_state", None)
+            if state is None or not state.must_roll_back:
                 raise
             close()  # its DECLARE was never sent; this sends nothing
 

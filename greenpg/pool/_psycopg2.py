@@ -18,6 +18,7 @@ from greenpg._connecting.connect import connect
 from greenpg._psycopg2.psycopg2_c import c_connection, transaction_status
 from greenpg.backend import READ
 from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
+from greenpg.sync import state_of
 from greenpg.threads import pristine
 
 from ._connections import BROKEN, CLEAN, DIRTY, Condition, Hook, PoolErrors, Reset
@@ -55,7 +56,7 @@ class Psycopg2Connections:
     def connect(self) -> Any:
         conn = self._connected()
         try:
-            conn._state.cancel_timeout = CHECK_SECONDS
+            state_of(conn).cancel_timeout = CHECK_SECONDS
             self._run_hook(self.configure, conn, "configure")
             if self.on_connect is not None:
                 self.on_connect(conn)
