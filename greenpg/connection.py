@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from psycopg2 import Error, ProgrammingError
@@ -15,10 +16,13 @@ from ._green_classes import green, green_class
 from ._notifications import Notifications
 from ._psycopg2 import cancel as _cancel
 from ._psycopg2.attach import LazyState
+from ._psycopg2.attempt import Attempt, addresses
+from ._psycopg2.conninfo import CONNINFO
 from ._psycopg2.interrupts import closed
 from ._psycopg2.operation import guarded
 from ._psycopg2.state import ERRORS
 from ._psycopg2.wait_callback import wait_callback
+from ._session.connect_plan import plan
 from ._session.shield import graver
 from .cursor import Cursor
 from .errors import DeadlineExceeded
@@ -71,6 +75,10 @@ class Connection(c_connection):
     isolation_level = _Setting("isolation_level")
     readonly = _Setting("readonly")
     deferrable = _Setting("deferrable")
+
+    def __init__(self, dsn: str, *args: Any, **kwargs: Any) -> None:
+        """Connect; for a class that is called itself libpq tries the hosts, in one attempt."""
+        super().__init__(_planned(self, dsn), *args, **kwargs)
 
     def _run(self, method: Callable[..., _T], *args: Any, finish_on_interrupt: bool = True) -> _T:
         """Enter C under the lock; an operation may be allowed to finish when interrupted."""
@@ -315,6 +323,22 @@ class Connection(c_connection):
         listen to before, and the other tasks' turn.
         """
         return Notifications(self, channels, timeout)
+
+
+def _planned(conn: Any, dsn: str) -> str:
+    """Return the DSN of a connection that `connect` does not make, with its names resolved."""
+    state = conn._state
+    if state.attempt is not None:
+        return dsn
+    try:
+        targets = plan(dsn, CONNINFO)
+    except ProgrammingError:
+        return dsn  # C refuses it in its own way
+    state.attempt = Attempt(targets.timeout)
+    if targets.simple:
+        return dsn
+    state.dsn = targets.public_dsn()
+    return targets.combined(partial(addresses, state.backend))
 
 
 def _failed(state: State, error: BaseException) -> None:
