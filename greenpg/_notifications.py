@@ -166,10 +166,10 @@ class Notifications:
             self._own = [name for name in self._names if name not in known]
             if self._own:
                 cur.execute(statement(self._conn, "LISTEN", self._own))
-            self._conn.commit()
+            self._conn._run(c_connection.commit, finish_on_interrupt=False)
         except BaseException:
             if not self._conn.closed:  # the interrupted statement may have run
-                self._conn.rollback()
+                self._conn._run(c_connection.rollback)
                 self._unlisten()
             self._sorter.restore()
             raise

@@ -245,19 +245,19 @@ class Connection(c_connection):
 
     def tpc_recover(self) -> list[Any]:
         """Return the ids of transactions that are prepared on the server."""
-        with self.exclusive():
+        with ConnectionLock(self):
             began = self.status == ext.STATUS_READY and not self.autocommit
             if began:  # C would roll back past our guard what its own query began
-                with self.cursor() as cur:
-                    cur.execute("SELECT 1")
+                Cursor(self).execute("SELECT 1")
             try:
                 xids: list[Any] = self._run(c_connection.tpc_recover, finish_on_interrupt=False)
             except BaseException as first:
                 if began and not self.closed:
-                    raise self._tidied(first, self.rollback) from first.__cause__
+                    undo = partial(Connection.rollback, self)
+                    raise self._tidied(first, undo) from first.__cause__
                 raise
             if began:
-                self.rollback()
+                Connection.rollback(self)
         return xids
 
     def _tidied(self, first: BaseException, tidy: Callable[[], object]) -> BaseException:

@@ -302,7 +302,7 @@ class NamedCursor(Cursor):
     def fetchall(self) -> list[Any]:
         """Fetch all rows that are left, some thousands a statement."""
         rows: list[Any] = []
-        while more := self.fetchmany(_NAMED_ROWS):
+        while more := NamedCursor.fetchmany(self, _NAMED_ROWS):  # past users' classes
             rows += more
             if len(more) < _NAMED_ROWS:
                 break

@@ -109,3 +109,53 @@ def test_named_cursor_class_may_refuse_attributes(conn, bases):
     cur.execute("select generate_series(1, 3)")
 
     assert cur.fetchall() == [(1,), (2,), (3,)]
+
+
+def test_methods_that_a_class_overrides_are_called_by_the_program_alone(db, connect, bases):
+    called = []
+
+    class Counted(bases[0]):
+        def cursor(self):  # fewer arguments than psycopg2's
+            called.append("cursor")
+            return super().cursor()
+
+        def commit(self):
+            called.append("commit")
+            super().commit()
+
+        def rollback(self):
+            called.append("rollback")
+            super().rollback()
+
+    conn = connect(connection_factory=Counted)
+    cur = greenpg.Cursor(conn)
+    cur.execute("create temp table once (n int primary key)")
+    with pytest.raises(db.errors.UniqueViolation):
+        cur.executemany("insert into once values (%s)", [(n % 9,) for n in range(10)])
+    called.clear()
+
+    super(Counted, conn).rollback()
+    with conn.pipeline() as pipeline:
+        number = pipeline.execute("select 5").fetchone()
+    rows = list(cur.stream("select generate_series(1, 300)"))
+    super(Counted, conn).rollback()
+    assert conn.tpc_recover() == []
+    with conn.listen("greenpg_overrides", timeout=0.01) as notifications:
+        heard = list(notifications)
+
+    assert (number, len(rows), heard, called) == ((5,), 300, [], [])
+
+
+def test_named_cursor_builds_each_row_once(conn, bases):
+    class Doubling(bases[1]):
+        def fetchmany(self, size=None):
+            return [2 * row[0] for row in super().fetchmany(size)]
+
+        def fetchall(self):
+            return [2 * row[0] for row in super().fetchall()]
+
+    cur = conn.cursor("doubling", cursor_factory=Doubling)
+
+    cur.execute("select generate_series(1, 3)")
+
+    assert cur.fetchall() == [2, 4, 6]
