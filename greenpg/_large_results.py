@@ -10,7 +10,7 @@ from typing import Any, Final
 from psycopg2 import Error, ProgrammingError
 
 from ._protocol.libpq import libpq
-from ._psycopg2.psycopg2_c import c_cursor
+from ._psycopg2.psycopg2_c import c_connection, c_cursor
 from ._psycopg2.transaction_mark import TransactionMark
 from ._session.time_slice import TimeSlice
 
@@ -27,7 +27,10 @@ def fetch_on(cur: Any, fetchmany: Callable[..., list[Any]], rows: list[Any], wan
 
     No other task can execute on the cursor meanwhile. An interrupt leaves it between two rows.
     """
-    state = cur.connection._state
+    state = getattr(cur.connection, "_state", None)
+    if state is None:  # on a plain connection
+        rows += fetchmany(cur, wanted)
+        return
     time_slice = TimeSlice(state.backend)
     state.cursors_fetching.append(cur)
     try:
@@ -75,11 +78,11 @@ def _parts(
     conn = cur.connection
     hold = conn.autocommit  # psycopg2 requires it, also after a BEGIN (cursor_type.c)
     name = f"greenpg_stream_{next(_serial)}"
-    source = conn.cursor(name, cursor_factory=type(cur), withhold=hold)
+    source = c_connection.cursor(conn, name, type(cur), hold)
     try:
         source.execute(query, args)
         if _iterates_in_c(type(cur)):
-            reader = conn.cursor(cursor_factory=type(cur))
+            reader = c_connection.cursor(conn, None, type(cur))
             yield from _results(conn, name, hold, reader, execute)
         else:
             yield from _lists(source)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
 
+from ._green_classes import green_class
 from ._psycopg2.input_wait import InputWait
 from ._psycopg2.interrupts import closed
-from ._psycopg2.psycopg2_c import c_connection, execute, transaction_status
+from ._psycopg2.psycopg2_c import c_connection, c_cursor, execute, transaction_status
 from ._session.time_slice import TimeSlice
 from .backend import READ
 from .sync import Deadline
@@ -165,10 +166,10 @@ class Notifications:
             self._own = [name for name in self._names if name not in known]
             if self._own:
                 cur.execute(statement(self._conn, "LISTEN", self._own))
-            self._conn.commit()
+            self._conn._run(c_connection.commit, finish_on_interrupt=False)
         except BaseException:
             if not self._conn.closed:  # the interrupted statement may have run
-                self._conn.rollback()
+                self._conn._run(c_connection.rollback)
                 self._unlisten()
             self._sorter.restore()
             raise
@@ -226,7 +227,7 @@ def statement(conn: Any, verb: str, names: Iterable[str]) -> str:
 
 
 def _plain_cursor(conn: Any) -> Any:
-    return c_connection.cursor(conn, None, conn.default_cursor_factory)
+    return c_connection.cursor(conn, None, green_class(c_cursor))
 
 
 def _unlisten(conn: Any, names: list[str]) -> None:

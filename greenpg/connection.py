@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
@@ -16,11 +17,14 @@ from ._green_classes import green, green_class
 from ._notifications import Notifications
 from ._psycopg2 import cancel as _cancel
 from ._psycopg2.attach import LazyState
+from ._psycopg2.attempt import Attempt, addresses
+from ._psycopg2.conninfo import CONNINFO
 from ._psycopg2.hang_up import hang_up
 from ._psycopg2.interrupts import CLOSE_TIMEOUT, closed
 from ._psycopg2.operation import guarded
 from ._psycopg2.state import ERRORS
 from ._psycopg2.wait_callback import wait_callback
+from ._session.connect_plan import plan
 from ._session.shield import graver
 from .backend import has_ended
 from .cursor import Cursor
@@ -69,12 +73,15 @@ class Connection(c_connection):
     _state: Any = LazyState()
     _state_made: State
     _guard: Any
-    default_cursor_factory: ClassVar[type[Cursor]] = Cursor  # PatchedCursor, once patched
 
     autocommit = _Setting("autocommit")
     isolation_level = _Setting("isolation_level")
     readonly = _Setting("readonly")
     deferrable = _Setting("deferrable")
+
+    def __init__(self, dsn: str, *args: Any, **kwargs: Any) -> None:
+        """Connect; for a class that is called itself libpq tries the hosts, in one attempt."""
+        super().__init__(_planned(self, dsn), *args, **kwargs)
 
     def _run(self, method: Callable[..., _T], *args: Any, finish_on_interrupt: bool = True) -> _T:
         """Enter C under the lock; an operation may be allowed to finish when interrupted."""
@@ -91,7 +98,7 @@ class Connection(c_connection):
         scrollable: bool | None = None,
     ) -> Any:
         """Return a new cursor; a factory that is a class gets the green cursor under it."""
-        factory = cursor_factory or _c_factory.__get__(self) or self.default_cursor_factory
+        factory = cursor_factory or _c_factory.__get__(self) or Cursor
         if factory is not Cursor:
             factory = green_class(factory)
         return _cursor(self, name, factory, withhold, scrollable)
@@ -248,19 +255,19 @@ class Connection(c_connection):
 
     def tpc_recover(self) -> list[Any]:
         """Return the ids of transactions that are prepared on the server."""
-        with self.exclusive():
+        with ConnectionLock(self):
             began = self.status == ext.STATUS_READY and not self.autocommit
             if began:  # C would roll back past our guard what its own query began
-                with self.cursor() as cur:
-                    cur.execute("SELECT 1")
+                Cursor(self).execute("SELECT 1")
             try:
                 xids: list[Any] = self._run(c_connection.tpc_recover, finish_on_interrupt=False)
             except BaseException as first:
                 if began and not self.closed:
-                    raise self._tidied(first, self.rollback) from first.__cause__
+                    undo = partial(Connection.rollback, self)
+                    raise self._tidied(first, undo) from first.__cause__
                 raise
             if began:
-                self.rollback()
+                Connection.rollback(self)
         return xids
 
     def _tidied(self, first: BaseException, tidy: Callable[[], object]) -> BaseException:
@@ -326,6 +333,22 @@ class Connection(c_connection):
         listen to before, and the other tasks' turn.
         """
         return Notifications(self, channels, timeout)
+
+
+def _planned(conn: Any, dsn: str) -> str:
+    """Return the DSN of a connection that `connect` does not make, with its names resolved."""
+    state = conn._state
+    if state.attempt is not None:
+        return dsn
+    try:
+        targets = plan(dsn, CONNINFO)
+    except ProgrammingError:
+        return dsn  # C refuses it in its own way
+    state.attempt = Attempt(targets.timeout)
+    if targets.simple:
+        return dsn
+    state.dsn = targets.public_dsn()
+    return targets.combined(partial(addresses, state.backend))
 
 
 def _failed(state: State, error: BaseException) -> None:

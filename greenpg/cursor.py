@@ -12,7 +12,7 @@ from psycopg2._psycopg import cursor as c_cursor
 from psycopg2.errors import InvalidCursorName
 from psycopg2.extensions import get_wait_callback
 
-from ._green_classes import derived_class, green
+from ._green_classes import become, green
 from ._large_results import SLICE_ROWS, RowStream, fetch_on, stream
 from ._psycopg2.interrupts import closed
 from ._psycopg2.operation import guarded
@@ -50,7 +50,7 @@ class Cursor(c_cursor):
             return
         super().__init__(conn, name, *args, **kwargs)
         if name is not None and not isinstance(self, NamedCursor):
-            self.__class__ = derived_class(type(self), NamedCursor)
+            become(self, NamedCursor)
 
     def execute(self, query: Any, vars: Any = None) -> None:
         """Run a statement; psycopg2's semantics.
@@ -302,7 +302,7 @@ class NamedCursor(Cursor):
     def fetchall(self) -> list[Any]:
         """Fetch all rows that are left, some thousands a statement."""
         rows: list[Any] = []
-        while more := self.fetchmany(_NAMED_ROWS):
+        while more := NamedCursor.fetchmany(self, _NAMED_ROWS):  # past users' classes
             rows += more
             if len(more) < _NAMED_ROWS:
                 break
@@ -320,7 +320,8 @@ class NamedCursor(Cursor):
         try:
             close()  # allowed in a transaction that has failed
         except InvalidCursorName:
-            if not self.connection._state.must_roll_back:
+            state = getattr(self.connection, "_state", None)
+            if state is None or not state.must_roll_back:
                 raise
             close()  # its DECLARE was never sent; this sends nothing
 

@@ -57,4 +57,4 @@ class NotGreenWarning(RuntimeWarning):
 
 
 class ConnectionFactoryWarning(RuntimeWarning):
-    """A connection factory returned a connection that is green for queries only."""
+    """A factory or a class called itself made a connection that is green for queries only."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar, cast
 from psycopg2 import Error, InterfaceError, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
 
-from ._green_classes import green
+from ._green_classes import become, green, with_c_methods
 from ._protocol.generators import call, finish
 from ._protocol.libpq import libpq
 from ._protocol.parameters import BYTEA, INT4, INT8
@@ -65,8 +65,12 @@ class Lobject(c_lobject):
         new_file: str | None = None,
     ) -> None:
         """Open a large object, or create one if `oid` is 0; see `Connection.lobject`."""
-        if not isinstance(conn, c_connection) or not hasattr(conn, "_state"):
+        if not isinstance(conn, c_connection):
             raise TypeError(f"argument 1 must be a greenpg connection, not {type(conn).__name__}")
+        if not hasattr(conn, "_state"):  # a plain connection
+            become(self, _PlainLobject)
+            c_lobject.__init__(self, conn, oid, mode, new_oid, new_file)
+            return
         libpq.need("PQsendQueryParams", "PQgetvalue", "PQgetlength")
         if conn.autocommit:
             raise ProgrammingError(OUTSIDE)
@@ -237,11 +241,11 @@ class Lobject(c_lobject):
 
     def readable(self) -> bool:
         """Return True if it was opened for reading or writing; the server allows both to read."""
-        return self._mode not in (None, "n")
+        return self.mode not in (None, "n")
 
     def writable(self) -> bool:
         """Return True if it was opened for writing."""
-        return "w" in (self._mode or "")
+        return "w" in (self.mode or "")
 
     def seekable(self) -> bool:
         """Return True: a large object has positions."""
@@ -279,6 +283,8 @@ class Lobject(c_lobject):
             raise ProgrammingError("lobject isn't valid anymore")
         return method(conn, *args)
 
+
+_PlainLobject: Final = with_c_methods(Lobject, c_lobject)
 
 _LO_CREAT: Final = "SELECT o, pg_catalog.lo_open(o, %s) FROM pg_catalog.lo_creat(-1) o"
 _LO_CREATE: Final = "SELECT o, pg_catalog.lo_open(o, %s) FROM pg_catalog.lo_create(%s::oid) o"

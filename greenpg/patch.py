@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import psycopg2.extensions
 import psycopg2.extras
+import psycopg2.sql
+from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import cursor as c_cursor
 from psycopg2._psycopg import lobject as c_lobject
 
@@ -20,35 +22,21 @@ from .lobject import Lobject
 
 __all__ = ["patcher"]
 
-
-class _StandIn(type):
-    """A class whose instances include the objects of its C class, also of plain connections."""
-
-    def __instancecheck__(cls, instance: Any) -> bool:
-        return super().__instancecheck__(instance) or isinstance(instance, cls._original())
-
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return super().__subclasscheck__(subclass) or issubclass(subclass, cls._original())
-
-    def _original(cls) -> tuple[type, ...]:
-        return (cls.__dict__["original"],) if "original" in cls.__dict__ else ()
+_C_CLASSES: Final = {"connection": c_connection, "cursor": c_cursor, "lobject": c_lobject}
+_GREEN_CLASSES: Final = {"connection": Connection, "cursor": Cursor, "lobject": Lobject}
 
 
-class PatchedCursor(Cursor, metaclass=_StandIn):
-    """Replaces `psycopg2.extensions.cursor`, so that `extensions.cursor(conn)` is guarded."""
+class _Extensions:
+    """psycopg2.extensions for psycopg2.sql, whose `isinstance` has to know plain objects too."""
 
-    original = c_cursor
+    connection = c_connection
+    cursor = c_cursor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(psycopg2.extensions, name)
 
 
-class PatchedLobject(Lobject, metaclass=_StandIn):
-    """Replaces `psycopg2.extensions.lobject`; on a plain connection it returns psycopg2's."""
-
-    original = c_lobject
-
-    def __new__(cls, conn: Any, *args: Any, **kwargs: Any) -> Any:
-        if cls is PatchedLobject and not hasattr(conn, "_state"):
-            return c_lobject(conn, *args, **kwargs)
-        return super().__new__(cls)
+_extensions: Final = _Extensions()
 
 
 def patcher(backend: Backend) -> tuple[Callable[[], None], Callable[[], None]]:
@@ -62,25 +50,25 @@ def patcher(backend: Backend) -> tuple[Callable[[], None], Callable[[], None]]:
         use(backend)
         install()
         hook(True)
-        _replace_classes(PatchedCursor, green_class)
+        _replace_classes(_GREEN_CLASSES, green_class, _extensions)
 
     def unpatch_psycopg() -> None:
         """Undo `patch_psycopg`; existing green connections stay green."""
         if chosen() is backend:
             choose(None)
         hook(False)
-        _replace_classes(Cursor, original_class)
-        psycopg2.extensions.cursor = c_cursor  # type: ignore[misc]  # the patch
-        psycopg2.extensions.lobject = c_lobject  # type: ignore[misc]  # the patch
+        _replace_classes(_C_CLASSES, original_class, psycopg2.extensions)
 
     return patch_psycopg, unpatch_psycopg
 
 
-def _replace_classes(default: type[Cursor], class_of: Callable[[Any], Any]) -> None:
+def _replace_classes(
+    classes: Mapping[str, type], class_of: Callable[[Any], Any], extensions: Any
+) -> None:
     """Replace the classes behind psycopg2's names by those that its objects will have."""
-    Connection.default_cursor_factory = default
-    psycopg2.extensions.cursor = default  # type: ignore[misc]  # the patch
-    psycopg2.extensions.lobject = PatchedLobject  # type: ignore[misc]  # the patch
+    for name, value in classes.items():
+        setattr(psycopg2.extensions, name, value)
+    psycopg2.sql.ext = extensions  # type: ignore[attr-defined]  # an import, not in its stubs
     for name, value in list(vars(psycopg2.extras).items()):
         if not name.startswith("_"):
             setattr(psycopg2.extras, name, class_of(value))

@@ -10,7 +10,8 @@ from ._session.session import Session
 __all__ = ["ConnectionLock", "Deadline"]
 
 
-def _state_of(conn: Any) -> Session:
+def state_of(conn: Any) -> Session:
+    """Return the session of a green connection; TypeError for another object."""
     state = getattr(conn, "_state", None)
     if not isinstance(state, Session):
         raise TypeError(
@@ -27,7 +28,7 @@ class ConnectionLock:
     """
 
     def __init__(self, conn: Any) -> None:
-        self._state = _state_of(conn)
+        self._state = state_of(conn)
 
     def acquire(self, timeout: float | None = None) -> None:
         """Take the lock; DeadlineExceeded after `timeout` seconds or at the task's deadline."""
@@ -65,7 +66,7 @@ class Deadline:
     """
 
     def __init__(self, conn: Any, seconds: float) -> None:
-        self._state = _state_of(conn)
+        self._state = state_of(conn)
         self._seconds = seconds
         self._task: Any = None
         self._outer: float | None = None

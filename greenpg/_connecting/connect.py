@@ -14,10 +14,17 @@ from psycopg2 import extensions as ext
 
 from greenpg._green_classes import green_class
 from greenpg._psycopg2.attach import attach_state
-from greenpg._psycopg2.attempt import Attempt, Request, current_request, sqlstate, with_request
+from greenpg._psycopg2.attempt import (
+    Attempt,
+    Request,
+    addresses,
+    current_request,
+    sqlstate,
+    with_request,
+)
 from greenpg._psycopg2.conninfo import CONNINFO
 from greenpg._psycopg2.psycopg2_c import c_connect, c_connection, close
-from greenpg._psycopg2.wait_callback import install, wait_callback
+from greenpg._psycopg2.wait_callback import install, on_plain, wait_callback
 from greenpg._session.connect_plan import Plan, plan
 from greenpg._session.lock import IN_HUB
 from greenpg.backend import Backend, as_backend, choose, chosen, current
@@ -110,6 +117,7 @@ def _connect_as_requested(
 def hook(active: bool) -> None:
     """Let psycopg2.connect make green connections, or plain ones again."""
     _bind(_open_connection if active else c_connect)
+    on_plain(_warn_plain if active else id)
 
 
 def is_hooked() -> bool:
@@ -153,14 +161,14 @@ def _open(
 
 def _begin(backend: Backend, targets: Plan, factory: Callable[..., Any], asynchronous: Any) -> Any:
     """Begin to connect without waiting; libpq itself tries the addresses in turn."""
-    dsn = targets.dsn if targets.simple else targets.combined(partial(_resolve, backend))
+    dsn = targets.dsn if targets.simple else targets.combined(partial(addresses, backend))
     return _make(backend, None, factory, dsn, index(asynchronous))
 
 
 def _try_in_turn(backend: Backend, targets: Plan, factory: Callable[..., Any]) -> Any:
     """Connect to the first address that lets us in; an answer that is final ends the search."""
     failed: list[str] = []
-    for dsn in targets.attempts(partial(_resolve, backend), failed):
+    for dsn in targets.attempts(partial(addresses, backend), failed):
         attempt = Attempt(targets.timeout, verbose_errors=True)
         try:
             return _make(backend, attempt, factory, dsn)
@@ -210,7 +218,7 @@ def _instantiate(request: Request, factory: Any, args: tuple[Any, ...]) -> Any:
     if not (_is_green(factory) and type(factory).__call__ is type.__call__):
         return factory(*args)
     conn = factory.__new__(factory, *args)
-    if isinstance(conn, factory):
+    if type.__instancecheck__(factory, conn):  # a metaclass may answer otherwise
         request.conn = conn
         _ = conn._state
         type(conn).__init__(conn, *args)
@@ -229,8 +237,16 @@ def _shut(conn: Any) -> None:
         state.shut(conn)
 
 
-def _resolve(backend: Backend, host: str, port: int) -> list[str]:
-    return list(dict.fromkeys(str(row[4][0]) for row in backend.resolve(host, port)))
+def _warn_plain(conn: Any) -> None:
+    kind = type(conn)
+    warnings.warn(
+        f"{kind.__module__}.{kind.__qualname__} was derived from psycopg2's own class, before "
+        "patch_psycopg(), and called itself, so greenpg cannot put its own under it: its queries "
+        "are green, but tasks may not share the connection, and an interrupt closes it; derive it "
+        "after the patch, or connect with psycopg2.connect(dsn, connection_factory=...)",
+        ConnectionFactoryWarning,
+        stacklevel=4,
+    )
 
 
 def _warn_half_green(factory: Callable[..., Any]) -> None:

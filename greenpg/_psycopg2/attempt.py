@@ -95,3 +95,8 @@ def sqlstate(message: str) -> tuple[str | None, str]:
         return None, message
     plain = message[: found.end("before")] + message[found.end() :]
     return found["code"], _LOCATION.sub("", plain)
+
+
+def addresses(backend: Backend, host: str, port: int) -> list[str]:
+    """Return the numeric addresses of a host, each once."""
+    return list(dict.fromkeys(str(row[4][0]) for row in backend.resolve(host, port)))

@@ -34,6 +34,7 @@ MADE: Final = 3 if sys.platform == "linux" else -1
 LOCAL: Final = "/@"  # begins the names of Unix-domain sockets, which are connected at once
 
 _installed = False
+_on_plain: Callable[[Any], object] = id
 
 
 def install() -> None:
@@ -59,6 +60,12 @@ def set_wait_callback(callback: Callable[[Any], object] | None) -> None:
     global _installed
     _installed = True
     ext.set_wait_callback(wait_callback if callback is None else callback)
+
+
+def on_plain(callback: Callable[[Any], object]) -> None:
+    """Have `callback(conn)` called when a connection connects that greenpg does not make."""
+    global _on_plain
+    _on_plain = callback
 
 
 def wait_callback(conn: Any) -> None:
@@ -213,6 +220,8 @@ def _wait_plain(conn: Any) -> None:
             _wait_raising(conn, state)
         else:
             state.attempt = current_request().attempt_of(conn)
+            if state.attempt is None:
+                _on_plain(conn)
             _connect(conn, state)
     finally:
         state.waiter.close()

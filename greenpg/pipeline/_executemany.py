@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from psycopg2 import Error
 from psycopg2 import extensions as ext
 
+from greenpg._green_classes import green_class
 from greenpg._protocol import results
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_TUPLES_OK, libpq, oids, texts
 from greenpg._protocol.parameters import PlainInsert
@@ -167,8 +168,8 @@ def _run_part(
     if part.cancelled is not None:
         raise part.cancelled
     if part.nested:
-        with cur.connection.cursor() as other:
-            other.execute("ROLLBACK TO SAVEPOINT greenpg_many; RELEASE SAVEPOINT greenpg_many")
+        other = green_class(c_cursor)(cur.connection)
+        other.execute("ROLLBACK TO SAVEPOINT greenpg_many; RELEASE SAVEPOINT greenpg_many")
     one_by_one(rows)
     return _rowcount(cur)
 

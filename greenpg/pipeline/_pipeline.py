@@ -9,6 +9,7 @@ from typing import Any
 from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
 
+from greenpg._green_classes import green_class
 from greenpg._protocol import results
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_PIPELINE_ABORTED, PGRES_TUPLES_OK, libpq
 from greenpg._protocol.pipelining import PIPELINES, Pipe
@@ -122,10 +123,9 @@ class Pipeline:
     def __enter__(self) -> Pipeline:
         libpq.need(*PIPELINES)
         conn = self._conn
-        self.cursor = conn.cursor()
+        self.cursor = green_class(c_cursor)(conn)
         if not conn.autocommit and conn.status == ext.STATUS_READY:
-            with conn.cursor() as cur:
-                cur.execute("SELECT")  # psycopg2 begins the transaction
+            green_class(c_cursor)(conn).execute("SELECT")  # psycopg2 begins the transaction
         pgconn, fd = pgconn_of(conn)
         conn._state.enter()
         try:

@@ -19,6 +19,7 @@ from greenpg._psycopg2.hang_up import hang_up
 from greenpg._psycopg2.psycopg2_c import c_connection, transaction_status
 from greenpg.backend import READ
 from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
+from greenpg.sync import state_of
 from greenpg.threads import pristine
 
 from ._connections import CLEAN, Hook, PoolErrors, Reset
@@ -57,7 +58,7 @@ class Psycopg2Connections:
         try:
             while not issubclass(type(conn), c_connection):
                 conn = conn.__wrapped__  # a tracer's proxy
-            conn._state.cancel_timeout = CHECK_SECONDS
+            state_of(conn).cancel_timeout = CHECK_SECONDS
             self._run_hook(self.configure, conn, "configure")
             if self.on_connect is not None:
                 self.on_connect(conn)

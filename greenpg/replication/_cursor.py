@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from psycopg2 import InterfaceError, ProgrammingError, extras
 from psycopg2 import extensions as ext
@@ -13,7 +13,7 @@ from psycopg2._psycopg import ReplicationCursor as c_replication_cursor
 from psycopg2._psycopg import ReplicationMessage as c_replication_message
 
 from greenpg._connecting.connect import connect_untraced
-from greenpg._green_classes import green, green_class
+from greenpg._green_classes import become, green, green_class, with_c_methods
 from greenpg._protocol.generators import finish
 from greenpg._protocol.replication_messages import DATA, data_header, moment
 from greenpg._psycopg2.operation import pgconn_of, run_operation
@@ -63,6 +63,11 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
 
     _consuming = False
     _its_stream: ReplicationStream | None = None
+
+    def __init__(self, conn: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(conn, *args, **kwargs)
+        if not hasattr(conn, "_state"):  # a plain connection
+            become(self, _PlainReplicationCursor)
 
     @property
     def _stream(self) -> ReplicationStream:
@@ -205,6 +210,9 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
     def feedback_timestamp(self) -> datetime:
         """When feedback was last sent, in local time."""
         return datetime.fromtimestamp(self._stream.feedback_time)
+
+
+_PlainReplicationCursor: Final = with_c_methods(GreenReplicationCursor, c_replication_cursor)
 
 
 def _checked(interval: Any) -> float | None:

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from psycopg2 import sql
-from psycopg2.extensions import connection as c_connection
+from psycopg2._psycopg import connection as c_connection
 from psycopg2.extensions import parse_dsn
 
 import greenpg
