@@ -140,6 +140,8 @@ def _open(
         conn = _begin(backend, targets, factory, asynchronous)
     elif not backend.can_wait():
         raise ProgrammingError(IN_HUB)
+    elif targets.refusal is not None:
+        raise OperationalError(targets.refusal)
     elif targets.simple:
         conn = _make(backend, Attempt(targets.timeout), factory, targets.dsn)
     else:
@@ -147,7 +149,7 @@ def _open(
     if not isinstance(conn, Connection):
         _warn_half_green(factory)
     elif not targets.simple:
-        conn._state.dsn = targets.public_dsn()
+        conn._state.plan = targets
     return conn
 
 
@@ -160,8 +162,8 @@ def _begin(backend: Backend, targets: Plan, factory: Callable[..., Any], asynchr
 def _try_in_turn(backend: Backend, targets: Plan, factory: Callable[..., Any]) -> Any:
     """Connect to the first address that lets us in; an answer that is final ends the search."""
     failed: list[str] = []
-    for dsn in targets.attempts(partial(_resolve, backend), failed):
-        attempt = Attempt(targets.timeout, verbose_errors=True)
+    for dsn, resolved in targets.attempts(partial(_resolve, backend), failed):
+        attempt = Attempt(targets.timeout, verbose_errors=True, resolved=resolved)
         try:
             return _make(backend, attempt, factory, dsn)
         except OperationalError as err:

@@ -32,6 +32,6 @@ cursors_fetching     large results                cursors whose result is being 
 collector            `conn.notifies`              the program's object, when C must not call it
 inbox                C                            notifications that `collector` has not got yet
 delivering           recovered                    a task appends to `collector`
-dsn                  connect                      the string that the user gave, if it was changed
+plan                 connect                      of the user's string, if another was used
 ==================== ============================ ==================================================
 """
