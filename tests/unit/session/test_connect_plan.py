@@ -87,7 +87,9 @@ def test_timeout_is_in_whole_seconds(given, seconds):
     assert (found.timeout, found.refusal) == (seconds, None)
 
 
-@pytest.mark.parametrize("given", ["", "soon", "7s", "7.5", "2147483648", "\N{ARABIC-INDIC DIGIT SEVEN}"])
+@pytest.mark.parametrize(
+    "given", ["", "soon", "7s", "7.5", "2147483648", "\N{ARABIC-INDIC DIGIT SEVEN}"]
+)
 def test_timeout_that_is_no_number_is_refused(given):
     refusal = plan(f"connect_timeout={given}").refusal
 
