@@ -167,6 +167,8 @@ def _try_in_turn(backend: Backend, targets: Plan, factory: Callable[..., Any]) -
         try:
             return _make(backend, attempt, factory, dsn)
         except OperationalError as err:
+            if type(err) is not OperationalError:  # a query of the user's class has failed
+                raise
             code, text = sqlstate(str(err))
             failed.append(text.strip())
             if code not in (None, CANNOT_CONNECT_NOW) or attempt.final:
@@ -191,6 +193,7 @@ def _make(
         except BaseException:
             state.shut(conn)
             raise
+        state.attempt = None
         return conn
     request = Request(backend, current_request().green, attempt)
     try:
@@ -200,7 +203,7 @@ def _make(
             _shut(request.conn)
         raise
     finally:
-        request.conn = None  # a context that was copied meanwhile may keep the request
+        request.end()
 
 
 def _instantiate(request: Request, factory: Any, args: tuple[Any, ...]) -> Any:

@@ -20,7 +20,7 @@ The fields of `State`, beside the core's (greenpg._session):
 ==================== ============================ ==================================================
 field                written by                   meaning
 ==================== ============================ ==================================================
-attempt              attach.py                    the attempt to connect, or None
+attempt              attach.py, connect           the attempt to connect, until it has ended
 job                  cursor.py, copy/             the COPY that the statement begins, or None
 block_paused         COPY blocks                  None: no block; else a Once: unsettled while the
                                                   block's task runs its own code, settled with

@@ -76,6 +76,13 @@ class Request:
             self.conn = conn
         return self.attempt if self.conn is conn else None
 
+    def end(self) -> None:
+        """Forget the connection: a context that was copied meanwhile may keep the request."""
+        state = getattr(self.conn, "_state_made", None)
+        self.conn = self.attempt = None
+        if state is not None:
+            state.attempt = None
+
 
 _NOTHING: Final = Request()  # never changed, since it has no attempt
 _request: Final[ContextVar[Request]] = ContextVar("greenpg_request", default=_NOTHING)
