@@ -18,7 +18,7 @@ from ._notifications import Notifications
 from ._psycopg2 import cancel as _cancel
 from ._psycopg2.attach import LazyState
 from ._psycopg2.attempt import Attempt, addresses
-from ._psycopg2.conninfo import CONNINFO
+from ._psycopg2.conninfo import CONNINFO, GivenInfo
 from ._psycopg2.hang_up import hang_up
 from ._psycopg2.interrupts import CLOSE_TIMEOUT, closed
 from ._psycopg2.operation import guarded
@@ -45,6 +45,7 @@ _c_notifies: Final[Any] = c_connection.notifies
 AGAIN: Final = 0.02  # seconds until close() interrupts again
 _c_factory: Final[Any] = c_connection.cursor_factory
 _c_dsn: Final[Any] = c_connection.dsn
+_c_info: Final[Any] = c_connection.info
 
 
 class _Setting:
@@ -300,7 +301,17 @@ class Connection(c_connection):
     @property
     def dsn(self) -> str:
         """The connection string that the user gave, without its password."""
-        return str(self._state.dsn or _c_dsn.__get__(self))
+        plan = self._state.plan
+        return str(_c_dsn.__get__(self) if plan is None else plan.public_dsn())
+
+    @property
+    def info(self) -> Any:
+        """What libpq knows of the connection, with the parameters as the user gave them."""
+        return _c_info.__get__(self) if self._state.plan is None else GivenInfo(self)
+
+    def get_dsn_parameters(self) -> Any:
+        """Return the parameters of the connection, without its password."""
+        return self.info.dsn_parameters
 
     def __repr__(self) -> str:
         return (
@@ -347,7 +358,7 @@ def _planned(conn: Any, dsn: str) -> str:
     state.attempt = Attempt(targets.timeout)
     if targets.simple:
         return dsn
-    state.dsn = targets.public_dsn()
+    state.plan = targets
     return targets.combined(partial(addresses, state.backend))
 
 

@@ -15,6 +15,7 @@ from greenpg.backend import READ, WRITE, Address
 
 from ._relay import EventWait, relay, resume
 from ._waker import call_in_hub, waker
+from ._workers import run
 
 _TIMED_OUT: Final = 4
 _KINDS: Final = {READ: "read", WRITE: "write"}
@@ -215,10 +216,12 @@ class Event:
 class Task:
     """A spawned green thread."""
 
-    __slots__ = ("_done", "_thread")
+    __slots__ = ("_done", "_hub", "_thread")
 
     def __init__(self, fn: Callable[..., object], args: tuple[object, ...]) -> None:
         self._done = Event()
+        self._hub = get_hub()
+        waker(self._hub)  # another thread may kill the task
         self._thread = eventlet.spawn(fn, *args)
         self._thread.link(self._finished)
 
@@ -230,7 +233,7 @@ class Task:
 
     def kill(self) -> None:
         if not self._thread.dead:
-            get_hub().schedule_call_global(0, self._kill)
+            call_in_hub(self._hub, self._hub.schedule_call_global, 0, self._kill)
 
     def _kill(self) -> None:
         if not self._thread.dead:
@@ -261,9 +264,7 @@ class Eventlet:
         return Task(fn, args)
 
     def in_thread(self, fn: Callable[..., Any], *args: object) -> Any:
-        from eventlet import tpool  # late: its imports load socket
-
-        return tpool.execute(fn, *args)
+        return run(Event(), fn, args)
 
     def resolve(self, host: str, port: int) -> Sequence[Address]:
         import _socket  # late: importing greenpg_eventlet must not load it before a monkey-patch

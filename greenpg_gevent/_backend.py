@@ -87,19 +87,27 @@ def _resume(entry: EventWait) -> None:
 
 
 class Task:
-    """A spawned greenlet."""
+    """A spawned greenlet; unlike gevent's, other threads can wait for it and kill it."""
 
-    __slots__ = ("_greenlet",)
+    __slots__ = ("_done", "_greenlet", "_hub")
 
     def __init__(self, greenlet: gevent.Greenlet) -> None:
+        self._done = Event()
+        self._hub: Any = get_hub()
         self._greenlet = greenlet
+        greenlet.rawlink(self._finished)
+
+    def _finished(self, greenlet: gevent.Greenlet) -> None:
+        self._done.set()
 
     def join(self, timeout: float | None = None) -> bool:
-        self._greenlet.join(timeout)
-        return bool(self._greenlet.ready())
+        return self._done.wait(timeout)
 
     def kill(self) -> None:
-        self._greenlet.kill(block=False)
+        if self._hub is get_hub_if_exists():
+            self._greenlet.kill(block=False)
+        elif self._hub.loop is not None:
+            self._hub.loop.run_callback_threadsafe(self._greenlet.kill, GreenletExit, False)
 
 
 class Gevent:

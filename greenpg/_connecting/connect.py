@@ -148,6 +148,8 @@ def _open(
         conn = _begin(backend, targets, factory, asynchronous)
     elif not backend.can_wait():
         raise ProgrammingError(IN_HUB)
+    elif targets.refusal is not None:
+        raise OperationalError(targets.refusal)
     elif targets.simple:
         conn = _make(backend, Attempt(targets.timeout), factory, targets.dsn)
     else:
@@ -155,7 +157,7 @@ def _open(
     if not isinstance(conn, Connection):
         _warn_half_green(factory)
     elif not targets.simple:
-        conn._state.dsn = targets.public_dsn()
+        conn._state.plan = targets
     return conn
 
 
@@ -168,11 +170,13 @@ def _begin(backend: Backend, targets: Plan, factory: Callable[..., Any], asynchr
 def _try_in_turn(backend: Backend, targets: Plan, factory: Callable[..., Any]) -> Any:
     """Connect to the first address that lets us in; an answer that is final ends the search."""
     failed: list[str] = []
-    for dsn in targets.attempts(partial(addresses, backend), failed):
-        attempt = Attempt(targets.timeout, verbose_errors=True)
+    for dsn, resolved in targets.attempts(partial(addresses, backend), failed):
+        attempt = Attempt(targets.timeout, verbose_errors=True, resolved=resolved)
         try:
             return _make(backend, attempt, factory, dsn)
         except OperationalError as err:
+            if type(err) is not OperationalError:  # a query of the user's class has failed
+                raise
             code, text = sqlstate(str(err))
             failed.append(text.strip())
             if code not in (None, CANNOT_CONNECT_NOW) or attempt.final:
@@ -197,6 +201,7 @@ def _make(
         except BaseException:
             state.shut(conn)
             raise
+        state.attempt = None
         return conn
     request = Request(backend, current_request().green, attempt)
     try:
@@ -206,7 +211,7 @@ def _make(
             _shut(request.conn)
         raise
     finally:
-        request.conn = None  # a context that was copied meanwhile may keep the request
+        request.end()
 
 
 def _instantiate(request: Request, factory: Any, args: tuple[Any, ...]) -> Any:

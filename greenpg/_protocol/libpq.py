@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from ctypes import POINTER, PYFUNCTYPE, c_char_p, c_int, c_void_p
 from enum import IntEnum
 from functools import cache
@@ -22,6 +23,7 @@ PGRES_PIPELINE_ABORTED: Final = 11
 PGRES_COPY_OUT: Final = 3
 PGRES_COPY_IN: Final = 4
 PGRES_COPY_BOTH: Final = 8
+_NO_PORT: Final = b"99999999"  # libpq refuses it before it resolves the host's name
 
 Polling = IntEnum("Polling", ["FAILED", "READING", "WRITING", "OK"], start=0)
 Parameter: TypeAlias = tuple[int, bytes]  # a type's oid and a binary value
@@ -60,9 +62,10 @@ _FUNCTIONS: Final[tuple[tuple[Any, tuple[Any, ...], str], ...]] = (
     (_I, (_P, _S, _I, _P, _P, _P, _P, _I), "PQsendQueryParams"),
     (_I, (_P, _S, _S, _I, _P), "PQsendPrepare"),
     (_I, (_P, _S, _I, _P, _P, _P, _I), "PQsendQueryPrepared"),
-    (_O, (), "PQconndefaults"),
-    (_O, (_S, POINTER(_P)), "PQconninfoParse"),
+    (_P, (POINTER(_S), POINTER(_S), _I), "PQconnectStartParams"),
+    (_O, (_P,), "PQconninfo"),
     (None, (_O,), "PQconninfoFree"),
+    (None, (_P,), "PQfinish"),
 )
 _SIGNATURES: Final = {name: of[:2] for of in _FUNCTIONS for name in of[2].split()}
 
@@ -112,14 +115,38 @@ class Libpq:
         text = ctypes.create_string_buffer(256)
         return None if cancel(key, text, 256) else text.value.decode(errors="replace")
 
-    def options(self, array: Any) -> dict[str, str]:
+    def settings(self, dsn: str) -> dict[str, str]:
+        """Return all parameters that libpq would connect with, from whatever source.
+
+        Empty if it cannot read them.
+        """
+        with self._unconnected(dsn, b"sslmode", b"?") as pgconn:
+            return self._options(self.PQconninfo(pgconn))
+
+    def refusal(self, dsn: str) -> str | None:
+        """Return libpq's error if it would refuse the parameters before it tries a host."""
+        with self._unconnected(dsn, b"port", _NO_PORT) as pgconn:
+            text = self.PQerrorMessage(pgconn) or b""
+            return None if _NO_PORT in text else str(text, errors="replace")
+
+    @contextmanager
+    def _unconnected(self, dsn: str, name: bytes, wrong: bytes) -> Iterator[int]:
+        """Give a PGconn that will never have a socket, since the parameter's value is wrong."""
+        names, values = texts([b"dbname", name, None]), texts([dsn.encode(), wrong, None])
+        pgconn = self.PQconnectStartParams(names, values, True)
+        try:
+            yield pgconn
+        finally:
+            self.PQfinish(pgconn)
+
+    def _options(self, array: Any) -> dict[str, str]:
         """Return the options of a PQconninfoOption array that have a value, and free it."""
         found: dict[str, str] = {}
-        index = 0
-        while array[index].keyword:
-            if array[index].val is not None:
-                found[array[index].keyword.decode()] = array[index].val.decode()
-            index += 1
+        for option in array:
+            if option.keyword is None:
+                break
+            if option.val is not None:
+                found[option.keyword.decode()] = option.val.decode(errors="surrogateescape")
         self.PQconninfoFree(array)
         return found
 

@@ -20,7 +20,7 @@ The fields of `State`, beside the core's (greenpg._session):
 ==================== ============================ ==================================================
 field                written by                   meaning
 ==================== ============================ ==================================================
-attempt              attach.py                    the attempt to connect, or None
+attempt              attach.py, connect           the attempt to connect, until it has ended
 job                  cursor.py, copy/             the COPY that the statement begins, or None
 block_paused         COPY blocks                  None: no block; else a Once: unsettled while the
                                                   block's task runs its own code, settled with
@@ -32,6 +32,6 @@ cursors_fetching     large results                cursors whose result is being 
 collector            `conn.notifies`              the program's object, when C must not call it
 inbox                C                            notifications that `collector` has not got yet
 delivering           recovered                    a task appends to `collector`
-dsn                  connect                      the string that the user gave, if it was changed
+plan                 connect                      of the user's string, if another was used
 ==================== ============================ ==================================================
 """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from psycopg2 import OperationalError
 
 from greenpg._protocol.libpq import libpq
+from greenpg._session.connect_plan import DEFAULT_PORT
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
@@ -26,11 +27,14 @@ _LOCATION: Final = re.compile(r"\n[^\n]*: +\w+, \w+\.c:\d+\s*$")
 class Attempt:
     """The limits of one attempt to connect, applied by the wait callback; `timeout` in seconds."""
 
-    __slots__ = ("deadline", "final", "verbose_errors")
+    __slots__ = ("deadline", "final", "resolved", "verbose_errors")
 
-    def __init__(self, timeout: float | None, verbose_errors: bool = False) -> None:
+    def __init__(
+        self, timeout: float | None, verbose_errors: bool = False, resolved: bool = False
+    ) -> None:
         self.deadline = None if timeout is None else monotonic() + timeout
         self.verbose_errors = verbose_errors and libpq.has("PQsetErrorVerbosity")
+        self.resolved = resolved  # the address is not the user's
         self.final = False  # no other host would let us in either
 
     def set_verbosity(self, conn: Any, verbose: bool) -> None:
@@ -39,10 +43,13 @@ class Attempt:
 
     def failed(self, conn: Any, text: str) -> OperationalError:
         """Return the error with the server's address, as libpq words it when it connects itself."""
-        host, port = conn.info.host, conn.info.port
-        where = f'at "{host}", port {port}'
-        if host.startswith(("/", "@")):
-            where = f'on socket "{host}/.s.PGSQL.{port}"'
+        host, params = conn.info.host, conn.info.dsn_parameters
+        address, port = params.get("hostaddr"), params.get("port") or DEFAULT_PORT
+        where = f'at "{address or host}", port {port}'
+        if address and self.resolved:
+            where = f'at "{host}" ({address}), port {port}'
+        elif host.startswith(("/", "@")) and not address:
+            where = f'on socket "{host}/.s.PGSQL.{int(port)}"'
         if not text.startswith("connection to server"):
             text = f"connection to server {where} failed: {text}"
         if libpq.has("PQconnectionNeedsPassword"):
@@ -68,6 +75,13 @@ class Request:
         if self.attempt is not None and self.conn is None:
             self.conn = conn
         return self.attempt if self.conn is conn else None
+
+    def end(self) -> None:
+        """Forget the connection: a context that was copied meanwhile may keep the request."""
+        state = getattr(self.conn, "_state_made", None)
+        self.conn = self.attempt = None
+        if state is not None:
+            state.attempt = None
 
 
 _NOTHING: Final = Request()  # never changed, since it has no attempt

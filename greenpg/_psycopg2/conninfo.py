@@ -1,18 +1,21 @@
-"""psycopg2's connection strings: its parser, and libpq's defaults."""
+"""psycopg2's connection strings: its parser, and libpq's reading of them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import OperationalError
-from psycopg2.extensions import make_dsn, parse_dsn
+from psycopg2.extensions import ConnectionInfo, make_dsn, parse_dsn
 
 from greenpg._protocol.libpq import libpq
 
 if TYPE_CHECKING:
-    from greenpg._session.connect_plan import Conninfo
+    from greenpg._session.connect_plan import Conninfo, Plan
+
+_UNCONNECTED: Final = (
+    "PQconnectStartParams", "PQconninfo", "PQconninfoFree", "PQerrorMessage", "PQfinish",
+)  # fmt: skip
 
 
 class _Psycopg2Conninfo:
@@ -28,20 +31,26 @@ class _Psycopg2Conninfo:
         """Return psycopg2.extensions.make_dsn's string."""
         return make_dsn(**params)
 
-    def defaults(self, service: str | None) -> dict[str, str]:
-        """Return what libpq's PQconndefaults finds; nothing where libpq cannot be reached."""
-        if not libpq.has("PQconndefaults", "PQconninfoFree"):
-            return {}
-        saved = os.environ.get("PGSERVICE")
-        try:
-            if service is not None:  # PQconndefaults reads the service file for PGSERVICE alone
-                os.environ["PGSERVICE"] = service
-            return libpq.options(libpq.PQconndefaults())
-        finally:
-            if service is not None:
-                os.environ.pop("PGSERVICE", None)
-                if saved is not None:
-                    os.environ["PGSERVICE"] = saved
+    def settings(self, dsn: str) -> dict[str, str]:
+        """Return what libpq would connect with; what is given where libpq cannot be reached."""
+        return libpq.settings(dsn) if libpq.has(*_UNCONNECTED) else self.parse(dsn)
+
+    def refusal(self, dsn: str) -> str | None:
+        """Return libpq's error if it refuses a parameter; None where it cannot be reached."""
+        return libpq.refusal(dsn) if libpq.has(*_UNCONNECTED) else None
+
+
+class GivenInfo(ConnectionInfo):
+    """`conn.info` of a connection that libpq made with the address of one of several hosts."""
+
+    def __init__(self, conn: Any) -> None:
+        super().__init__(conn)
+        self._plan: Plan = conn._state.plan
+
+    @property
+    def dsn_parameters(self) -> dict[str, str]:
+        """The parameters as they were given: whoever reconnects with them has every host."""
+        return self._plan.as_given(super().dsn_parameters)
 
 
 CONNINFO: Final[Conninfo] = _Psycopg2Conninfo()

@@ -22,6 +22,7 @@ from .psycopg2_c import autocommit_of, close, rollback, transaction_status
 from .rollback_statements import is_rollback
 
 if TYPE_CHECKING:
+    from greenpg._session.connect_plan import Plan
     from greenpg._session.shield import Shield
     from greenpg.backend import Backend
 
@@ -53,7 +54,7 @@ class State(Session):
 
     __slots__ = (
         "attempt", "block_paused", "collector", "copy_may_be_running", "cursors_fetching",
-        "delivering", "dsn", "inbox", "job", "sending_blocked", "status_uncertain",
+        "delivering", "inbox", "job", "plan", "sending_blocked", "status_uncertain",
     )  # fmt: skip
 
     def __init__(self, backend: Backend) -> None:
@@ -68,7 +69,7 @@ class State(Session):
         self.collector: Any = None
         self.inbox: list[Any] = []
         self.delivering = False
-        self.dsn: str | None = None
+        self.plan: Plan | None = None
 
     def is_rollback(self, statement: Any) -> bool:
         return is_rollback(statement)

@@ -139,12 +139,16 @@ def _served_specially(conn: Any, state: State) -> bool:
         raise state.parents_error()
     if state.fd < 0:
         if conn.status not in CONNECTED:
-            _connect(conn, state)
+            _connect(conn, state, _advance)
             return True
         settle_descriptor(conn, state)
-    if not state.in_driver:
+    if state.in_driver:
+        return False
+    if state.attempt is None:
         _wait_unguarded(conn, state)
-    return not state.in_driver
+    else:
+        _connect(conn, state, _set_up)
+    return True
 
 
 def settle_descriptor(conn: Any, state: State) -> None:
@@ -153,12 +157,12 @@ def settle_descriptor(conn: Any, state: State) -> None:
     state.refresh_flags()
 
 
-def _connect(conn: Any, state: State) -> None:
+def _connect(conn: Any, state: State, steps: Callable[[Any, State], None]) -> None:
     """Connect under the lock: another task that closes has to end the wait first."""
     state.acquire(state.current())
     state.waiting_outside = True
     try:
-        _advance(conn, state)
+        steps(conn, state)
     except BaseException:
         state.waiter.close()  # for what it watches
         raise
@@ -201,6 +205,18 @@ def _advance(conn: Any, state: State) -> None:
         attempt.set_verbosity(conn, verbose=False)
 
 
+def _set_up(conn: Any, state: State) -> None:
+    """Wait for the SET that psycopg2 may send after the handshake, within the attempt's time.
+
+    conn_setup (psycopg2, connection_int.c) sends it where DateStyle is not ISO.
+    """
+    fd, attempt = conn.fileno(), state.attempt
+    while (want := poll(conn)) != POLL_OK:
+        events = READ if want == POLL_READ else READ | WRITE
+        if not state.wait(fd, events, attempt.left()):
+            raise attempt.failed(conn, "timeout expired\n")
+
+
 def _is_watched(waiter: Waiter, before: int, fd: int) -> bool:
     """Return True if a waiter that was given `before` watches the socket with the number `fd`."""
     kept = waiter.fileno()
@@ -214,15 +230,15 @@ def _wait_plain(conn: Any) -> None:
     backend = current()
     if not backend.can_wait():
         raise ProgrammingError(IN_HUB)
-    state = State(backend)
+    state, request, connected = State(backend), current_request(), conn.status in CONNECTED
     try:
-        if conn.status in CONNECTED:
+        if connected and request.conn is not conn:
             _wait_raising(conn, state)
         else:
-            state.attempt = current_request().attempt_of(conn)
+            state.attempt = request.attempt_of(conn)
             if state.attempt is None:
                 _on_plain(conn)
-            _connect(conn, state)
+            _connect(conn, state, _set_up if connected else _advance)
     finally:
         state.waiter.close()
 

@@ -15,8 +15,10 @@ from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
 
 from greenpg._connecting.connect import connect
+from greenpg._psycopg2.conninfo import CONNINFO
 from greenpg._psycopg2.hang_up import hang_up
 from greenpg._psycopg2.psycopg2_c import c_connection, transaction_status
+from greenpg._session.connect_plan import plan
 from greenpg.backend import READ
 from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
 from greenpg.sync import state_of
@@ -33,7 +35,6 @@ HOOK_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 5  # for each host
 END_SECONDS: Final = 0.5  # from a close until the server has ended the session
 TIMED_BY: Final = {"service", "servicefile", "connect_timeout"}  # each may set a timeout
-TIMED_BY_ENVIRONMENT: Final = {"PGCONNECT_TIMEOUT", "PGSERVICE"}
 _select = pristine("select")
 
 
@@ -70,8 +71,8 @@ class Psycopg2Connections:
     def _connected(self) -> Any:
         dsn = self.conninfo() if callable(self.conninfo) else self.conninfo
         kwargs = dict((self.kwargs() if callable(self.kwargs) else self.kwargs) or {})
-        known = {*ext.parse_dsn(dsn), *kwargs}
-        if not known & TIMED_BY and not os.environ.keys() & TIMED_BY_ENVIRONMENT:
+        named = {key: kwargs[key] for key in TIMED_BY & kwargs.keys()}
+        if "connect_timeout" not in plan(ext.make_dsn(dsn, **named), CONNINFO).settings:
             kwargs["connect_timeout"] = CONNECT_SECONDS  # a silent server must not keep the slot
         return connect(dsn, backend=self.backend(), **kwargs)
 

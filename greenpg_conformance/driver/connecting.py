@@ -14,6 +14,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from psycopg2 import OperationalError
+from psycopg2._psycopg import connection as c_connection
 from psycopg2.errors import DivisionByZero
 from psycopg2.extensions import make_dsn, parse_dsn
 
@@ -68,8 +69,11 @@ def listening(backlog: int = 8) -> Iterator[str]:
 
 
 @contextmanager
-def server_that_closes(ctx: Context, answer: bytes | None) -> Iterator[int]:
-    """Give a port at which a client is hung up on, after an answer to its first bytes if any."""
+def server_that_closes(ctx: Context, answer: bytes | None, stays: bool = False) -> Iterator[int]:
+    """Give a port at which a client is hung up on, after an answer to its first bytes if any.
+
+    With `stays`, it is hung up on only once it has left.
+    """
     listener: Any = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
     listener.bind((HERE, 0))
     listener.listen(5)
@@ -81,6 +85,8 @@ def server_that_closes(ctx: Context, answer: bytes | None) -> Iterator[int]:
                 if answer is not None:
                     client.recv(1024)
                     client.send(answer)
+                while stays and client.recv(1024):
+                    pass
                 client.close()
 
     thread = ctx.native(serve)
@@ -90,6 +96,21 @@ def server_that_closes(ctx: Context, answer: bytes | None) -> Iterator[int]:
         listener.shutdown(_socket.SHUT_RDWR)
         thread.join()
         listener.close()
+
+
+@contextmanager
+def silent_after_handshake(ctx: Context) -> Iterator[int]:
+    """Give a port at which all are let in and nothing is answered; psycopg2 sends a SET there."""
+    parameters = {"DateStyle": "SQL, DMY", "client_encoding": "UTF8", "server_version": "17.0"}
+    words = [f"{key}\0{value}\0".encode() for key, value in parameters.items()]
+    messages = [b"R\0\0\0\x08\0\0\0\0", *(b"S%b%b" % (_size(word), word) for word in words)]
+    messages += [b"K\0\0\0\x0c\0\0\0\x01\0\0\0\x01", b"Z\0\0\0\x05I"]
+    with server_that_closes(ctx, b"".join(messages), stays=True) as port:
+        yield port
+
+
+def _size(word: bytes) -> bytes:
+    return (len(word) + 4).to_bytes(4, "big")
 
 
 @contextmanager
@@ -173,10 +194,10 @@ def test_every_host_has_the_timeout(ctx: Context) -> None:
     assert f"port {other} failed: timeout expired" in error
 
 
-def _fails_after(ctx: Context, dsn: str, seconds: float) -> str:
+def _fails_after(ctx: Context, dsn: str, seconds: float, factory: Any = None) -> str:
     began, watch = monotonic(), Stopwatch()
     with ctx.heartbeat(), raises(OperationalError, words="timeout expired") as caught:
-        ctx.connect(dsn)
+        ctx.connect(dsn, connection_factory=factory)
     passed, took = monotonic() - began, watch.seconds()
     assert passed > seconds - PRECISION, f"after {passed:.2f} s"
     assert took < seconds + PRECISION, f"after {took:.2f} s"
@@ -188,6 +209,36 @@ def test_server_that_stops_answering_half_way_fails_at_the_timeout(ctx: Context)
         ctx.proxy().drip(size, 0.2, scope="coming")
 
         _fails_after(ctx, _dsn(ctx, HERE, connect_timeout="1"), TIMEOUT)
+
+
+@each("one host", "several hosts", "class of the user's", "function")
+def test_server_that_is_silent_after_the_handshake_fails_at_the_timeout(
+    ctx: Context, case: str
+) -> None:
+    """psycopg2 sends a SET before it gives the connection away."""
+    factories = {"class of the user's": _Own, "function": lambda *args: c_connection(*args)}
+    hosts = f"{HERE},{HERE}" if case == "several hosts" else HERE
+    with silent_after_handshake(ctx) as port:
+        dsn = _dsn(ctx, hosts, str(port), sslmode="disable", connect_timeout="1")
+
+        _fails_after(ctx, dsn, len(hosts.split(",")) * TIMEOUT, factories.get(case))
+
+
+class _Own(c_connection):
+    pass
+
+
+@needs("kill")
+@each(*INTERRUPTS)
+def test_interrupt_of_a_server_that_is_silent_after_the_handshake(ctx: Context, case: str) -> None:
+    """No query is cancelled, since none of the user's runs: the socket is closed at once."""
+    descriptors = ctx.descriptors()
+    with silent_after_handshake(ctx) as port:
+        dsn = _dsn(ctx, HERE, str(port), sslmode="disable")
+
+        interrupted(ctx, case, lambda: ctx.connect(dsn), 0.05)
+
+    ctx.wait_until(lambda: ctx.descriptors() == descriptors, "its socket is closed", 2)
 
 
 @each(HERE, "localhost")

@@ -128,3 +128,46 @@ def test_plainly_blocking_connection_in_threads(ctx: Context) -> None:
         jobs = [ctx.native(work, 1000 * number) for number in range(4)]
         for job in jobs:
             job.result()
+
+
+def test_jobs_and_names_of_every_thread_are_served(ctx: Context) -> None:
+    """A library's own threads may answer only to the hub that was first to use them."""
+
+    def work() -> tuple[object, list[object]]:
+        value = ctx.backend.in_thread(divmod, 7, 3)
+        with raises(ZeroDivisionError):
+            ctx.backend.in_thread(divmod, 7, 0)
+        return value, [row[4][:2] for row in ctx.backend.resolve("127.0.0.1", 5432)]
+
+    expected = ((2, 1), [("127.0.0.1", 5432)])
+
+    one_after_another = [work(), *(ctx.native(work).result() for _ in range(3))]
+    jobs = [ctx.native(work) for _ in range(3)]
+    at_once = [work(), *(job.result() for job in jobs)]
+
+    assert one_after_another + at_once == 8 * [expected]
+
+
+def test_thread_waits_for_a_task_of_another(ctx: Context) -> None:
+    task = ctx.backend.spawn(ctx.backend.sleep, SLOW)
+
+    early, late = ctx.native(lambda: (task.join(0), task.join())).result()
+
+    assert not early
+    assert late
+
+
+@needs("kill")
+def test_task_is_killed_by_another_thread(ctx: Context) -> None:
+    event = ctx.backend.event()
+    task = ctx.backend.spawn(event.wait)  # while nothing else wakes its hub
+    ctx.backend.pause()
+
+    def kill() -> bool:
+        task.kill()
+        return task.join(3)
+
+    ended = ctx.native(kill)
+
+    assert task.join(3)
+    assert ended.result()

@@ -266,6 +266,19 @@ def test_error_of_a_factory_propagates(db, dsn):
         db.connect(dsn, connection_factory=Refusing)
 
 
+@pytest.mark.parametrize("hosts", ["127.0.0.1", "127.0.0.1,127.0.0.1"])
+def test_error_of_a_query_in_a_factory_propagates(db, dsn, hosts):
+    class Asking(db.extensions.connection):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            one(self, "select pg_cancel_backend(pg_backend_pid())")
+
+    with pytest.raises(db.extensions.QueryCanceledError) as caught:
+        db.connect(make_dsn(dsn, host=hosts), connection_factory=Asking)
+
+    assert caught.value.pgcode == "57014"
+
+
 @pytest.mark.parametrize(
     ("given", "options"),
     [

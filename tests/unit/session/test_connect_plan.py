@@ -18,23 +18,26 @@ class Refused(Exception):
 
 
 class Fake:
-    """Connection strings such as "host=one,two;port=5;timeout=3", and a service's defaults."""
+    """Connection strings such as "host=one,two;port=5;timeout=3", and a service's entry."""
 
     error = Refused
 
     def __init__(self, **services):
         self.services = services
-        self.read = 0
 
     def parse(self, dsn):
-        self.read += 1
         return dict(part.split("=", 1) for part in dsn.split(";") if part)
 
     def make(self, params):
         return ";".join(f"{key}={value}" for key, value in params.items())
 
-    def defaults(self, service):
-        return self.services.get(service or os.environ.get("PGSERVICE", ""), {})
+    def settings(self, dsn):
+        given = self.parse(dsn)
+        service = given.get("service") or os.environ.get("PGSERVICE", "")
+        return {**self.services.get(service, {}), **given}
+
+    def refusal(self, dsn):
+        return f"odd: {dsn}" if "odd" in dsn else None
 
 
 def plan(dsn, conninfo=None):
@@ -51,7 +54,7 @@ def tried(dsn, **services):
     """Return the parameters of each attempt, and the texts of those that failed before."""
     failed: list[str] = []
     fake = Fake(**services)
-    return [fake.parse(one) for one in plan(dsn, fake).attempts(resolve, failed)], failed
+    return [fake.parse(one) for one, _ in plan(dsn, fake).attempts(resolve, failed)], failed
 
 
 @pytest.mark.parametrize(
@@ -67,7 +70,8 @@ def tried(dsn, **services):
         ("host=127.0.0.1,127.0.0.2", False),
         ("hostaddr=10.0.0.1,10.0.0.2", False),
         ("host=127.0.0.1,127.0.0.2;port=1,2,3", True),  # libpq refuses it
-        ("host=127.0.0.1,127.0.0.2;port=many", True),
+        ("host=one;port=many", True),
+        ("host=one;port=0", True),
     ],
 )
 def test_one_address_at_most_is_left_to_libpq(given, simple):
@@ -75,10 +79,26 @@ def test_one_address_at_most_is_left_to_libpq(given, simple):
 
 
 @pytest.mark.parametrize(
-    ("given", "seconds"), [("", None), ("0", None), ("-1", None), ("soon", None), ("7", 7.0)]
+    ("given", "seconds"), [("0", None), ("-1", None), ("7", 7.0), (" +7\n", 7.0)]
 )
 def test_timeout_is_in_whole_seconds(given, seconds):
-    assert plan(f"connect_timeout={given}").timeout == seconds
+    found = plan(f"connect_timeout={given}")
+
+    assert (found.timeout, found.refusal) == (seconds, None)
+
+
+@pytest.mark.parametrize(
+    "given", ["", "soon", "7s", "7.5", "2147483648", "\N{ARABIC-INDIC DIGIT SEVEN}"]
+)
+def test_timeout_that_is_no_number_is_refused(given):
+    refusal = plan(f"connect_timeout={given}").refusal
+
+    assert refusal == f'invalid integer value "{given}" for connection option "connect_timeout"\n'
+
+
+def test_parameters_that_the_driver_refuses_are_known_before_a_name_is_resolved():
+    assert plan("host=one;sslmode=odd").refusal == "odd: host=one;sslmode=odd"
+    assert plan("host=127.0.0.1;sslmode=odd").refusal is None
 
 
 def test_each_address_is_tried_in_order_with_its_hosts_name_and_port():
@@ -106,11 +126,51 @@ def test_standby_is_preferred_by_a_first_pass_over_all_hosts():
     assert [p["target_session_attrs"] for p in params] == ["standby"] * 3 + ["any"] * 3
 
 
-def test_random_order_is_the_plans_and_not_libpqs():
+def test_random_order_leaves_no_address_out():
     params, _ = tried("host=one,two;load_balance_hosts=random")
 
     assert sorted(p["hostaddr"] for p in params) == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
-    assert all("load_balance_hosts" not in p for p in params)
+
+
+def test_empty_parameters_stay():
+    params, _ = tried("host=one,;password=;options=")
+
+    assert params == [
+        {"host": "one", "hostaddr": "10.0.0.1", "password": "", "options": ""},
+        {"host": "one", "hostaddr": "10.0.0.2", "password": "", "options": ""},
+        {"host": "", "password": "", "options": ""},
+    ]
+
+
+def test_empty_address_stands_against_that_of_a_service():
+    params, _ = tried("host=one,two;service=app", app={"hostaddr": ",10.0.0.9", "port": "5"})
+
+    assert [(p["host"], p["hostaddr"], p["port"]) for p in params] == [
+        ("one", "10.0.0.1", "5"),
+        ("one", "10.0.0.2", "5"),
+        ("two", "10.0.0.9", "5"),
+    ]
+    (params, _), _ = tried("host=/tmp,/run;service=app", app={"hostaddr": ","})
+    assert params == {"host": "/tmp", "service": "app", "hostaddr": ""}
+
+
+def test_host_after_a_port_that_is_no_number_is_not_tried():
+    params, _ = tried("host=one,two,one;port=70000,many,5")
+
+    assert [(p["host"], p["port"]) for p in params] == [("one", "70000"), ("two", "many")]
+    assert all("hostaddr" not in p for p in params)
+
+
+def test_name_that_cannot_be_a_name_is_passed_over():
+    def resolve(host, port):
+        return [row[4][0] for row in socket.getaddrinfo(host, port)]
+
+    failed: list[str] = []
+
+    attempts = list(plan("host=ü..test,127.0.0.1").attempts(resolve, failed))
+
+    assert attempts == [("host=127.0.0.1", False)]
+    assert "ü..test" in failed[0]
 
 
 def test_all_addresses_go_into_one_string_for_a_driver_that_tries_them_itself():
@@ -140,7 +200,6 @@ def test_plan_of_a_connection_string_is_cached():
     fake = Fake()
 
     assert plan("host=127.0.0.1", fake) is plan("host=127.0.0.1", fake)
-    assert fake.read == 1
 
 
 @pytest.mark.parametrize("named_by", ["dsn", "environment"])
