@@ -7,6 +7,7 @@ may wait there. Only the backends that have the capability "hub" have one.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -15,7 +16,7 @@ from .errors import BackendError
 
 __all__ = [
     "READ", "WRITE", "Address", "Backend", "Event", "Task", "Waiter", "after_fork",
-    "as_backend", "choose", "chosen", "current", "load",
+    "as_backend", "choose", "chosen", "current", "has_ended", "load",
 ]  # fmt: skip
 
 READ: Final = 1
@@ -108,7 +109,10 @@ class Backend(Protocol):
         """Start a task; on a green backend it does not run before this call returns."""
 
     def current(self) -> Hashable:
-        """Return a value that identifies the running task; it is equal only to itself."""
+        """Return a value that identifies the running task; it is equal only to itself.
+
+        Its attribute `dead`, if it has one, is true once the task has ended.
+        """
 
     def event(self) -> Event:
         """Make an event; locks and pool queues are built on events."""
@@ -121,6 +125,13 @@ class Backend(Protocol):
 
     def resolve(self, host: str, port: int) -> Sequence[Address]:
         """Return getaddrinfo's rows for a stream socket; raise its OSError."""
+
+
+def has_ended(task: Hashable) -> bool:
+    """Return True if a task, as `Backend.current` identified it, is known to have ended."""
+    if type(task) is int:  # an OS thread, until a later one has its number
+        return task not in sys._current_frames()
+    return bool(getattr(task, "dead", False))
 
 
 def after_fork(hook: Callable[[], object]) -> None:

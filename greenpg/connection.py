@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from psycopg2 import Error, ProgrammingError
@@ -15,11 +16,13 @@ from ._green_classes import green, green_class
 from ._notifications import Notifications
 from ._psycopg2 import cancel as _cancel
 from ._psycopg2.attach import LazyState
-from ._psycopg2.interrupts import closed
+from ._psycopg2.hang_up import hang_up
+from ._psycopg2.interrupts import CLOSE_TIMEOUT, closed
 from ._psycopg2.operation import guarded
 from ._psycopg2.state import ERRORS
 from ._psycopg2.wait_callback import wait_callback
 from ._session.shield import graver
+from .backend import has_ended
 from .cursor import Cursor
 from .errors import DeadlineExceeded
 from .lobject import Lobject
@@ -132,8 +135,9 @@ class Connection(c_connection):
     def close(self) -> None:
         """Close the connection; a task that waits on it gets InterfaceError.
 
-        Its query is cancelled first, for which it has a second. In the hub this returns at
-        once, and the waiting task closes.
+        Its query is cancelled first, for which it has a second. The session of a task that does
+        not leave its block is ended a second later. In the hub this returns at once, and the
+        waiting task closes.
         """
         state = self._state
         if state.holder_lost:
@@ -149,12 +153,18 @@ class Connection(c_connection):
             raise ProgrammingError("the connection is inside an operation of this very task")
         state.close_soon()
         state.waiter.interrupt(closed())
-        if state.can_wait():
+        if has_ended(state.holder):
+            hang_up(self)
+        elif state.can_wait():
             self._close_after(state)
 
     def _close_after(self, state: State) -> None:
         """Close once the other task is out of C, unless it has closed; it may keep the lock."""
+        end = monotonic() + 2 * CLOSE_TIMEOUT
         while not self.closed:
+            if has_ended(state.holder) or monotonic() >= end:  # it runs its own code in a block
+                hang_up(self)
+                return
             try:
                 state.acquire(state.current(), AGAIN, first=True)
             except DeadlineExceeded:  # a thread may have been only about to wait

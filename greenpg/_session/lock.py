@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
+from greenpg.backend import has_ended
 from greenpg.threads import pristine
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ REENTERED: Final = (
 IN_HUB: Final = (
     "this operation would have to wait, and in the event loop's own greenlet nothing may "
     "wait; run it in a green thread"
+)
+ENDED: Final = (
+    "the task that keeps the connection has ended inside a block (exclusive(), a pipeline, "
+    "listen, ...); leave each block in its own task"
 )
 _LOOK: Final = 1.0  # seconds; a wake-up is lost to a signal that lands in the releasing task
 _ident = pristine("_thread").get_ident
@@ -191,6 +196,7 @@ class Lock:
             return
         left = None if deadline is None else deadline - monotonic()
         abandoned = holder is not None and self._is_abandoned()
+        ended = has_ended(holder)
         waiting.event.wait(_nearer(_LOOK, left))
         if waiting.granted:
             return
@@ -198,8 +204,12 @@ class Lock:
             raise self.errors.deadline_exceeded(
                 "the deadline passed while waiting for the connection"
             )
-        if abandoned and self._is_abandoned() and self.holder == holder:
+        if self.holder != holder:
+            return
+        if abandoned and self._is_abandoned():
             self._take(waiting)
+        elif ended:  # for a second, in which a finalizer might have left the block
+            raise self.errors.programming(ENDED)
 
     def _take(self, waiting: Waiting) -> None:
         with suppress(ValueError):  # the lock is being passed on to it this moment

@@ -15,12 +15,14 @@ from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
 
 from greenpg._connecting.connect import connect
+from greenpg._psycopg2.hang_up import hang_up
 from greenpg._psycopg2.psycopg2_c import c_connection, transaction_status
 from greenpg.backend import READ
 from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
 from greenpg.threads import pristine
 
-from ._connections import BROKEN, CLEAN, DIRTY, Condition, Hook, PoolErrors, Reset
+from ._connections import CLEAN, Hook, PoolErrors, Reset
+from .condition import condition
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
@@ -29,9 +31,6 @@ CHECK_SECONDS: Final = 1.0  # for a check, a rollback, a reset, or a cancel
 HOOK_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 5  # for each host
 END_SECONDS: Final = 0.5  # from a close until the server has ended the session
-READY: Final = ext.STATUS_READY
-IDLE: Final = ext.TRANSACTION_STATUS_IDLE
-OPEN: Final = (ext.TRANSACTION_STATUS_INTRANS, ext.TRANSACTION_STATUS_INERROR)
 TIMED_BY: Final = {"service", "servicefile", "connect_timeout"}  # each may set a timeout
 TIMED_BY_ENVIRONMENT: Final = {"PGCONNECT_TIMEOUT", "PGSERVICE"}
 _select = pristine("select")
@@ -51,6 +50,7 @@ class Psycopg2Connections:
     on_discard: Hook | None
 
     errors = PoolErrors(ProgrammingError, PoolTimeout, PoolClosed, TooManyRequests)
+    condition = staticmethod(condition)
 
     def connect(self) -> Any:
         conn = self._connected()
@@ -87,13 +87,6 @@ class Psycopg2Connections:
         poll = getattr(_select, "epoll", _select.poll)()  # epoll is faster: `bench -w pool`
         poll.register(conn.fileno(), _select.POLLIN)
         return poll.poll
-
-    def condition(self, conn: Any) -> Condition:
-        status = transaction_status(conn)
-        held = conn._state_made.holder is not None  # a task still uses it, or has kept its lock
-        if status == IDLE and conn.status == READY and not held:
-            return CLEAN
-        return BROKEN if held or conn.closed or status not in (IDLE, *OPEN) else DIRTY
 
     def commit(self, conn: Any) -> None:
         conn.commit()
@@ -133,17 +126,22 @@ class Psycopg2Connections:
             return
         try:
             conn.close()
-            self._await_end(fd)
+        except Exception:
+            hang_up(conn)
+            raise
         finally:
-            close_descriptor(fd)
+            self._await_end(fd)
 
     def _await_end(self, fd: int) -> None:
         """Wait until the server has ended the session, which counts in max_connections."""
         deadline = monotonic() + END_SECONDS
-        with closing(self.backend().waiter()) as waiter, suppress(OSError):
-            while (left := deadline - monotonic()) > 0 and waiter.wait(fd, READ, left):
-                if not read(fd, 65536):
-                    return
+        try:
+            with closing(self.backend().waiter()) as waiter, suppress(OSError):
+                while (left := deadline - monotonic()) > 0 and waiter.wait(fd, READ, left):
+                    if not read(fd, 65536):
+                        return
+        finally:
+            close_descriptor(fd)
 
 
 def ping(conn: Any) -> None:

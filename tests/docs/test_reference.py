@@ -31,7 +31,13 @@ MODULES: Final = (
     "greenpg_eventlet",
     "greenpg_gevent",
 )
-INTERNAL: Final = {"as_backend", "choose", "chosen", "server_dsn"}  # for greenpg's own modules
+INTERNAL: Final = {
+    "as_backend",
+    "choose",
+    "chosen",
+    "has_ended",
+    "server_dsn",
+}  # for greenpg's own modules
 REFERENCE: Final = (DOCS / "api.md").read_text()
 LISTED: Final = set(re.findall(r"auto\w+:: (?:\w+\.)*(\w+)|`(?:\w+\.)*(\w+)`", REFERENCE))
 NAMES: Final = {name for pair in LISTED for name in pair if name}

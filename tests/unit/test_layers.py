@@ -46,6 +46,7 @@ POOL_ENTRANCES = {
     "greenpg.pool._connection_pool",
     "greenpg.pool._pool_set",
     "greenpg.pool._psycopg2",
+    "greenpg.pool.condition",
 }
 
 GREEN = {"gevent", "eventlet"}
@@ -54,7 +55,11 @@ OF_PLUGIN = {"greenpg_autopatch": "greenpg_gevent"}  # loaded by programs that m
 SOCKETS = {"_socket", "asyncio", "select", "selectors", "socket", "ssl"}
 # Sockets below any monkey-patch, where nothing waits: a dead socket for forked children, a look
 # at whether a server has closed an idle connection, and the backend of OS threads.
-WITH_SOCKETS = {"greenpg.threads", "greenpg._session.forks", "greenpg.pool._psycopg2"}
+# It also ends a session from outside C.
+WITH_SOCKETS = {
+    "greenpg.threads", "greenpg._session.forks", "greenpg.pool._psycopg2",
+    "greenpg._psycopg2.hang_up",
+}  # fmt: skip
 WITH_CTYPES = {
     "greenpg._protocol.libpq",
     "greenpg._protocol.copy_buffers",

@@ -6,6 +6,8 @@ import gc
 
 import pytest
 
+import greenpg
+from greenpg._protocol.pipelining import has_pipelines
 from greenpg.backend import current
 from greenpg_conformance.toolkit.internals import waiting_tasks
 from tests.db.conftest import until
@@ -165,3 +167,33 @@ def test_collected_connection_closes_each_descriptor_once(db, dsn):
 
     del made
     gc.collect()
+
+
+@pytest.mark.skipif(not has_pipelines(), reason="libpq has no pipeline mode")
+@pytest.mark.parametrize("lives_on", [False, True], ids=["ended", "lives_on"])
+def test_a_task_that_never_leaves_its_pipeline_does_not_keep_the_session(
+    conn, auto, spawn, lives_on
+):
+    left, pipeline = conn.info.backend_pid, conn.pipeline()
+    entered, go = current().event(), current().event()
+
+    def enter():
+        pipeline.__enter__()
+        entered.set()
+        go.wait(5 if lives_on else 0)
+
+    job = spawn(enter)
+    entered.wait(5)
+    if not lives_on:
+        job.result()
+
+    conn.close()
+
+    go.set()
+    until(
+        lambda: one(auto, f"select count(*) from pg_stat_activity where pid = {left}") == 0,
+        "the session has ended",
+    )
+    with pytest.raises(greenpg.Error):
+        pipeline.execute("select 1").fetchone()
+    assert conn.closed

@@ -254,3 +254,14 @@ def test_many_tasks_never_meet_in_a_block(conn, spawn):
         job.result()
 
     assert (inside, most) == (0, 1)
+
+
+@pytest.mark.parametrize("operation", ["commit", "rollback", "cancel"])
+def test_a_task_that_ended_in_its_block_makes_no_other_wait_forever(conn, spawn, operation):
+    spawn(conn.exclusive().__enter__).result()
+
+    with pytest.raises(greenpg.ProgrammingError, match="has ended inside a block"):
+        getattr(conn, operation)()
+
+    conn.close()
+    assert conn.closed

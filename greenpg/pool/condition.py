@@ -1,0 +1,38 @@
+"""The one definition of a connection that may be lent, for all pools of psycopg2's connections."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from psycopg2 import extensions as ext
+
+from greenpg._protocol.libpq import libpq
+
+from ._connections import BROKEN, CLEAN, DIRTY, Condition
+
+__all__ = ["BROKEN", "CLEAN", "DIRTY", "Condition", "condition"]
+
+READY: Final = ext.STATUS_READY
+IDLE: Final = ext.TRANSACTION_STATUS_IDLE
+OPEN: Final = (ext.TRANSACTION_STATUS_INTRANS, ext.TRANSACTION_STATUS_INERROR)
+_in_pipeline: Final = libpq.PQpipelineStatus if libpq.has("PQpipelineStatus") else lambda _: 0
+
+
+def condition(conn: Any) -> Condition:
+    """Return the condition of a connection that is not in use; does not wait.
+
+    DIRTY: a rollback may make it CLEAN. BROKEN: it is closed, executes something, is in pipeline
+    mode, or a task keeps it (`exclusive()`, an unfinished block or `listen`): nobody may have it.
+    A connection that greenpg did not make has no lock that a task could keep.
+    """
+    try:
+        if conn._state_made.holder is not None:
+            return BROKEN
+    except AttributeError:
+        pass
+    status = conn.get_transaction_status()
+    if _in_pipeline(conn.pgconn_ptr):
+        return BROKEN
+    if status == IDLE:
+        return CLEAN if conn.status == READY else DIRTY
+    return BROKEN if conn.closed or status not in OPEN else DIRTY
