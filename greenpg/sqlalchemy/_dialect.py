@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import event
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 
 import greenpg
 from greenpg import extensions, extras
+from greenpg.sync import must_roll_back
 
 from ._pool import GreenQueuePool
 from ._records import intact
@@ -17,6 +18,8 @@ from ._records import intact
 if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.engine import ExceptionContext
+
+IDLE: Final = extensions.TRANSACTION_STATUS_IDLE
 
 
 class GreenDialect(PGDialect_psycopg2):
@@ -51,7 +54,10 @@ class GreenDialect(PGDialect_psycopg2):
 
 
 def _keep_connection(context: ExceptionContext) -> None:
-    """Keep the connection if an exit such as gevent.Timeout interrupted a statement.
+    """Keep the connection if an exit such as gevent.Timeout cannot lead to half a commit.
+
+    An exit in an event listener, for one, leaves a transaction in which a statement may be missing.
+    SQLAlchemy's own answer, to close the connection, is the right one there.
 
     Outside a statement, the exit interrupted the end of a transaction. After that, `close()` of
     SQLAlchemy before 2.1 returns the connection to the pool only if it has been invalidated
@@ -63,4 +69,11 @@ def _keep_connection(context: ExceptionContext) -> None:
     if isinstance(context.original_exception, greenpg.Error) or outer.invalidated:
         return
     conn = outer.connection.dbapi_connection
-    context.is_disconnect = not (isinstance(conn, greenpg.Connection) and intact(conn))
+    context.is_disconnect = not (isinstance(conn, greenpg.Connection) and _commits_nothing(conn))
+
+
+def _commits_nothing(conn: greenpg.Connection) -> bool:
+    """Return True if the connection is open and its next COMMIT is refused or commits nothing."""
+    if not intact(conn):
+        return False
+    return must_roll_back(conn) or (conn.autocommit and conn.get_transaction_status() == IDLE)
