@@ -62,7 +62,7 @@ class GreenQueuePool(QueuePool):
         self._max_overflow = max_overflow if pool_size else -1
         self._timeout = timeout
         self._pool = cast("Any", SimpleNamespace(maxsize=pool_size, qsize=self.checkedin))
-        self._connected = False
+        self._connected = self._disposed = False
         self._failure: Error | None = None  # of the last connect
         limits = Limits(
             min_size=0, max_size=1, max_lifetime=inf, max_idle=inf, num_workers=maxsize,
@@ -76,7 +76,7 @@ class GreenQueuePool(QueuePool):
 
     def _do_get(self) -> ConnectionPoolEntry:
         state = self._performer.state
-        if not state.idle and not state.waiters:
+        if not (state.idle or state.waiters or state.winding_down):
             self._performer.add(self._slots.manager.connect())
         try:
             record: _ConnectionRecord = self._slots.lend(self._timeout, _borrower())[1]
@@ -116,7 +116,9 @@ class GreenQueuePool(QueuePool):
     def _keeps(self, slot: Slot, record: ConnectionPoolEntry) -> bool:
         if slot.expires < 0 or self._slots.condition(record) != CLEAN:
             return False
-        return self.waiting() > 0 or self.checkedin() < (self.size() or inf)
+        if self.waiting() > 0:
+            return True
+        return not self._performer.state.winding_down and self.checkedin() < (self.size() or inf)
 
     def _let_go(self, slot: Slot, record: ConnectionPoolEntry) -> None:
         try:
@@ -125,8 +127,12 @@ class GreenQueuePool(QueuePool):
             self._performer.apply(self._performer.state.closed, slot)
 
     def dispose(self) -> None:
-        """Close the idle connections; those in use are closed when they come back."""
-        self._close(list(self._performer.apply(self._performer.state.clear)))
+        """Close the idle connections; those in use are closed when they come back.
+
+        The pool remains usable, as QueuePool does, until `recreate` replaces it.
+        """
+        self._disposed = True
+        self._close(self._performer.apply(self._performer.state.clear))
         self.logger.info("Pool disposed. %s", self.status())
 
     def _close(self, slots: list[Slot]) -> None:
@@ -142,14 +148,20 @@ class GreenQueuePool(QueuePool):
             raise first
 
     def recreate(self) -> GreenQueuePool:
-        """Return a pool with the same parameters and events, and no connections."""
+        """Return a pool with the same parameters and events, and no connections.
+
+        If this one has been disposed of, it serves those who wait, and keeps no connection.
+        """
         self.logger.info("Pool recreating")
-        return self.__class__(
+        successor = self.__class__(
             self._creator, pool_size=self.size(), max_overflow=self._max_overflow,
             timeout=self._timeout, pre_ping=self._pings, recycle=self._recycle, echo=self.echo,
             logging_name=self._orig_logging_name, reset_on_return=self._reset_on_return,
             _dispatch=self.dispatch, dialect=self._dialect,
         )  # fmt: skip
+        if self._disposed:  # last: an exit before this line leaves the pool in use
+            self._performer.apply(self._performer.state.wind_down)
+        return successor
 
     # Measures
 

@@ -260,6 +260,29 @@ def test_a_killed_waiter_leaves_no_hole(engine, spawn):
         assert ask(one) == ask(other) == 1
 
 
+def test_a_killed_waiter_of_a_disposed_pool_leaves_no_connection_in_it(make, spawn):
+    engine = make(pool_size=1, max_overflow=0, pool_timeout=20)
+    old = engine.pool
+    lent = engine.connect()
+    first = spawn(engine.connect)
+    until(lambda: old.waiting() == 1, "one waits")
+
+    def ask_later():
+        with engine.connect() as conn:
+            return ask(conn)
+
+    second = spawn(ask_later)
+    until(lambda: old.waiting() == 2, "two wait")
+
+    engine.dispose()
+    lent.close()
+    first.result().close()  # the second is given the connection, and killed before it runs
+    second.kill()
+    second.join()
+
+    until(lambda: old.overflow() == -1, "nothing is left")
+
+
 def test_a_killed_connect_leaves_no_hole(make, spawn, proxy):
     engine = make(pool_size=1, max_overflow=0, connect_args=parse_dsn(proxy.dsn))
     proxy.stall()

@@ -194,6 +194,35 @@ def test_dispose_closes_what_is_idle_and_then_what_comes_back(make, sessions):
         assert engine.pool is not old
 
 
+def test_after_dispose_those_who_wait_are_served_and_nothing_is_kept(make, spawn, sessions):
+    engine = make(pool_size=2, max_overflow=0, pool_timeout=20)
+    before = len(sessions())
+    old = engine.pool
+    lent = [engine.connect(), engine.connect()]
+    jobs = [spawn(open_connections, engine, 1) for _ in range(5)]
+    until(lambda: old.waiting() == 5, "five wait")
+
+    engine.dispose()
+    for conn in lent:
+        conn.close()
+    for job in jobs:
+        job.result()
+
+    assert measures(old)[1:4] == (0, 0, -2)
+    until(lambda: len(sessions()) == before, "sessions gone")
+
+
+def test_a_pool_that_only_is_emptied_remains_a_pool(make):
+    engine = make(pool_size=2)
+    ended = open_connections(engine, 2)
+
+    engine.pool.dispose()  # as oslo.db does, for the child of a fork
+    found = open_connections(engine, 2)
+
+    assert not found & ended
+    assert open_connections(engine, 2) == found
+
+
 def test_a_connect_that_fails_raises_at_once_and_costs_no_slot(make, spawn):
     engine = make(pool_size=2, max_overflow=0, connect_args=NOWHERE)
 
