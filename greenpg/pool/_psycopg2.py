@@ -15,14 +15,13 @@ from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
 
 from greenpg._connecting.connect import connect
-from greenpg._psycopg2.hang_up import hang_up
 from greenpg._psycopg2.psycopg2_c import c_connection, transaction_status
 from greenpg.backend import READ
 from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
 from greenpg.threads import pristine
 
 from ._connections import CLEAN, Hook, PoolErrors, Reset
-from .condition import condition
+from .condition import condition, end
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
@@ -125,10 +124,7 @@ class Psycopg2Connections:
             conn.close()
             return
         try:
-            conn.close()
-        except Exception:
-            hang_up(conn)
-            raise
+            end(conn)
         finally:
             self._await_end(fd)
 
