@@ -21,6 +21,11 @@ def state_of(conn: Any) -> Session:
     return state
 
 
+def must_roll_back(conn: Any) -> bool:
+    """Return True if an interrupt has left a transaction that accepts only a rollback."""
+    return _state_of(conn).must_roll_back
+
+
 class ConnectionLock:
     """Holds a connection for the running task until released; other tasks wait in order.
 

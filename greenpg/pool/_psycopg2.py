@@ -16,7 +16,6 @@ from psycopg2 import extensions as ext
 
 from greenpg._connecting.connect import connect
 from greenpg._psycopg2.conninfo import CONNINFO
-from greenpg._psycopg2.hang_up import hang_up
 from greenpg._psycopg2.psycopg2_c import c_connection, transaction_status
 from greenpg._session.connect_plan import plan
 from greenpg.backend import READ
@@ -25,7 +24,7 @@ from greenpg.sync import state_of
 from greenpg.threads import pristine
 
 from ._connections import CLEAN, Hook, PoolErrors, Reset
-from .condition import condition
+from .condition import condition, end
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
@@ -129,10 +128,7 @@ class Psycopg2Connections:
             conn.close()
             return
         try:
-            conn.close()
-        except Exception:
-            hang_up(conn)
-            raise
+            end(conn)
         finally:
             self._await_end(fd)
 

@@ -54,6 +54,7 @@ class PoolState:
         self.watches: list[tuple[Waiter, Callable[[], bool]]] = []
         self.open = False
         self.ended = False
+        self.winding_down = False  # connections go to waiters, or are closed
         self.error: Exception | None = None  # for waiters, once the pool has ended
         self.surplus = False  # more slots than max_size, after a resize
         self.failures = 0  # to connect, in a row
@@ -140,7 +141,7 @@ class PoolState:
         del self.lent[slot.key]
         if now >= slot.expires or slot.uses >= self.limits.max_uses or self.surplus:
             self.retire(slot, now)
-        elif self.waiters or self.watches:
+        elif self.waiters or self.watches or self.winding_down:
             (self.check if self.limits.always_check else self._offer)(slot, now)
         else:
             slot.phase = IDLE
@@ -157,6 +158,8 @@ class PoolState:
             self.lent[slot.key] = slot
             waiter.slot = slot
             self.effects.append((WAKE, waiter))
+        elif self.winding_down:
+            self.retire(slot, now)
         else:
             slot.phase = IDLE
             self.idle.append(slot)
@@ -231,9 +234,12 @@ class PoolState:
 
     def _needed(self, now: float) -> int:
         if not self.waiters:
-            return 0 if self.given_up else self.limits.min_size - len(self.slots)
+            return self._minimum() - len(self.slots)
         coming = self._count(Phase.CONNECTING) + self._count(Phase.CHECKING, now - CHECK_PATIENCE)
         return len(self.waiters) - coming  # connects for min_size would delay the waiters
+
+    def _minimum(self) -> int:
+        return 0 if self.given_up or self.winding_down else self.limits.min_size
 
     def _count(self, phase: Phase, after: float = -inf) -> int:
         return sum(1 for slot in self.slots if slot.phase is phase and slot.since > after)
@@ -302,8 +308,7 @@ class PoolState:
 
     def alive(self) -> bool:
         """Return True if `tick` may have something to do now or later."""
-        needed = 0 if self.given_up else self.limits.min_size
-        if not self.open or not (self.slots or self.waiters or needed):
+        if not self.open or not (self.slots or self.waiters or self._minimum()):
             return False
         return self.limits.timed() or self.planned < inf or self._count(Phase.CHECKING) > 0
 
@@ -360,6 +365,11 @@ class PoolState:
         for slot in idle:
             slot.phase, slot.since = Phase.CLOSING, now
         return idle
+
+    def wind_down(self, now: float) -> None:
+        """Serve those who wait, with new connections, and keep none after that."""
+        self.winding_down = True
+        self.drain(now)
 
     def end(self, error: Exception, now: float) -> None:
         """Close the pool: waiters fail, connections are closed when they are returned.

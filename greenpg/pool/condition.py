@@ -1,4 +1,4 @@
-"""The one definition of a connection that may be lent, for all pools of psycopg2's connections."""
+"""Which connections may be lent, and the end of others, for all pools of psycopg2's connections."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any, Final
 from psycopg2 import extensions as ext
 
 from greenpg._protocol.libpq import libpq
+from greenpg._psycopg2.hang_up import hang_up
 
 from ._connections import BROKEN, CLEAN, DIRTY, Condition
 
-__all__ = ["BROKEN", "CLEAN", "DIRTY", "Condition", "condition"]
+__all__ = ["BROKEN", "CLEAN", "DIRTY", "Condition", "condition", "end"]
 
 READY: Final = ext.STATUS_READY
 IDLE: Final = ext.TRANSACTION_STATUS_IDLE
@@ -36,3 +37,12 @@ def condition(conn: Any) -> Condition:
     if status == IDLE:
         return CLEAN if conn.status == READY else DIRTY
     return BROKEN if conn.closed or status not in OPEN else DIRTY
+
+
+def end(conn: Any) -> None:
+    """Close a connection; end the session from outside C, and raise, if a task keeps it there."""
+    try:
+        conn.close()
+    except Exception:
+        hang_up(conn)
+        raise

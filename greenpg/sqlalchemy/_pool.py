@@ -6,11 +6,11 @@ from copy import copy
 from math import inf
 from sys import _getframe, maxsize
 from time import monotonic
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from types import FrameType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import exc
-from sqlalchemy.pool import Pool
+from sqlalchemy.pool import Pool, QueuePool
 
 from greenpg import Error
 from greenpg.backend import current
@@ -31,7 +31,7 @@ PINGED_AFTER: Final = 1.0
 OURS: Final = ("sqlalchemy.", "greenpg.sqlalchemy.")
 
 
-class GreenQueuePool(Pool):
+class GreenQueuePool(QueuePool):
     """A QueuePool that serves tasks in the order in which they asked.
 
     Its parameters and measures are QueuePool's. A connection on which data has arrived since
@@ -39,6 +39,9 @@ class GreenQueuePool(Pool):
     `pre_ping` so is one that was idle for more than a second. Idle connections are lent last in,
     first out.
     """
+
+    # Of QueuePool it inherits measures alone. Other libraries size and measure only its subclasses
+    # (oslo_db/sqlalchemy/engines.py), and some read its private attributes too.
 
     def __init__(
         self,
@@ -54,30 +57,29 @@ class GreenQueuePool(Pool):
         `pool_size=0` and `max_overflow=-1` mean no limit. `use_lifo` is accepted as QueuePool
         does, and changes nothing.
         """
-        super().__init__(creator, **kw)
+        Pool.__init__(self, creator, **kw)  # QueuePool's makes a queue whose locks may be native
         self._pings, self._pre_ping = self._pre_ping, False  # else SQLAlchemy would ping as well
-        self._size = pool_size
         self._max_overflow = max_overflow if pool_size else -1
-        self._connected = False
+        self._timeout = timeout
+        self._pool = cast("Any", SimpleNamespace(maxsize=pool_size, qsize=self.checkedin))
+        self._connected = self._disposed = False
         self._failure: Error | None = None  # of the last connect
         limits = Limits(
             min_size=0, max_size=1, max_lifetime=inf, max_idle=inf, num_workers=maxsize,
             fresh=PINGED_AFTER if self._pings else inf,
         )  # fmt: skip
         name = kw.get("logging_name") or "sqlalchemy"
-        self._slots = Slots(
-            Records(self), current, limits, name=name, timeout=timeout, warns_of_leaks=False
-        )
+        self._slots = Slots(Records(self), current, limits, name=name, warns_of_leaks=False)
         self._performer = self._slots.performer
 
     # What SQLAlchemy calls
 
     def _do_get(self) -> ConnectionPoolEntry:
         state = self._performer.state
-        if not state.idle and not state.waiters:
+        if not (state.idle or state.waiters or state.winding_down):
             self._performer.add(self._slots.manager.connect())
         try:
-            record: _ConnectionRecord = self._slots.lend(None, _borrower())[1]
+            record: _ConnectionRecord = self._slots.lend(self._timeout, _borrower())[1]
         except PoolTimeout:
             raise exc.TimeoutError(self._timeout_text(), code=TIMED_OUT) from self._failure
         if record.dbapi_connection is None:
@@ -114,7 +116,9 @@ class GreenQueuePool(Pool):
     def _keeps(self, slot: Slot, record: ConnectionPoolEntry) -> bool:
         if slot.expires < 0 or self._slots.condition(record) != CLEAN:
             return False
-        return self.waiting() > 0 or self.checkedin() < (self._size or inf)
+        if self.waiting() > 0:
+            return True
+        return not self._performer.state.winding_down and self.checkedin() < (self.size() or inf)
 
     def _let_go(self, slot: Slot, record: ConnectionPoolEntry) -> None:
         try:
@@ -123,8 +127,12 @@ class GreenQueuePool(Pool):
             self._performer.apply(self._performer.state.closed, slot)
 
     def dispose(self) -> None:
-        """Close the idle connections; those in use are closed when they come back."""
-        self._close(list(self._performer.apply(self._performer.state.clear)))
+        """Close the idle connections; those in use are closed when they come back.
+
+        The pool remains usable, as QueuePool does, until `recreate` replaces it.
+        """
+        self._disposed = True
+        self._close(self._performer.apply(self._performer.state.clear))
         self.logger.info("Pool disposed. %s", self.status())
 
     def _close(self, slots: list[Slot]) -> None:
@@ -140,24 +148,22 @@ class GreenQueuePool(Pool):
             raise first
 
     def recreate(self) -> GreenQueuePool:
-        """Return a pool with the same parameters and events, and no connections."""
+        """Return a pool with the same parameters and events, and no connections.
+
+        If this one has been disposed of, it serves those who wait, and keeps no connection.
+        """
         self.logger.info("Pool recreating")
-        return self.__class__(
-            self._creator, pool_size=self._size, max_overflow=self._max_overflow,
-            timeout=self.timeout(), pre_ping=self._pings, recycle=self._recycle, echo=self.echo,
+        successor = self.__class__(
+            self._creator, pool_size=self.size(), max_overflow=self._max_overflow,
+            timeout=self._timeout, pre_ping=self._pings, recycle=self._recycle, echo=self.echo,
             logging_name=self._orig_logging_name, reset_on_return=self._reset_on_return,
             _dispatch=self.dispatch, dialect=self._dialect,
         )  # fmt: skip
+        if self._disposed:  # last: an exit before this line leaves the pool in use
+            self._performer.apply(self._performer.state.wind_down)
+        return successor
 
     # Measures
-
-    def size(self) -> int:
-        """Return how many idle connections are kept."""
-        return self._size
-
-    def timeout(self) -> float:
-        """Return how many seconds a borrower waits."""
-        return self._slots.timeout
 
     def checkedin(self) -> int:
         """Return how many connections are idle."""
@@ -171,28 +177,24 @@ class GreenQueuePool(Pool):
         """Return how many tasks wait for a connection."""
         return len(self._performer.state.waiters)
 
-    def overflow(self) -> int:
-        """Return how many connections there are beyond `size()`; negative while there are fewer."""
-        return len(self._performer.state.slots) - self._size if self._size else 0
+    @property
+    def _overflow(self) -> int:  # type: ignore[override]  # an attribute there
+        return len(self._performer.state.slots) - self.size()
 
     def status(self) -> str:
-        """Describe the pool as QueuePool does."""
-        return (
-            f"Pool size: {self.size()}  Connections in pool: {self.checkedin()} "
-            f"Current Overflow: {self.overflow()} "
-            f"Current Checked out connections: {self.checkedout()} Waiting: {self.waiting()}"
-        )
+        """Describe the pool as QueuePool does, and say how many tasks wait."""
+        return f"{super().status()} Waiting: {self.waiting()}"
 
     def _limit(self) -> int:
-        return maxsize if self._max_overflow < 0 else self._size + self._max_overflow
+        return maxsize if self._max_overflow < 0 else self.size() + self._max_overflow
 
     def _timeout_text(self) -> str:
         cause = ": the first connect is not over"
         if self._connected:
-            cause = f" limit of size {self._size} overflow {self._max_overflow} reached"
+            cause = f" limit of size {self.size()} overflow {self._max_overflow} reached"
         return (
             f"{type(self).__name__}{cause}, connection timed out, "
-            f"timeout {self.timeout():.2f} ({describe_load(self._performer.state, monotonic())})"
+            f"timeout {self._timeout:.2f} ({describe_load(self._performer.state, monotonic())})"
         )
 
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from psycopg2.extensions import connection as c_connection
 from sqlalchemy.pool.base import _ConnectionRecord
 
 from greenpg import Connection, Error, OperationalError, ProgrammingError
-from greenpg import extensions as ext
 from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
-from greenpg.pool.core import BROKEN, CLEAN, Condition, PoolErrors
+from greenpg.pool.condition import BROKEN, CLEAN, Condition, condition
+from greenpg.pool.core import PoolErrors
 from greenpg.threads import pristine
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import Pool
 
 CHECK_SECONDS: Final = 1.0
-ACTIVE: Final = (ext.TRANSACTION_STATUS_ACTIVE, ext.TRANSACTION_STATUS_UNKNOWN)
 _select = pristine("select")
 
 
@@ -39,8 +39,11 @@ class Records:
         return lambda _: _has_input(lookup())
 
     def condition(self, record: _ConnectionRecord) -> Condition:
+        """Return CLEAN also for an open transaction: SQLAlchemy may be told to leave it open."""
         conn = record.dbapi_connection
-        return CLEAN if conn is not None and intact(conn) else BROKEN
+        if isinstance(conn, c_connection):
+            return BROKEN if condition(conn) is BROKEN else CLEAN
+        return BROKEN if conn is None else CLEAN
 
     def commit(self, record: _ConnectionRecord) -> None:
         """Do nothing: SQLAlchemy ends transactions before it returns a record."""
@@ -62,14 +65,6 @@ class Records:
 
     def close(self, record: _ConnectionRecord) -> None:
         record.close()
-
-
-def intact(conn: Any) -> bool:
-    """Return True if a connection is open and executes nothing; it may be in a transaction."""
-    if getattr(conn, "closed", False):
-        return False
-    status = getattr(conn, "get_transaction_status", None)
-    return status is None or status() not in ACTIVE
 
 
 def _has_input(record: _ConnectionRecord | None) -> bool:

@@ -264,6 +264,74 @@ def test_choice_of_psycopg2_comes_first_or_fails(dsn, before, text):
     assert text in printed
 
 
+ASYNC: Final = """
+{monkey}
+import asyncio, greenpg
+from {library} import sleep, spawn
+greenpg.use("{library}")
+import django; django.setup()
+from asgiref.sync import async_to_sync
+from django.db import connection
+from tests.frameworks.django_project.models import Account
+
+def attempt(method, *given):
+    try:
+        print(method(*given))
+    except Exception as error:
+        print(type(error).__name__, error)
+
+attempt(asyncio.run, Account.objects.aexists())
+attempt(async_to_sync(Account.objects.aexists))
+other = spawn(asyncio.run, asyncio.sleep(5))
+sleep(0)
+attempt(connection.ensure_connection)
+attempt(asyncio.run, asyncio.sleep(0))
+other.kill()
+sleep(0.01)
+attempt(connection.ensure_connection)
+connection.close()
+connection.close_pool()
+"""
+REFUSED: Final = (
+    "SynchronousOnlyOperation You cannot call this from an async context - "
+    "use a thread or sync_to_async."
+)
+SECOND: Final = "RuntimeError asyncio.run() cannot be called from a running event loop"
+
+
+@pytest.mark.parametrize("library", MONKEY)
+def test_asynchronous_orm_is_refused_in_a_monkey_patched_process(dsn, library):
+    printed = run(dsn, ASYNC.format(library=library, monkey=MONKEY[library]), SETTINGS)
+
+    assert printed.splitlines()[:5] == [REFUSED, REFUSED, REFUSED, SECOND, "None"], printed
+
+
+HUB: Final = """
+import os
+os.environ.update({{"EVENTLET_HUB": "asyncio", "DJANGO_ALLOW_ASYNC_UNSAFE": "{allowed}"}})
+import eventlet
+eventlet.monkey_patch()
+import greenpg
+greenpg.use("eventlet")
+import django; django.setup()
+from django.db import connection
+
+def answer():
+    with connection.cursor() as cur:
+        cur.execute("select 6 * 7")
+        print(cur.fetchone()[0])
+    connection.close()
+    connection.close_pool()
+
+eventlet.spawn(answer).wait()
+"""
+
+
+@pytest.mark.parametrize(("allowed", "end"), [("", "SynchronousOnlyOperation"), ("1", "42")])
+def test_under_an_asyncio_hub_the_orm_must_be_allowed(dsn, allowed, end):
+    assert end in run(dsn, HUB.format(allowed=allowed), SETTINGS)
+
+
 POSTGIS: Final = """
 from gevent import monkey
 monkey.patch_all()

@@ -10,7 +10,7 @@ from importlib import import_module
 import psycopg2
 import pytest
 from psycopg2.extensions import parse_dsn
-from sqlalchemy import exc, text
+from sqlalchemy import event, exc, text
 from sqlalchemy.orm import Session
 
 from greenpg.backend import current
@@ -21,6 +21,7 @@ from tests.db.conftest import until
 from .conftest import ask, pid
 
 pytestmark = pytest.mark.green
+LISTENERS = pytest.mark.parametrize("listener", ["before_cursor_execute", "after_cursor_execute"])
 STRIKES = 40
 RUNNING = """
     select count(*) from pg_stat_activity where application_name = %s
@@ -80,12 +81,97 @@ def test_a_swallowed_timeout_commits_nothing(engine, create):
         assert ask(conn, f"select count(*) from {table}") == 0
 
 
+def stall(engine, listener, prefix):
+    """Make an engine's listener wait once, at the first statement that begins so."""
+    prefixes = [prefix]
+
+    @event.listens_for(engine, listener)
+    def wait(conn, cursor, statement, *_):
+        if prefixes and statement.lower().startswith(prefixes[0]):
+            prefixes.clear()
+            current().sleep(20)
+
+
+@LISTENERS
+@pytest.mark.parametrize("stalled", ["insert", "savepoint", "release", "rollback to"])
+def test_after_an_exit_in_a_listener_nothing_is_committed(driver, make, create, listener, stalled):
+    engine = make(driver)
+    table = create("(n int)")
+
+    def nested(conn):
+        with conn.begin_nested():
+            conn.execute(text(f"insert into {table} values (2)"))
+            if stalled == "rollback to":
+                raise ZeroDivisionError
+
+    def swallow():
+        with engine.begin() as conn:
+            conn.execute(text(f"insert into {table} values (1)"))
+            stall(engine, listener, stalled)
+            interrupted(lambda: nested(conn))
+            conn.execute(text(f"insert into {table} values (3)"))
+
+    with pytest.raises(exc.PendingRollbackError):
+        swallow()
+
+    with engine.connect() as conn:
+        assert ask(conn, f"select count(*) from {table}") == 0
+
+
+@LISTENERS
+def test_a_transaction_whose_first_statement_is_missing_is_not_committed(
+    driver, make, create, listener
+):
+    engine = make(driver)
+    table = create("(n int)")
+
+    def swallow():
+        with engine.begin() as conn:
+            stall(engine, listener, "insert")
+            interrupted(lambda: conn.execute(text(f"insert into {table} values (1)")))
+            conn.execute(text(f"insert into {table} values (2)"))
+
+    with pytest.raises(exc.PendingRollbackError):
+        swallow()
+
+    with engine.connect() as conn:
+        assert ask(conn, f"select count(*) from {table}") == 0
+
+
 def test_under_autocommit_the_next_statement_runs_at_once(engine):
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         before = pid(conn)
         interrupted(lambda: ask(conn, "select pg_sleep(20)"))
 
         assert pid(conn) == before
+
+
+@LISTENERS
+def test_under_autocommit_an_exit_in_a_listener_costs_no_connection(engine, listener):
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        before = pid(conn)
+        stall(engine, listener, "select 1")
+        interrupted(lambda: ask(conn))
+
+        assert pid(conn) == before
+
+
+def test_a_transaction_begun_by_hand_under_autocommit_does_not_lose_a_statement(engine, create):
+    table = create("(n int)")
+
+    def swallow():
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+            conn.execute(text("begin"))
+            stall(engine, "before_cursor_execute", "insert")
+            interrupted(lambda: conn.execute(text(f"insert into {table} values (1)")))
+            conn.execute(text(f"insert into {table} values (2)"))
+            conn.execute(text("commit"))
+
+    with pytest.raises(exc.PendingRollbackError):
+        swallow()
+
+    with engine.connect() as conn:
+        assert ask(conn, f"select count(*) from {table}") == 0
 
 
 def test_a_kill_while_a_stream_is_read_costs_no_connection(engine, dsn):
@@ -172,6 +258,29 @@ def test_a_killed_waiter_leaves_no_hole(engine, spawn):
     assert all(isinstance(error, killed()) for error in errors)
     with engine.connect() as one, engine.connect() as other:
         assert ask(one) == ask(other) == 1
+
+
+def test_a_killed_waiter_of_a_disposed_pool_leaves_no_connection_in_it(make, spawn):
+    engine = make(pool_size=1, max_overflow=0, pool_timeout=20)
+    old = engine.pool
+    lent = engine.connect()
+    first = spawn(engine.connect)
+    until(lambda: old.waiting() == 1, "one waits")
+
+    def ask_later():
+        with engine.connect() as conn:
+            return ask(conn)
+
+    second = spawn(ask_later)
+    until(lambda: old.waiting() == 2, "two wait")
+
+    engine.dispose()
+    lent.close()
+    first.result().close()  # the second is given the connection, and killed before it runs
+    second.kill()
+    second.join()
+
+    until(lambda: old.overflow() == -1, "nothing is left")
 
 
 def test_a_killed_connect_leaves_no_hole(make, spawn, proxy):

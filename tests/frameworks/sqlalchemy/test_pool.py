@@ -89,6 +89,40 @@ def test_measures_and_events_are_queuepools(make):
     assert set(our_events) == set(EVENTS)
 
 
+def test_other_libraries_find_a_queue_pool(make):
+    engine = make(pool_size=2, max_overflow=1, pool_timeout=3)
+    chosen = engine.url.get_dialect().get_pool_class(engine.url)  # how oslo.db chooses its options
+
+    with engine.connect(), engine.connect(), engine.connect():
+        found = [getattr(engine.pool, name) for name in ("_max_overflow", "_timeout", "_overflow")]
+        text = engine.pool.status()
+
+    assert issubclass(chosen, QueuePool)
+    assert isinstance(engine.pool, QueuePool)
+    assert found == [1, 3, 1]
+    assert text.startswith(
+        "Pool size: 2  Connections in pool: 0 Current Overflow: 1 "
+        "Current Checked out connections: 3"
+    )
+    assert (engine.pool._pool.maxsize, engine.pool._pool.qsize()) == (2, 2)
+
+
+def test_a_listener_of_all_queue_pools_hears_it(make):
+    engine = make(pool_size=1)
+    seen = []
+
+    def checkout(*_):
+        seen.append("checkout")
+
+    event.listen(QueuePool, "checkout", checkout)
+    try:
+        open_connections(engine, 1)
+    finally:
+        event.remove(QueuePool, "checkout", checkout)
+
+    assert seen == ["checkout"]
+
+
 def test_too_long_a_wait_ends_in_sqlalchemys_timeout(make):
     engine = make(pool_size=1, max_overflow=1, pool_timeout=0.05)
     with engine.connect(), engine.connect(), pytest.raises(exc.TimeoutError) as caught:
@@ -158,6 +192,35 @@ def test_dispose_closes_what_is_idle_and_then_what_comes_back(make, sessions):
     with engine.connect() as conn:
         assert ask(conn) == 1
         assert engine.pool is not old
+
+
+def test_after_dispose_those_who_wait_are_served_and_nothing_is_kept(make, spawn, sessions):
+    engine = make(pool_size=2, max_overflow=0, pool_timeout=20)
+    before = len(sessions())
+    old = engine.pool
+    lent = [engine.connect(), engine.connect()]
+    jobs = [spawn(open_connections, engine, 1) for _ in range(5)]
+    until(lambda: old.waiting() == 5, "five wait")
+
+    engine.dispose()
+    for conn in lent:
+        conn.close()
+    for job in jobs:
+        job.result()
+
+    assert measures(old)[1:4] == (0, 0, -2)
+    until(lambda: len(sessions()) == before, "sessions gone")
+
+
+def test_a_pool_that_only_is_emptied_remains_a_pool(make):
+    engine = make(pool_size=2)
+    ended = open_connections(engine, 2)
+
+    engine.pool.dispose()  # as oslo.db does, for the child of a fork
+    found = open_connections(engine, 2)
+
+    assert not found & ended
+    assert open_connections(engine, 2) == found
 
 
 def test_a_connect_that_fails_raises_at_once_and_costs_no_slot(make, spawn):

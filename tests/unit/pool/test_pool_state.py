@@ -217,6 +217,12 @@ class Pool(RuleBasedStateMachine):
         self.state.adopt(Slot(self.now), self.keys, self.now)
         self.perform()
 
+    @rule(really=st.integers(0, 9))
+    def wind_down(self, really):
+        if really == 0:
+            self.state.wind_down(self.now)
+            self.perform()
+
     @rule()
     def clear(self):
         self.tasks += [(Effect.CLOSE, slot) for slot in self.state.clear(self.now)]
@@ -262,6 +268,10 @@ class Pool(RuleBasedStateMachine):
         checks = sum(slot.phase is Phase.CHECKING for slot in self.state.slots)
 
         assert not self.state.idle or checks >= len(self.waiters)
+
+    @invariant()
+    def pool_that_winds_down_keeps_nothing(self):
+        assert not (self.state.winding_down and self.state.idle)
 
     @invariant()
     def somebody_works_for_those_who_wait(self):
