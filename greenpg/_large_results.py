@@ -25,7 +25,8 @@ _serial: Final = count(1)
 def fetch_on(cur: Any, fetchmany: Callable[..., list[Any]], rows: list[Any], wanted: int) -> None:
     """Append up to `wanted` more rows, letting other tasks run after each time slice.
 
-    No other task can execute on the cursor meanwhile. An interrupt leaves it between two rows.
+    No other task can execute on the cursor meanwhile. An interrupt leaves it between two rows, and
+    the transaction to be rolled back.
     """
     state = getattr(cur.connection, "_state", None)
     if state is None:  # on a plain connection
@@ -40,7 +41,7 @@ def fetch_on(cur: Any, fetchmany: Callable[..., list[Any]], rows: list[Any], wan
             wanted -= len(more)
             if len(more) < SLICE_ROWS:
                 return
-            time_slice.pause_if_over()
+            state.pause_outside(cur.connection, time_slice)
     finally:
         state.cursors_fetching.remove(cur)
 

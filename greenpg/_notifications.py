@@ -71,7 +71,9 @@ class Notifications:
         self._waits = True
         try:
             found = self._next()
-        except BaseException:
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self._state.note_outside(self._conn)
             self._end()
             raise
         finally:
@@ -130,8 +132,8 @@ class Notifications:
 
     def _next(self) -> ext.Notify | None:
         found = self._sorter.found
-        if found:
-            self._time_slice.pause_if_over()  # a burst is yielded without a wait
+        if found:  # a burst is yielded without a wait
+            self._state.pause_outside(self._conn, self._time_slice)
         else:
             self._find()
             self._time_slice.restart()

@@ -81,8 +81,9 @@ class Cursor(c_cursor):
             state.enter(False, query)
         try:
             return _execute(self, query, vars)
-        except ProgrammingError:
-            state.note_copy()  # C raises it too, where a COPY that has begun has no file
+        except BaseException as error:
+            _failed(state, error)
+            state.note_error(error)
             raise
         finally:
             state.in_driver = False
@@ -100,11 +101,13 @@ class Cursor(c_cursor):
             c_cursor.executemany(self, query, vars_list)
             return
         with ConnectionLock(conn):  # rows that query the connection must not let others in
-            if not may_pipeline(self, query, vars_list):
-                self._many(query, vars_list)
-                return
-            touched = execute_many(self, query, iter(vars_list), partial(self._many, query))
-        self._touched = (self.query, touched)
+            try:
+                touched = _execute_many(self, query, vars_list)
+            except BaseException as error:
+                _interrupted(self, error)
+                raise
+        if touched is not None:
+            self._touched = (self.query, touched)
 
     def _many(self, query: Any, rows: Iterable[Any]) -> None:
         self._run(_execute_rows, query, rows)
@@ -215,19 +218,27 @@ class Cursor(c_cursor):
         Between them other tasks run, except that they cannot execute on this cursor. After an
         interrupt the cursor stands between two rows, and those fetched are lost.
         """
-        rows: list[Any] = _fetchmany(self, SLICE_ROWS)
-        if len(rows) == SLICE_ROWS:
-            fetch_on(self, _fetchmany, rows, sys.maxsize)
-        return rows
+        try:
+            rows: list[Any] = _fetchmany(self, SLICE_ROWS)
+            if len(rows) == SLICE_ROWS:
+                fetch_on(self, _fetchmany, rows, sys.maxsize)
+            return rows
+        except BaseException as error:
+            _interrupted(self, error)
+            raise
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
         """Fetch `size` rows, by default `arraysize`; many are built in time slices."""
-        if size is None or size <= SLICE_ROWS:
-            return _fetchmany(self, size)
-        rows: list[Any] = _fetchmany(self, SLICE_ROWS)
-        if len(rows) == SLICE_ROWS:
-            fetch_on(self, _fetchmany, rows, size - SLICE_ROWS)
-        return rows
+        try:
+            if size is None or size <= SLICE_ROWS:
+                return _fetchmany(self, size)
+            rows: list[Any] = _fetchmany(self, SLICE_ROWS)
+            if len(rows) == SLICE_ROWS:
+                fetch_on(self, _fetchmany, rows, size - SLICE_ROWS)
+            return rows
+        except BaseException as error:
+            _interrupted(self, error)
+            raise
 
     def stream(self, query: Any, vars: Any = None) -> RowStream:
         """Run a query on a server-side cursor of its own and give its rows, in bounded memory.
@@ -262,13 +273,28 @@ def _execute_job(cur: Cursor, job: CopyJob, sql: Any) -> None:
         state.job = None
 
 
+def _execute_many(cur: Cursor, query: Any, rows: Any) -> int | None:
+    """Return the number of touched rows, None if psycopg2 counts them."""
+    if may_pipeline(cur, query, rows):
+        return execute_many(cur, query, iter(rows), partial(cur._many, query))
+    cur._many(query, rows)
+    return None
+
+
 def _execute_rows(cur: Cursor, query: Any, rows: Iterable[Any]) -> None:
     c_cursor.executemany(cur, query, _rows_outside_c(cur.connection, rows))
 
 
 def _failed(state: State, error: BaseException) -> None:
     if isinstance(error, ProgrammingError):
-        state.note_copy()
+        state.note_copy()  # C raises it too, where a COPY that has begun has no file
+
+
+def _interrupted(cur: Cursor, error: BaseException) -> None:
+    """Note what an operation of several steps raises, which may have come between two steps."""
+    state = getattr(cur.connection, "_state", None)
+    if state is not None and not isinstance(error, Exception):
+        state.note_outside(cur.connection)
 
 
 def _rows_outside_c(conn: Any, rows: Iterable[_T]) -> Generator[_T, None, None]:

@@ -23,7 +23,7 @@ def state_of(conn: Any) -> Session:
 
 def must_roll_back(conn: Any) -> bool:
     """Return True if an interrupt has left a transaction that accepts only a rollback."""
-    return _state_of(conn).must_roll_back
+    return state_of(conn).must_roll_back
 
 
 class ConnectionLock:

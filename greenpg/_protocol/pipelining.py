@@ -89,6 +89,10 @@ class Pipe:
             yield from self.pump()
             yield self._fd, 0
 
+    def pause(self) -> Steps:
+        """Let other tasks run."""
+        yield self._fd, 0
+
     def pump(self) -> Steps:
         """Send all queued commands, reading answers meanwhile."""
         self._receive()

@@ -42,6 +42,7 @@ def guarded(
     except BaseException as error:
         if failed is not None:
             failed(state, error)
+        state.note_error(error)
         raise
     finally:
         state.in_driver = False

@@ -161,6 +161,12 @@ class State(Session):
         status = transaction_status(conn)
         self.note_transaction(interrupted, status, conn.status == ext.STATUS_BEGIN)
 
+    def has_transaction(self, conn: Any) -> bool:
+        if conn.closed or conn.async_:
+            return False
+        idle = transaction_status(conn) == TransactionStatus.IDLE
+        return bool(conn.status == ext.STATUS_BEGIN or not idle)
+
     def recovered(self) -> None:
         """Append notifications to the program's collector, outside C and without the lock."""
         if self.delivering:

@@ -11,7 +11,9 @@ an interrupt in a transaction everything but a rollback.
 **An interrupt** is a Timeout, a kill, a deadline or Ctrl-C that arrives in a wait. The driver's
 room cancels the query and drains it under a `Shield` (shield.py), which bounds the recovery in time
 and keeps the interrupts that follow. The exception is left in `pending`; `leave` raises the same
-object once the connection is at rest and the lock is passed on.
+object once the connection is at rest and the lock is passed on. An interrupt that leaves an
+operation while it is outside the driver, between two slices of a fetch or in the program's code,
+is noted by `note_outside` or `note_error`: the open transaction takes only a rollback then, too.
 
 **Fairness** (time_slice.py). An operation that never has to wait pauses after 5 ms.
 
@@ -43,7 +45,9 @@ operation_deadline   enter, bound_operation          that of the running operati
 finish_on_interrupt  enter                           drain an interrupted operation, cancel nothing
 rolling_back         enter                           the running statement begins with ROLLBACK
 pending              note_interrupt, recovery        what interrupted the running operation, or None
-must_roll_back       note_transaction                an interrupted transaction is open
+must_roll_back       note_transaction, note_outside  an interrupted transaction is open
+interrupted_outside  note_outside, the holder        set until it is settled whether an interrupt
+                                                     outside the driver has hit an open transaction
 cancels              cancelling                      cancel requests of other tasks under way
 cancels_done         cancelling                      the event that the last of them sets
 cancel_timeout       the pool, users of a connection seconds for a recovery

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from .lock import REENTERED, Lock
 from .shield import Shield, Unrecovered
@@ -40,8 +41,9 @@ class Session(Lock):
 
     __slots__ = (
         "cancel_timeout", "cancels", "cancels_done", "closing", "entry_needs_check", "fd",
-        "finish_on_interrupt", "forked", "must_roll_back", "operation_deadline", "pending",
-        "rolling_back", "time_slice", "wait", "wait_needs_check", "waiter", "waiting_outside",
+        "finish_on_interrupt", "forked", "interrupted_outside", "must_roll_back",
+        "operation_deadline", "pending", "rolling_back", "time_slice", "wait", "wait_needs_check",
+        "waiter", "waiting_outside",
     )  # fmt: skip
 
     def __init__(self, backend: Backend, errors: ErrorClasses) -> None:
@@ -54,6 +56,7 @@ class Session(Lock):
         self.finish_on_interrupt = False
         self.rolling_back = False
         self.pending: BaseException | None = None
+        self.interrupted_outside: Callable[[], Any] | None = None
         self.must_roll_back = False
         self.cancels = 0
         self.cancels_done: Event | None = None
@@ -105,6 +108,7 @@ class Session(Lock):
 
     def _admit(self, me: Hashable, finish_on_interrupt: bool, statement: object) -> None:
         refusal: Exception | None = None
+        self._settle_outside()
         self.bound_operation(self._deadline_of(me, finish_on_interrupt))
         if self.operation_deadline is not None and monotonic() >= self.operation_deadline:
             refusal = self.errors.deadline_exceeded(
@@ -132,6 +136,7 @@ class Session(Lock):
         try:
             if self.cancels and self.cancels_done is not None:
                 self._await_cancels(conn, self.cancels_done)
+            self._settle_outside()
             interrupt = self.recover(conn)
         except BaseException:  # Ctrl-C between two steps: what is left to do is unknown
             self.shut(conn)
@@ -142,7 +147,11 @@ class Session(Lock):
             self.refresh_flags()
             if not self.depth:
                 self.release()
-        self.recovered()
+        try:
+            self.recovered()
+        except BaseException:
+            self.note_outside(conn)
+            raise
         if interrupt is not None:
             raise interrupt
 
@@ -165,6 +174,10 @@ class Session(Lock):
 
     def recover(self, conn: Any) -> BaseException | None:
         """Bring the connection back to rest after an operation; return what that raises."""
+        raise NotImplementedError
+
+    def has_transaction(self, conn: Any) -> bool:
+        """Return True if a transaction is open, or the driver takes one to be open."""
         raise NotImplementedError
 
     def recovered(self) -> None:
@@ -209,6 +222,43 @@ class Session(Lock):
         """Make the running operation raise `exc` at its end."""
         self.pending = exc
         self.exit_needs_check = self.wait_needs_check = True
+
+    def note_error(self, error: BaseException) -> None:
+        """Note what the running operation raises, if it is an interrupt that came outside a wait.
+
+        It may be a kill in the user's code, or Ctrl-C between two steps.
+        """
+        if self.pending is None and not isinstance(error, Exception):
+            self.note_interrupt(error)
+
+    def note_outside(self, conn: Any) -> None:
+        """Allow the open transaction only a rollback: an interrupt came outside the driver.
+
+        Any task may call this. If another one has the lock, its operation's end, or the entry
+        of its next one, finds out whether a transaction is open.
+        """
+        self.interrupted_outside = ref(conn)
+        self.entry_needs_check = self.exit_needs_check = True
+        me = self.current()
+        if self.claim(me) == me and not self.in_driver:
+            self._settle_outside()
+            if not self.depth:
+                self.refresh_flags()
+                self.release()
+
+    def pause_outside(self, conn: Any, time_slice: TimeSlice) -> None:
+        """Pause if the time slice is over, in an operation that is outside the driver."""
+        try:
+            time_slice.pause_if_over()
+        except BaseException:
+            self.note_outside(conn)
+            raise
+
+    def _settle_outside(self) -> None:
+        if self.interrupted_outside is not None:
+            conn, self.interrupted_outside = self.interrupted_outside(), None
+            if conn is not None and self.has_transaction(conn):
+                self.must_roll_back = True
 
     def close_soon(self) -> None:
         """Make the running operation stop and close the connection."""
@@ -283,7 +333,7 @@ class Session(Lock):
     def refresh_flags(self) -> None:
         """Derive the `..._needs_check` flags from their causes; for the holder alone."""
         self.entry_needs_check = self.wait_needs_check = self.exit_needs_check = False
-        if self.must_roll_back or self.deadlines:
+        if self.must_roll_back or self.deadlines or self.interrupted_outside is not None:
             self.entry_needs_check = True
         else:
             self.operation_deadline = None
@@ -297,7 +347,10 @@ class Session(Lock):
 
     def needs_recovery(self) -> bool:
         """Return True if an operation's end requires more than to pass the lock on."""
-        return bool(self.pending is not None or self.must_roll_back or self.closing or self.cancels)
+        return bool(
+            self.pending is not None or self.must_roll_back or self.closing or self.cancels
+            or self.interrupted_outside is not None
+        )  # fmt: skip
 
     def closed_error(self) -> Exception:
         """Return the error for the use of a closed connection."""

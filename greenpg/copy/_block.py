@@ -104,9 +104,13 @@ class Copy:
         Data is sent whenever 64 kB have been collected. Errors of the data are raised at the end.
         """
         self._use(PGRES_COPY_IN)
-        if isinstance(data, str):
-            data = data.encode(self._encoding)
-        self._put(data if isinstance(data, bytes) else bytes(memoryview(data)))
+        try:
+            if isinstance(data, str):
+                data = data.encode(self._encoding)
+            self._put(data if isinstance(data, bytes) else bytes(memoryview(data)))
+        except BaseException as error:
+            self._note_error(error)
+            raise
 
     def write_row(self, row: Iterable[Any]) -> None:
         """Send a row of Python values to a COPY FROM in text format; None is a null.
@@ -115,9 +119,13 @@ class Copy:
         whose adapter writes an expression.
         """
         self._use(PGRES_COPY_IN)
-        if self._formatter is None:
-            self._formatter = Formatter(self._conn)
-        self._put(self._formatter.row(row))
+        try:
+            if self._formatter is None:
+                self._formatter = Formatter(self._conn)
+            self._put(self._formatter.row(row))
+        except BaseException as error:
+            self._note_error(error)
+            raise
 
     def _put(self, data: bytes) -> None:
         self._gathered.append(data)
@@ -134,9 +142,13 @@ class Copy:
         if not self._status:
             return b""
         self._use(PGRES_COPY_OUT)
-        block = self._drive(receive(self._pgconn, self._fd, self._buffer))
-        if not block:
-            self._end()
+        try:
+            block = self._drive(receive(self._pgconn, self._fd, self._buffer))
+            if not block:
+                self._end()
+        except BaseException as error:
+            self._note_error(error)
+            raise
         return block
 
     def __iter__(self) -> Iterator[bytes]:
@@ -148,16 +160,24 @@ class Copy:
 
         The fields are str, or None for a null, unless `set_types` has set their types.
         """
-        while not self._rows:
-            block = self.read()
-            if not block:
-                return None
-            if self._lines is None:
-                self._lines = Lines(self._encoding)
-                if block.startswith(_BINARY):
-                    raise NotSupportedError("rows require COPY's text format, not binary")
+        try:
+            while not self._rows:
+                if not self._read_lines():
+                    return None
+            return self._loaded(fields(self._rows.popleft()))
+        except BaseException as error:
+            self._note_error(error)
+            raise
+
+    def _read_lines(self) -> bool:
+        block = self.read()
+        if block and self._lines is None:
+            self._lines = Lines(self._encoding)
+            if block.startswith(_BINARY):
+                raise NotSupportedError("rows require COPY's text format, not binary")
+        if block and self._lines is not None:
             self._rows.extend(self._lines.feed(block))
-        return self._loaded(fields(self._rows.popleft()))
+        return bool(block)
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a COPY TO; see `read_row`."""
@@ -225,6 +245,15 @@ class Copy:
         if not state.holder_lost and state.resume_block(id(self)):
             state.shut(self._conn)
         self._leave()
+
+    def _note_error(self, error: BaseException) -> None:
+        """End the COPY if an interrupt, such as Ctrl-C, has come outside a wait."""
+        if isinstance(error, Exception):
+            return
+        if self._task is not None:
+            self._stop(error)
+        else:
+            self._conn._state.note_outside(self._conn)
 
     def _stop(self, exc: BaseException | None) -> None:
         if self._conn._state.resume_block(id(self)):

@@ -92,9 +92,13 @@ class PipelineResult:
         """Return up to `size` rows; many rows are built in time slices, as by a cursor."""
         rows, found = self._result(), list[tuple[Any, ...]]()
         time_slice = TimeSlice(self._pipeline.cursor.connection._state.backend)
-        while part := rows.take(min(size - len(found), rows.few)):
-            found += part
-            time_slice.pause_if_over()
+        try:
+            while part := rows.take(min(size - len(found), rows.few)):
+                found += part
+                self._pipeline.pause(time_slice)
+        except BaseException as error:
+            self._pipeline.note_error(error)
+            raise
         return found
 
     def fetchall(self) -> list[tuple[Any, ...]]:
@@ -148,9 +152,13 @@ class Pipeline:
     def execute(self, query: Any, vars: Any = None) -> PipelineResult:
         """Queue one statement; its errors are raised where the result is read."""
         pipe, result = self._open(), PipelineResult(self)
-        pipe.send(result, c_cursor.mogrify(self.cursor, query, vars))
-        self._results.append(result)
-        self._drive(pipe.turn())
+        try:
+            pipe.send(result, c_cursor.mogrify(self.cursor, query, vars))
+            self._results.append(result)
+            self._drive(pipe.turn())
+        except BaseException as error:
+            self.note_error(error)
+            raise
         return result
 
     def sync(self) -> None:
@@ -178,6 +186,28 @@ class Pipeline:
                 self._pipe = None
                 state.in_driver = False
                 state.leave(self._conn)
+
+    def pause(self, time_slice: TimeSlice) -> None:
+        """Let other tasks run if the time slice of a fetch is over; the pipeline may have ended."""
+        if self._pipe is None:
+            self._conn._state.pause_outside(self._conn, time_slice)
+        else:
+            self._drive(self._pipe.pause())
+
+    def note_error(self, error: BaseException) -> None:
+        """End the pipeline if an interrupt, such as Ctrl-C, has come outside a wait."""
+        if isinstance(error, Exception):
+            return
+        state = self._conn._state
+        if self._pipe is None:
+            state.note_outside(self._conn)
+            return
+        try:
+            cancel_and_drain(self._conn, error, self._pipe.abandon)
+        finally:
+            self._pipe = None
+            state.in_driver = False
+            state.leave(self._conn)
 
     def __exit__(self, kind: Any, exc: BaseException | None, trace: Any) -> None:
         if self._pipe is None:

@@ -270,22 +270,26 @@ def test_cursor_being_fetched_refuses_other_tasks(conn, spawn, monkeypatch, use)
 
 
 @pytest.mark.green
-def test_interrupted_fetch_leaves_the_cursor_between_rows(conn, monkeypatch):
+def test_interrupted_fetch_leaves_the_cursor_between_rows(either, monkeypatch):
     class Struck(BaseException):
         pass
 
     def pause():
         raise Struck
 
-    cur = conn.cursor()
+    cur = either.cursor()
     cur.execute(SERIES, (100_000,))
     monkeypatch.setattr("greenpg._session.time_slice.SECONDS", 0)
     with monkeypatch.context() as patch:
-        patch.setattr(conn._state.backend, "pause", pause)
+        patch.setattr(either._state.backend, "pause", pause)
         with pytest.raises(Struck):
             cur.fetchall()
 
     at = cur.rownumber
     assert cur.fetchone() == (at + 1,)
+    if not either.autocommit:
+        with pytest.raises(psycopg2.errors.InFailedSqlTransaction):
+            cur.execute("select 1")
+        either.rollback()
     cur.execute("select 1")
     assert cur.fetchall() == [(1,)]

@@ -99,6 +99,20 @@ def test_timeout_propagates_unchanged_from_the_view(observer):
     assert balances() == {"ann": 100, "bob": 100}
 
 
+def test_timeout_swallowed_in_a_fetch_commits_nothing():
+    def swallow():
+        with transaction.atomic(), connection.cursor() as cur:
+            Account.objects.update(balance=0)
+            cur.execute("select n::text from generate_series(1, 1000000) n")
+            with pytest.raises(timeout_class()), timeout(ALLOWED):
+                cur.fetchall()
+
+    with pytest.raises(DatabaseError, match="interrupted"):
+        swallow()
+
+    assert balances() == {"ann": 100, "bob": 100}
+
+
 @pytest.fixture
 def proxy(dsn, observer):
     """A proxy in front of the only database."""

@@ -138,6 +138,22 @@ def test_a_transaction_whose_first_statement_is_missing_is_not_committed(
         assert ask(conn, f"select count(*) from {table}") == 0
 
 
+def test_a_timeout_swallowed_in_a_fetch_commits_nothing(engine, create):
+    table = create("(n int)")
+
+    def swallow():
+        with engine.begin() as conn:
+            conn.execute(text(f"insert into {table} values (1)"))
+            rows = conn.execute(text("select n::text from generate_series(1, 1000000) n"))
+            interrupted(rows.fetchall)
+
+    with pytest.raises(exc.InternalError, match="interrupted"):
+        swallow()
+
+    with engine.connect() as conn:
+        assert ask(conn, f"select count(*) from {table}") == 0
+
+
 def test_under_autocommit_the_next_statement_runs_at_once(engine):
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         before = pid(conn)

@@ -52,6 +52,9 @@ class FakeSession(Session):
     def is_rollback(self, statement: Any) -> bool:
         return bool(statement == "rollback")
 
+    def has_transaction(self, conn: Any) -> bool:
+        return bool(conn.status != TransactionStatus.IDLE)
+
     def recover(self, conn: Any) -> BaseException | None:
         if self.closing:
             self.shut(conn)
