@@ -91,13 +91,17 @@ class ReplicationStream:
             guarded(self._conn, self._feed, reply)
 
     def handle_keepalive(self, message: bytes) -> None:
-        """Note a keepalive message, and reply if requested; OperationalError for other types."""
+        """Note a keepalive message, and reply if requested; OperationalError for other types.
+
+        Many may follow one another without a message for the consumer, so other tasks run.
+        """
         if message[0] != KEEPALIVE:
             raise OperationalError("unrecognized replication message type")
         wal_end, reply = keepalive(message)
         self.progress.kept_alive(wal_end)
         if reply:
             self.send_feedback()
+        self._conn._state.time_slice.pause_if_over()
 
     def wait(self) -> None:
         """Wait for data or for feedback to send; `feedback_loop` keeps the interval."""

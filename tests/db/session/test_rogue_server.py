@@ -13,6 +13,7 @@ from greenpg.backend import current
 from greenpg.extras import LogicalReplicationConnection
 from greenpg_conformance.toolkit.fake_server import message
 from greenpg_conformance.toolkit.heartbeat import heartbeat
+from tests.db.conftest import until
 
 COPY_IN, COPY_OUT, COPY_BOTH = (message(kind, b"\0\0\0") for kind in (b"G", b"H", b"W"))
 COPY_DONE = message(b"c")
@@ -23,6 +24,10 @@ ROW = message(b"D", b"\0\1\0\0\0\1a")
 COLUMNS = message(b"T", b"\0\1a\0" + bytes(6) + struct.pack(">ihih", 25, -1, -1, 0))
 SETTING = message(b"S", b"some\0setting\0")
 SECONDS = 0.2
+
+
+def keepalive(reply):
+    return message(b"d", b"k" + struct.pack(">QQ?", 1, 1, reply))
 
 
 @pytest.fixture
@@ -157,6 +162,30 @@ def test_copies_without_an_end_close_the_connection(fake, rogue, flood):
         execute(rogue)
 
     assert rogue.closed
+
+
+@pytest.mark.parametrize("reply", [False, True])
+def test_flood_of_keepalives_holds_nobody_up(fake, streaming, reply):
+    fake.answer(b"START_REPLICATION", COPY_BOTH, flood=keepalive(reply) * 100)
+
+    limit = streaming.deadline(SECONDS)
+    with heartbeat(current()) as pulse, pytest.raises(greenpg.DeadlineExceeded), limit:
+        consume(streaming)
+
+    assert pulse.beats
+    assert not streaming.closed
+
+
+@pytest.mark.green
+def test_kill_lands_in_a_flood_of_keepalives(fake, streaming, spawn):
+    fake.answer(b"START_REPLICATION", COPY_BOTH, flood=keepalive(False) * 100)
+    job = spawn(consume, streaming)
+    until(lambda: any(b"START" in part for part in fake.received()), "the stream begins")
+
+    job.kill()
+    job.join()
+
+    assert isinstance(job.error, current().exits)
 
 
 def test_connect_timeout_ends_a_startup_without_an_end(fake):
