@@ -28,7 +28,8 @@ from .libpq import (
 )
 
 BLOCK: Final = 65536
-_COPYING: Final = (PGRES_COPY_IN, PGRES_COPY_OUT, PGRES_COPY_BOTH)
+COPYING: Final = (PGRES_COPY_IN, PGRES_COPY_OUT, PGRES_COPY_BOTH)
+UNEXPECTED: Final = "the server's answer does not follow the protocol"
 Steps: TypeAlias = Generator[tuple[int, int], None, None]
 
 
@@ -90,12 +91,13 @@ def results(pgconn: int, fd: int, take: Callable[[int], None]) -> Steps:
     while result := (yield from _next_result(pgconn, fd)):
         try:
             status = libpq.PQresultStatus(result)
-            if status not in _COPYING:
+            if status not in COPYING:
                 take(result)
         finally:
             libpq.PQclear(result)
-        if status in _COPYING:
+        if status in COPYING:
             yield from end_copy(pgconn, fd)
+        yield fd, 0
 
 
 def _next_result(pgconn: int, fd: int) -> Generator[tuple[int, int], None, int | None]:
@@ -107,7 +109,7 @@ def _next_result(pgconn: int, fd: int) -> Generator[tuple[int, int], None, int |
 
 
 def _lost(pgconn: int) -> OperationalError:
-    return OperationalError(error_message(pgconn))
+    return OperationalError(error_message(pgconn) or UNEXPECTED)
 
 
 def copy_status(pgconn: int) -> int:
@@ -173,13 +175,17 @@ def send(pgconn: int, fd: int, block: bytes) -> Steps:
 
 
 def end_copy(pgconn: int, fd: int) -> Steps:
-    """End a transfer of any kind, without data."""
+    """End a transfer of any kind, without data; OperationalError if libpq is in none."""
     status = copy_status(pgconn)
+    if status not in COPYING:
+        raise _lost(pgconn)
     if status != PGRES_COPY_OUT:
         error = b"interrupted" if status == PGRES_COPY_IN else None
         yield from end_copy_in(pgconn, fd, error)
     if status != PGRES_COPY_IN:
-        while skip_copy_data(pgconn) == 0:
+        while (left := skip_copy_data(pgconn)) == 0:
             yield fd, READ
             if not libpq.PQconsumeInput(pgconn):
                 return
+        if left < -1:  # libpq stays in the COPY, and would return its result for ever
+            raise _lost(pgconn)

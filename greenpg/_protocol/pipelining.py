@@ -10,7 +10,7 @@ from psycopg2 import OperationalError
 
 from greenpg.backend import READ, WRITE
 
-from .generators import Steps, flush
+from .generators import COPYING, UNEXPECTED, Steps, flush
 from .libpq import PGRES_PIPELINE_SYNC, error_message, libpq
 
 PIPELINES: Final = ("PQenterPipelineMode", "PQpipelineSync", "PQsendFlushRequest")
@@ -148,9 +148,13 @@ class Pipe:
 
     def _take(self, result: int) -> None:
         status = libpq.PQresultStatus(result)
-        if status == PGRES_PIPELINE_SYNC:
-            self._waiting.popleft()
+        if status == PGRES_PIPELINE_SYNC or status in COPYING:
             libpq.PQclear(result)
+            if status in COPYING:  # libpq makes its result again and again (fe-exec.c)
+                raise OperationalError("the server has begun a COPY, which no pipeline can run")
+            if not isinstance(self._waiting[0], _Sync):
+                raise OperationalError(UNEXPECTED)
+            self._waiting.popleft()
             return
         self._answered = True
         # an exception here leaks the result; the other order could free it twice

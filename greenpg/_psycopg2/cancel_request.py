@@ -45,8 +45,7 @@ def wait_once(backend: Backend, fd: int, events: int, timeout: float | None = No
 
 def _run(steps: Steps, shield: Shield) -> None:
     with closing(steps):  # an error that is kept must not keep the request's socket open
-        for fd, events in steps:
-            shield.wait(partial(wait_once, shield.backend, fd, events))
+        shield.take(steps, partial(wait_once, shield.backend))
 
 
 def _cancel_in_thread(conn: Any, shield: Shield) -> None:

@@ -112,8 +112,8 @@ def _drain(
                 return False
         if transaction_status(conn) != ext.TRANSACTION_STATUS_ACTIVE:
             return True
-        for copy_fd, events in end_copy(conn.pgconn_ptr, fd):
-            shield.wait(partial(wait, copy_fd, events))
+        shield.take(end_copy(conn.pgconn_ptr, fd), wait)
+        shield.turn()
 
 
 def _block_sending(conn: Any, state: State) -> None:

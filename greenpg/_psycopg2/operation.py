@@ -108,10 +108,7 @@ def cancel_and_drain(conn: Any, exc: BaseException | None, drain: Callable[[], S
 
     def recover(shield: Shield) -> None:
         cancel_query(conn, shield)
-        for fd, events in drain():
-            if events:
-                while not shield.wait(partial(state.wait, fd, events), AGAIN):
-                    cancel_query(conn, shield)
+        shield.take(drain(), state.wait, partial(cancel_query, conn, shield), AGAIN)
 
     seconds = CLOSE_TIMEOUT if state.closing else state.cancel_timeout
     verdict, failure = state.bounded(exc, seconds, recover)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from psycopg2 import Error, InterfaceError, OperationalError, ProgrammingError
@@ -135,9 +134,7 @@ class State(Session):
 
         def run(shield: Shield) -> None:
             begin(conn, shield)
-            for fd, events in finish(conn.pgconn_ptr, self.fd):
-                if events:
-                    shield.wait(partial(self.wait, fd, events))
+            shield.take(finish(conn.pgconn_ptr, self.fd), self.wait)
 
         verdict, failure = self.bounded(self.pending, self.cancel_timeout, run)
         if failure is not None:

@@ -199,7 +199,9 @@ def _advance(conn: Any, state: State) -> None:
                 continue
         if attempt is not None and attempt.deadline is not None:
             left = attempt.left()
-        if not state.wait(fd, READ if want == POLL_READ else WRITE, left) and attempt is not None:
+        # a socket that is always ready would never let the wait expire
+        over = left == 0 or not state.wait(fd, READ if want == POLL_READ else WRITE, left)
+        if over and attempt is not None:
             raise attempt.failed(conn, "timeout expired\n")
     if attempt is not None and attempt.verbose_errors:
         attempt.set_verbosity(conn, verbose=False)
@@ -294,7 +296,8 @@ def wait(conn: Any, timeout: float | None = None) -> None:
     try:
         while (want := conn.poll()) != POLL_OK:
             left = None if end is None else end - monotonic()
-            if not _wait_outside(conn, state, READ if want == POLL_READ else WRITE, left):
+            ready = _wait_outside(conn, state, READ if want == POLL_READ else WRITE, left)
+            if not ready or (left is not None and left < 0):
                 raise TimeoutError(f"the operation was not over in {timeout:g} s")
     finally:
         state.waiting_outside = False

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
+
+from .time_slice import TimeSlice
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
@@ -36,6 +39,34 @@ class Shield:
         self._exits = (*backend.exits, *_HARD)
         self._closed = errors.interface
         self._end = monotonic() + seconds
+        self._time_slice = TimeSlice(backend)
+
+    def take(
+        self,
+        steps: Iterable[tuple[int, int]],
+        wait: Callable[[int, int, float], int],
+        again: Callable[[], object] = lambda: None,
+        pause: float = inf,
+    ) -> None:
+        """Take the steps of a protocol; `again` is called if nothing came for `pause` seconds."""
+        for fd, events in steps:
+            if not events:
+                self.turn()
+                continue
+            while not self.wait(partial(wait, fd, events), pause):
+                again()
+
+    def turn(self) -> None:
+        """Let other tasks run if they are due; Unrecovered at the end.
+
+        A server that sends on and on never makes the recovery wait.
+        """
+        if monotonic() >= self._end:
+            raise Unrecovered
+        try:
+            self._time_slice.pause_if_over()
+        except BaseException as exc:
+            self.note(exc)
 
     def wait(self, once: Callable[[float], Any], pause: float = inf) -> bool:
         """Call `once(seconds left)` until it returns something true; Unrecovered at the end.

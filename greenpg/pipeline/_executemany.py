@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import Error
@@ -25,7 +25,7 @@ WORTH_IT: Final = 4
 _DML: Final = re.compile(r"\s*(?:insert|update|delete|merge)\b[^;]*\Z", re.I)
 _CANCELLED: Final = b"57014"
 _c_rowcount: Final[Any] = c_cursor.rowcount
-OneByOne = Callable[[list[Any]], None]
+OneByOne = Callable[[Iterable[Any]], None]
 
 
 def may_pipeline(cur: Any, query: Any, rows: Any) -> bool:
@@ -49,12 +49,11 @@ _SILENT: Final = _Silent()
 
 
 class _Part:
-    """Sends rows and counts the rows that the statements touch, until one fails."""
+    """Sends rows within a savepoint and counts the rows that they touch, until one fails."""
 
     def __init__(self, cur: Any, query: str, plain: PlainInsert | None) -> None:
         conn = cur.connection
         self.pipe = Pipe(*pgconn_of(conn))
-        self.nested = conn.info.transaction_status == ext.TRANSACTION_STATUS_INTRANS
         self.touched = 0
         self.failed = False
         self.cancelled: Error | None = None
@@ -74,18 +73,15 @@ class _Part:
         pipe.enter()
         if self._plain is not None:
             self._plain.forget()
-        if self.nested:
-            pipe.send(_SILENT, b"SAVEPOINT greenpg_many")
+        pipe.send(_SILENT, b"SAVEPOINT greenpg_many")
         for row in rows:
             self._send(row)
             if self.failed:
                 break
             yield from pipe.turn()
-        if self.failed:  # an error undoes the statements sent under autocommit
-            pipe.send(_SILENT, b"ROLLBACK TO SAVEPOINT greenpg_no_such_savepoint")
-        elif self.nested:
+        if not self.failed:
             pipe.send(_SILENT, b"RELEASE SAVEPOINT greenpg_many")
-        yield from pipe.sync(None if self.failed else self)
+        yield from pipe.sync()
         yield from pipe.finish()
         pipe.leave()
 
@@ -122,14 +118,17 @@ def execute_many(cur: Any, query: str, rows: Iterator[Any], one_by_one: OneByOne
     """Run the statement for all rows and return how many rows it touched.
 
     psycopg2 runs the first row, which begins the transaction, and the last, which sets the
-    cursor's attributes. A part that fails is undone and run by psycopg2, row by row: the error,
-    and under autocommit the rows before it, are then psycopg2's. A part that was cancelled or
-    timed out in the server stays undone.
+    cursor's attributes; and all rows if each is a transaction: those after one that fails must
+    not be in the server yet. A part that fails is undone and run by psycopg2, row by row: the
+    error is then psycopg2's. A part that was cancelled or timed out in the server stays undone.
     """
     plain = PlainInsert.of(cur.connection, query)
     part, failure = _gather(rows, 1)
     one_by_one(part)
     touched, kept = _rowcount(cur), list[Any]()
+    if cur.connection.info.transaction_status != ext.TRANSACTION_STATUS_INTRANS:
+        one_by_one(rows)
+        return touched + _rowcount(cur)
     more = bool(part)
     while more and failure is None:
         part, failure = _gather(rows, PART)
@@ -167,9 +166,8 @@ def _run_part(
         return part.touched
     if part.cancelled is not None:
         raise part.cancelled
-    if part.nested:
-        other = green_class(c_cursor)(cur.connection)
-        other.execute("ROLLBACK TO SAVEPOINT greenpg_many; RELEASE SAVEPOINT greenpg_many")
+    other = green_class(c_cursor)(cur.connection)
+    other.execute("ROLLBACK TO SAVEPOINT greenpg_many; RELEASE SAVEPOINT greenpg_many")
     one_by_one(rows)
     return _rowcount(cur)
 

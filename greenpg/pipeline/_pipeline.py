@@ -11,6 +11,7 @@ from psycopg2 import extensions as ext
 
 from greenpg._green_classes import green_class
 from greenpg._protocol import results
+from greenpg._protocol.copy_statements import copies_to_client
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_PIPELINE_ABORTED, PGRES_TUPLES_OK, libpq
 from greenpg._protocol.pipelining import PIPELINES, Pipe
 from greenpg._psycopg2.operation import cancel_and_drain, drive, pgconn_of
@@ -153,7 +154,11 @@ class Pipeline:
         """Queue one statement; its errors are raised where the result is read."""
         pipe, result = self._open(), PipelineResult(self)
         try:
-            pipe.send(result, c_cursor.mogrify(self.cursor, query, vars))
+            statement = c_cursor.mogrify(self.cursor, query, vars)
+            if copies_to_client(statement):
+                fact = "a pipeline cannot run this COPY; use cursor.copy() outside it"
+                raise ProgrammingError(fact)
+            pipe.send(result, statement)
             self._results.append(result)
             self._drive(pipe.turn())
         except BaseException as error:

@@ -17,7 +17,6 @@ from greenpg._green_classes import become, green, green_class, with_c_methods
 from greenpg._protocol.generators import finish
 from greenpg._protocol.replication_messages import DATA, data_header, moment
 from greenpg._psycopg2.operation import pgconn_of, run_operation
-from greenpg._session.time_slice import TimeSlice
 from greenpg.backend import Backend, as_backend, current
 from greenpg.cursor import Cursor
 from greenpg.sync import Deadline
@@ -126,7 +125,7 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
 
     def _consume(self, stream: ReplicationStream, consume: Callable[[Any], object]) -> None:
         conn = self.connection
-        time_slice = TimeSlice(conn._state.backend)
+        time_slice = conn._state.time_slice
         while stream.active:
             message = self._next(stream)
             if message is not None:

@@ -11,8 +11,8 @@ from psycopg2 import DatabaseError, Error, OperationalError
 from psycopg2 import extensions as ext
 
 from greenpg._protocol.copy_buffers import CopyMessages, Intake
+from greenpg._protocol.generators import COPYING, UNEXPECTED
 from greenpg._protocol.libpq import (
-    PGRES_COPY_BOTH,
     PGRES_COPY_IN,
     PGRES_FATAL_ERROR,
     error_message,
@@ -32,7 +32,6 @@ ROOM: Final = 65536  # bytes of messages taken at a time: `greenpg bench -w repl
 BUSY: Final = 0.3  # seconds; far below the default wal_sender_timeout of 60 s
 SHORTEST: Final = 0.01  # seconds
 FATAL: Final = ("FATAL", "PANIC")  # severities after which the session has ended
-_COPYING: Final = (PGRES_COPY_IN, PGRES_COPY_BOTH)
 
 
 class ReplicationStream:
@@ -55,6 +54,7 @@ class ReplicationStream:
         self._consume = Intake().consume
         self._readings = 1
         self._input = InputWait(conn)
+        self._half_ended = False
         self._ended = False  # no more messages, but perhaps an error to fetch
         self._error: Error | None = None
         self._unflushed = False
@@ -63,7 +63,7 @@ class ReplicationStream:
     def begin(self, codec: str | None, interval: float) -> None:
         """Reset for a stream that the server has started."""
         self.codec, self.interval = codec, interval
-        self.active, self._ended, self._error = True, False, None
+        self.active, self._half_ended, self._ended, self._error = True, False, False, None
         self.ahead.clear()
         self.io_time = time()
         # the first read may leave part of a TLS record in OpenSSL, where poll() does not see it
@@ -91,13 +91,17 @@ class ReplicationStream:
             guarded(self._conn, self._feed, reply)
 
     def handle_keepalive(self, message: bytes) -> None:
-        """Note a keepalive message, and reply if requested; OperationalError for other types."""
+        """Note a keepalive message, and reply if requested; OperationalError for other types.
+
+        Many may follow one another without a message for the consumer, so other tasks run.
+        """
         if message[0] != KEEPALIVE:
             raise OperationalError("unrecognized replication message type")
         wal_end, reply = keepalive(message)
         self.progress.kept_alive(wal_end)
         if reply:
             self.send_feedback()
+        self._conn._state.time_slice.pause_if_over()
 
     def wait(self) -> None:
         """Wait for data or for feedback to send; `feedback_loop` keeps the interval."""
@@ -163,9 +167,12 @@ class ReplicationStream:
     def _take(self, pgconn: int, result: int) -> None:
         try:
             status = libpq.PQresultStatus(result)
-            if status in _COPYING:  # the server has ended only its direction
+            if status == PGRES_COPY_IN and not self._half_ended:
+                self._half_ended = True  # by the server; this ends our direction
                 libpq.PQputCopyEnd(pgconn, None)
                 libpq.PQflush(pgconn)
+            elif status in COPYING:  # libpq would make such results without an end
+                raise self._unexpected()
             elif status == PGRES_FATAL_ERROR and self._error is None:
                 self._error = error_of(result, ext.encodings[self._conn.encoding])
         finally:
@@ -183,6 +190,12 @@ class ReplicationStream:
     def _lost(self, pgconn: int) -> Error:
         self.stop()
         return self._noticed(self._error or self._failure(pgconn))
+
+    def _unexpected(self) -> Error:
+        """Close the connection; return the error for an answer that libpq cannot be rid of."""
+        self.stop()
+        self._conn._state.shut(self._conn)
+        return OperationalError(UNEXPECTED)
 
     def _failure(self, pgconn: int) -> Error:
         kind = OperationalError if libpq.PQstatus(pgconn) else DatabaseError

@@ -14,6 +14,7 @@ import pytest
 
 import greenpg
 from greenpg.backend import current
+from greenpg_conformance.toolkit.fake_server import FakeServer
 from greenpg_conformance.toolkit.jobs import Job
 from greenpg_conformance.toolkit.machine import Patience
 from tests.green.plugin import PATCHED
@@ -100,6 +101,19 @@ def auto(connect: Callable[..., Any]) -> Any:
     made = connect()
     made.autocommit = True
     return made
+
+
+@pytest.fixture(scope="session")
+def _fake() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        yield server
+
+
+@pytest.fixture
+def fake(_fake: FakeServer) -> Iterator[FakeServer]:
+    """A server that answers as the test says."""
+    yield _fake
+    _fake.answer(b"", b"")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from contextlib import nullcontext
 from decimal import Decimal
 from enum import IntEnum
 from typing import Any
@@ -54,10 +55,14 @@ def pipelined(monkeypatch):
 
 @pytest.fixture
 def same(connect, create, pipelined):
-    """Compare a list's outcome with an iterator's, each on a table of its own."""
+    """Compare a list's outcome with an iterator's, each on a table of its own.
+
+    `parts` says whether a list is pipelined in a transaction; outside of one none is.
+    """
 
     def compared(columns, query, rows, *, autocommit=False, parts=True, before=()):
         outcomes = []
+        in_transaction = not autocommit or "begin" in before
         for rows_of in (list, iter):
             conn = connect()
             conn.autocommit = autocommit
@@ -67,7 +72,7 @@ def same(connect, create, pipelined):
             found = outcome(conn, rows_of, query.replace("{t}", table), rows, table)
             outcomes.append(repr(found).replace(table, "{t}").replace(table.split(".")[1], "t"))
             if rows_of is list:
-                assert bool(pipelined) is parts
+                assert bool(pipelined) is (parts and in_transaction)
         assert outcomes[0] == outcomes[1]
         return outcomes[0]
 
@@ -220,7 +225,55 @@ def test_rows_before_a_failing_one_stay_under_autocommit(auto, create, pipelined
         )
 
     assert len(contents(auto, table)) == 6000
-    assert len(pipelined) == 2
+    assert pipelined == []
+
+
+@pytest.mark.parametrize("rows_of", [list, iter])
+def test_each_row_is_a_transaction_under_autocommit(auto, create, rows_of):
+    cur = auto.cursor()
+    table = create(
+        "(id serial, n int check (n >= 0), at timestamptz default now(),"
+        " query text default current_query())"
+    )
+    tell = create(
+        "() returns trigger language plpgsql as"
+        " $$ begin perform pg_notify('rows', 'row'); return new; end $$",
+        "function",
+    )
+    cur.execute(f"create trigger t before insert on {table} for each row execute function {tell}()")
+    cur.execute("listen rows")
+    auto.notifies.clear()
+
+    cur.executemany(f"insert into {table} (n) values (%s)", rows_of([(n,) for n in range(10)]))
+
+    assert len(auto.notifies) == 10
+    cur.execute(f"select count(distinct at), array_agg(query order by n) from {table}")
+    assert cur.fetchone() == (10, [f"insert into {table} (n) values ({n})" for n in range(10)])
+
+
+@pytest.mark.parametrize("rows_of", [list, iter])
+def test_no_row_is_run_twice_under_autocommit(auto, create, rows_of):
+    table = create("(id serial, n int check (n >= 0))")
+    query = f"insert into {table} (n) values (%s)"
+
+    with pytest.raises(psycopg2.errors.CheckViolation):
+        auto.cursor().executemany(query, rows_of([(1,), (2,), (3,), (4,), (-1,), (6,), (7,)]))
+    auto.cursor().execute(query, (8,))
+
+    assert contents(auto, table) == [("1", "1"), ("2", "2"), ("3", "3"), ("4", "4"), ("6", "8")]
+
+
+@pytest.mark.parametrize("begun", ["begin", "with"])
+def test_transaction_within_autocommit_is_pipelined(auto, create, pipelined, begun):
+    cur, table = auto.cursor(), create("(n int)")
+    if begun == "begin":
+        cur.execute("begin")
+
+    with auto if begun == "with" else nullcontext():
+        cur.executemany(f"insert into {table} values (%s)", [(n,) for n in range(20)])
+        assert auto.info.transaction_status == ext.TRANSACTION_STATUS_INTRANS
+
+    assert pipelined == [18]
 
 
 @pytest.mark.parametrize("autocommit", [False, True])
