@@ -55,6 +55,7 @@ soak: $(READY)
 	$(BIN)/python -m greenpg_conformance.storm.storm --rounds $(ROUNDS) $(ARGS)
 	$(BIN)/python -m greenpg_conformance.storm.storm --rounds $(ROUNDS) --pairs $(ARGS)
 	$(BIN)/python -m greenpg_conformance.storm.pool_soak $(ARGS)
+	$(BIN)/python -m greenpg_conformance.storm.starved $(ARGS)
 	GREENPG_COPY_MEGABYTES=500 $(BIN)/greenpg conformance --all --strict -k 'copy.*_memory*'
 
 clean:

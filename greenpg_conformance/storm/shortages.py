@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import resource
 import sys
@@ -9,16 +10,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 import greenpg
 
 if TYPE_CHECKING:
+    from random import Random
     from types import FrameType
 
 OURS: Final = str(Path(greenpg.__file__).parent)
-BACKENDS: Final = ("greenpg_gevent", "greenpg_eventlet")
 CALLS: Final = 300  # of greenpg's functions, until memory runs out
 FRAMES: Final = 60  # that are left at the most where the stack is short
 LEFT: Final = 5  # descriptors
@@ -89,10 +89,12 @@ def _descend(levels: int, function: Callable[[], object]) -> None:
 def short_of_memory(backend: Any, calls: int) -> Iterator[None]:
     """Raise MemoryError in this task, where it calls one of greenpg's functions."""
     me, left = backend.current(), calls
+    ours = (OURS, os.path.dirname(str(inspect.getsourcefile(type(backend)))))
 
     def fail(frame: FrameType, event: str, _: object) -> None:
         nonlocal left
-        if event != "call" or not _is_ours(frame) or backend.current() != me:
+        theirs = not frame.f_code.co_filename.startswith(ours)
+        if event != "call" or theirs or backend.current() != me:
             return
         left -= 1
         if left == 0:
@@ -103,8 +105,3 @@ def short_of_memory(backend: Any, calls: int) -> Iterator[None]:
         yield
     finally:
         sys.setprofile(None)
-
-
-def _is_ours(frame: FrameType) -> bool:
-    name = frame.f_code.co_filename
-    return name.startswith(OURS) or any(part in name for part in BACKENDS)

@@ -30,7 +30,14 @@ from greenpg_conformance.toolkit.watchdog import Watchdog
 
 from .pool_storm import BREATH, PATIENCE, SESSIONS, PoolStorm
 from .shortages import (
-    CALLS, ERRORS, FRAMES, LEFT, SpawnError, StarvingBackend, few_descriptors, short_of_memory,
+    CALLS,
+    ERRORS,
+    FRAMES,
+    LEFT,
+    SpawnError,
+    StarvingBackend,
+    few_descriptors,
+    short_of_memory,
     short_of_stack,
 )  # fmt: skip
 from .soaking import arguments, in_child, tell
@@ -59,7 +66,7 @@ class StarvedStorm(PoolStorm):
         self._starving = StarvingBackend(backend, Random(seed + 1))
         observer.ask(f"create unlogged table {self._table} (number int, half int)")
         super().__init__(backend, dsn, self._count_sessions, None, seed, self._starving)
-        self._listener = Listener(dsn, backend=self._starving)  # type: ignore[arg-type]
+        self._listener = Listener(dsn, backend=self._starving)
 
     def _count_sessions(self) -> int:
         return int(self._observer.ask(SESSIONS, self._name)[0][0])
@@ -138,10 +145,11 @@ class StarvedStorm(PoolStorm):
                 subscription = self._listener.subscribe(CHANNEL, timeout=PATIENCE)
             except (psycopg2.InterfaceError, psycopg2.OperationalError):
                 self._listener.close()
-                self._listener = Listener(self._dsn, backend=self._starving)  # type: ignore[arg-type]
+                self._listener = Listener(self._dsn, backend=self._starving)
                 continue
             self._observer.ask(f"notify {CHANNEL}")
-            assert subscription.get(PATIENCE).channel == CHANNEL
+            heard: Any = subscription.get(PATIENCE)
+            assert heard is not None, "the listener has not heard a notification"
             subscription.close()
             return
         raise AssertionError("no listener could be had")
