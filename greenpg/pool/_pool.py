@@ -361,7 +361,11 @@ class Lease:
         """Wait for a connection and return it."""
         if self.slot is not None:
             raise RuntimeError("this connection() is in use; call it once for each with block")
-        self.slot, self.conn = self.pool.lend(self.timeout, _getframe(1))
+        try:
+            frame = _getframe(1)
+        except ValueError:  # a greenlet begins with this call
+            frame = _getframe()
+        self.slot, self.conn = self.pool.lend(self.timeout, frame)
         return self.conn
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
