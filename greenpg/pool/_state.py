@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
+from itertools import islice
 from math import inf
 from random import random
 from typing import Any, Final
@@ -49,7 +50,7 @@ class PoolState:
         self.slots: set[Slot] = set()
         self.idle: list[Slot] = []
         self.lent: dict[int, Slot] = {}
-        self.waiters: deque[Waiter] = deque()
+        self.waiters: OrderedDict[Waiter, None] = OrderedDict()  # 20,000 may be killed at once
         self.soonest = inf  # no waiter's deadline is earlier
         self.watches: list[tuple[Waiter, Callable[[], bool]]] = []
         self.open = False
@@ -84,7 +85,7 @@ class PoolState:
         """Append a waiter to the line; False if the line is full."""
         if 0 < self.limits.max_waiting <= len(self.waiters):
             return False
-        self.waiters.append(waiter)
+        self.waiters[waiter] = None
         self._plan_expiry(waiter)
         self._feed(now)
         self.grow(now)
@@ -109,7 +110,8 @@ class PoolState:
             return
         del self.lent[slot.key]
         slot.uses -= 1.0
-        self.waiters.appendleft(waiter)
+        self.waiters[waiter] = None
+        self.waiters.move_to_end(waiter, last=False)
         self._plan_expiry(waiter)
         self.check(slot, now)
         if not slot.stale:  # data has arrived on it, and perhaps on others
@@ -133,8 +135,8 @@ class PoolState:
         if slot is not None and self.lent.get(slot.key) is slot:
             slot.uses -= 1.0
             self.give_back(slot, now)
-        elif waiter in self.waiters:
-            self.waiters.remove(waiter)
+        else:
+            self.waiters.pop(waiter, None)
 
     def give_back(self, slot: Slot, now: float) -> None:
         """Take back a clean connection; the first in line gets it at once."""
@@ -151,7 +153,7 @@ class PoolState:
     def _offer(self, slot: Slot, now: float) -> None:
         slot.since = now
         if self.waiters:
-            waiter = self.waiters.popleft()
+            waiter = self.waiters.popitem(last=False)[0]
             slot.phase = LENT
             slot.stale = False
             slot.uses += 1.0
@@ -380,7 +382,7 @@ class PoolState:
         self.open, self.ended, self.error = False, True, error
         self.drain(now)
         while self.waiters:
-            waiter = self.waiters.popleft()
+            waiter = self.waiters.popitem(last=False)[0]
             waiter.error = error
             self.effects.append((WAKE, waiter))
         self.effects.append((Effect.TICK_EARLIER, None))
@@ -401,7 +403,7 @@ class PoolState:
 
     def helpers(self) -> list[Waiter]:
         """Return tasks that wait, one of each kind; a wake-up makes them carry out the effects."""
-        return [*list(self.waiters)[:1], *[watch[0] for watch in self.watches[:1]]]
+        return [*islice(self.waiters, 1), *[watch[0] for watch in self.watches[:1]]]
 
     def filled(self) -> bool:
         """Return True if there are `min_size` connections."""
