@@ -134,6 +134,12 @@ class Performer:
             self.keep_time()
         elif effect is Effect.TICK_EARLIER:
             self._tick_earlier()
+        elif effect is Effect.ABANDON:
+            self.apply(self.state.abandon, subject)
+        elif effect is Effect.RECLAIM:
+            self.apply(self.state.reclaim, *subject)
+        elif effect is Effect.REPORT:
+            subject()
         left.pop()
         if effect is Effect.WARN_LOST:
             self._warn_lost(subject)
@@ -254,8 +260,16 @@ class Performer:
 
     def _report(self, event: Callable[..., None], slot: Slot, *args: Any) -> None:
         """Report how a task ended, unless it is a forked child's copy of the task."""
-        if slot in self.state.slots:
+        if slot not in self.state.slots:
+            return
+        phase = slot.phase
+        try:
             self.apply(event, slot, *args)
+        except Exception as error:
+            if slot.phase is phase:  # nothing of it has happened
+                again = partial(self._report, event, slot, *args)
+                self.state.effects.append((Effect.REPORT, again))
+            self._warn(error)
 
     def _warn_held(self, slot: Slot) -> None:
         held = monotonic() - slot.since

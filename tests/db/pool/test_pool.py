@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import pytest
@@ -309,7 +309,7 @@ def test_giving_up_calls_the_hook(make):
 
 def test_a_task_may_begin_with_getconn(make):
     """It then has no caller in Python whose place could be noted."""
-    lent = []
+    lent: list[Any] = []
     pool = make(max_size=1, on_acquire=lent.append)
 
     assert current().spawn(pool.getconn).join(5)
