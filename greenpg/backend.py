@@ -16,7 +16,8 @@ from .errors import BackendError
 
 __all__ = [
     "READ", "WRITE", "Address", "Backend", "Event", "Task", "Waiter", "after_fork",
-    "as_backend", "choose", "chosen", "current", "has_ended", "load",
+    "as_backend", "choose", "chosen", "current", "has_ended",
+    "is_stranded", "load",
 ]  # fmt: skip
 
 READ: Final = 1
@@ -65,7 +66,11 @@ class Event(Protocol):
 
 
 class Task(Protocol):
-    """A spawned task."""
+    """A spawned task.
+
+    Its attribute `stranded`, if it has one, is true once it will never run again, since its hub
+    was destroyed.
+    """
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end; return False after `timeout` seconds. The task's errors stay there."""
@@ -132,6 +137,11 @@ def has_ended(task: Hashable) -> bool:
     if type(task) is int:  # an OS thread, until a later one has its number
         return task not in sys._current_frames()
     return bool(getattr(task, "dead", False))
+
+
+def is_stranded(task: Task | None) -> bool:
+    """Return True if a spawned task will never run again, though it has not ended."""
+    return bool(getattr(task, "stranded", False))
 
 
 def after_fork(hook: Callable[[], object]) -> None:

@@ -11,7 +11,7 @@ import gevent
 from gevent import GreenletExit, get_hub, getcurrent, spawn
 from gevent._hub_local import get_hub_if_exists
 
-from ._watch import LibuvWaiter, Waiter
+from ._watch import LibuvWaiter, Waiter, runs
 
 if TYPE_CHECKING:
     from greenpg.backend import Address
@@ -44,7 +44,7 @@ class Event:
             hub = entry[0]
             if hub is get_hub_if_exists():
                 hub.loop.run_callback(_resume, entry)
-            else:
+            elif runs(hub):  # else its task is never run again
                 hub.loop.run_callback_threadsafe(_resume, entry)
 
     def is_set(self) -> bool:
@@ -100,8 +100,12 @@ class Task:
     def _finished(self, greenlet: gevent.Greenlet) -> None:
         self._done.set()
 
+    @property
+    def stranded(self) -> bool:
+        return not self._greenlet.dead and self._hub.loop is None
+
     def join(self, timeout: float | None = None) -> bool:
-        return self._done.wait(timeout)
+        return not self.stranded and self._done.wait(timeout)
 
     def kill(self) -> None:
         if self._hub is get_hub_if_exists():

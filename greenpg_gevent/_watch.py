@@ -105,7 +105,7 @@ class Waiter:
 
     def interrupt(self, exc: BaseException) -> None:
         task, hub = self._task, self._hub
-        if task is not None:
+        if task is not None and runs(hub):
             hub.loop.run_callback_threadsafe(self._throw, task, exc)
 
     def _throw(self, task: Any, exc: BaseException) -> None:
@@ -122,7 +122,7 @@ class Waiter:
         if io is None:
             if fd >= 0:
                 close(fd)
-        elif hub is get_hub_if_exists() or not _runs(hub):
+        elif hub is get_hub_if_exists() or not runs(hub):
             _dispose(io, fd)
         else:
             hub.loop.run_callback_threadsafe(_dispose, io, fd)
@@ -196,6 +196,6 @@ def _dispose(io: Any, fd: int) -> None:
     close(fd)
 
 
-def _runs(hub: Any) -> bool:
+def runs(hub: Any) -> bool:
     """Return True if the hub of another thread can still run a callback."""
     return hub.loop is not None and hub.thread_ident in sys._current_frames()

@@ -19,7 +19,7 @@ from greenpg._session.backoff import backoff, one_line
 from greenpg._session.job import Job
 from greenpg._session.lock import IN_HUB, Once
 from greenpg._session.time_slice import TimeSlice
-from greenpg.backend import as_backend, current
+from greenpg.backend import as_backend, current, is_stranded
 
 from ._connection import LOOK, ListenerConnection
 from ._subscription import SUBSCRIBE_TIMEOUT, Change, Inbox, Missed, Subscription, again
@@ -157,11 +157,14 @@ class Listener:
     def _start(self) -> None:
         if self._closed:
             raise again(self._reason)
-        if self._token.value() is not None:
+        if self._token.value() is not None and not is_stranded(self._task):
             return
         # before the token: another OS thread that finds the token continues at once
         self._backend = current() if self._given is None else as_backend(self._given)
         self._stop = self._backend.event()
+        if is_stranded(self._task):
+            self._end(OperationalError("the listener's hub was destroyed"))
+            raise again(self._reason)
         found, token = self._token, object()
         if found.settle(token) is not token:
             return

@@ -106,7 +106,11 @@ class ConnectionPool:
 
     def getconn(self, timeout: float | None = None) -> Any:
         """Borrow a connection, to be returned with `putconn`; errors as for `connection`."""
-        return self._pool.lend(timeout, _getframe(1))[1]
+        try:
+            frame = _getframe(1)
+        except ValueError:  # a greenlet begins with this call
+            frame = _getframe()
+        return self._pool.lend(timeout, frame)[1]
 
     def putconn(self, conn: Any, key: object = None, close: bool = False) -> None:
         """Return a connection; waits up to 1 s for the rollback of an open transaction.

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from greenpg._session.job import Job
+from greenpg.backend import is_stranded
 from greenpg.threads import pristine
 
 from ._report import Stats, describe_holder
@@ -21,7 +22,7 @@ from ._slots import Limits, Slot, Waiter
 from ._state import WAKE, Effect, PoolState
 
 if TYPE_CHECKING:
-    from greenpg.backend import Backend, Event
+    from greenpg.backend import Backend, Event, Task
 
     from ._connections import ConnectionManager
 
@@ -62,6 +63,7 @@ class Performer:
         self.lock = _thread.RLock()  # for its `_is_owned`; nothing acquires it twice
         self.lost: deque[Any] = deque()  # dead references to connections
         self._keeper = NO_THREAD  # the token of the thread that keeps time
+        self._keepers_task: Task | None = None
         self._keeping = _thread.allocate_lock()  # held by the task that keeps time
         self._alarm: Event | None = None  # wakes that task
 
@@ -132,6 +134,12 @@ class Performer:
             self.keep_time()
         elif effect is Effect.TICK_EARLIER:
             self._tick_earlier()
+        elif effect is Effect.ABANDON:
+            self.apply(self.state.abandon, subject)
+        elif effect is Effect.RECLAIM:
+            self.apply(self.state.reclaim, *subject)
+        elif effect is Effect.REPORT:
+            subject()
         left.pop()
         if effect is Effect.WARN_LOST:
             self._warn_lost(subject)
@@ -252,8 +260,16 @@ class Performer:
 
     def _report(self, event: Callable[..., None], slot: Slot, *args: Any) -> None:
         """Report how a task ended, unless it is a forked child's copy of the task."""
-        if slot in self.state.slots:
+        if slot not in self.state.slots:
+            return
+        phase = slot.phase
+        try:
             self.apply(event, slot, *args)
+        except Exception as error:
+            if slot.phase is phase:  # nothing of it has happened
+                again = partial(self._report, event, slot, *args)
+                self.state.effects.append((Effect.REPORT, again))
+            self._warn(error)
 
     def _warn_held(self, slot: Slot) -> None:
         held = monotonic() - slot.since
@@ -268,22 +284,29 @@ class Performer:
 
     def waiter(self, deadline: float) -> Waiter:
         """Return a waiter, with its deadline if `tick` is called in this thread."""
+        self._replace_keeper()
         kept_here = self._keeper() is _thread_token()
         return Waiter(self.backend.event(), deadline if kept_here else inf)
 
     def keep_time(self) -> None:
         """Start a task that calls `tick`, if it is needed and not running yet."""
-        if self._keeper is not NO_THREAD and self._keeper() is None:  # its thread has ended
-            self._keeper, self._alarm, self._keeping = NO_THREAD, None, _thread.allocate_lock()
+        self._replace_keeper()
         keeping, whose = self._keeping, weakref.ref(self)
         if self.state.alive() and keeping.acquire(False):
             job = Job(partial(_keep_time, whose, keeping), partial(_end_keeping, whose, keeping))
             try:
-                self.backend.spawn(job)
+                self._keepers_task = self.backend.spawn(job)
             except BaseException:
                 if job.cancel():
                     keeping.release()
                 raise
+
+    def _replace_keeper(self) -> None:
+        """Forget the task that keeps time if its thread has ended, or its hub was destroyed."""
+        lost = self._keeper is not NO_THREAD and self._keeper() is None
+        if lost or is_stranded(self._keepers_task):
+            self._keeper, self._alarm, self._keeping = NO_THREAD, None, _thread.allocate_lock()
+            self._keepers_task = None
 
     def tick(self) -> tuple[Event, float] | None:
         """Do what is due; return an event and the seconds to wait for it, None at the end."""

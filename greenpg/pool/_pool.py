@@ -18,6 +18,7 @@ from ._connections import BROKEN, DIRTY, Condition, ConnectionManager, Hook
 from ._performer import RETRY, Performer
 from ._report import describe_load
 from ._slots import Limits, Phase, Slot, Waiter
+from ._state import Effect
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
@@ -71,6 +72,8 @@ class Pool:
         lock = performer.lock
         if lock._is_owned():
             raise performer.reentered()
+        waiter: Any = None
+        conn: Any = None
         try:  # cheaper than `with lock`: `greenpg bench -w pool`
             lock.acquire()
             performer.stats.requests_num += 1
@@ -78,6 +81,7 @@ class Pool:
             if slot is not None:
                 # from now on only the holder keeps the connection alive
                 conn, has_input, slot.conn = slot.conn, slot.has_input, None
+                loan = slot.loan
             else:
                 seconds = self.timeout if timeout is None else timeout
                 waiter = self._line_up(now, seconds)
@@ -86,17 +90,27 @@ class Pool:
                 lock.release()
             except RuntimeError:  # Ctrl-C came before the lock was ours
                 pass
-        if slot is None:
-            slot = self._await(waiter, now, seconds)
-            conn, slot.conn = slot.conn, None
-        elif slot.stale or has_input(0):
-            seconds = self.timeout if timeout is None else timeout
-            slot.conn = conn
-            slot = self._await(self._suspect(slot, now + seconds), now, seconds)
-            conn, slot.conn = slot.conn, None
-        slot.holder = frame.f_code, frame.f_lasti
-        if self._keeps_stacks:
-            slot.stack = "".join(traceback.format_stack(frame))
+        try:
+            if slot is None:
+                slot = self._await(waiter, now, seconds)
+                conn, slot.conn = slot.conn, None
+            elif slot.stale or has_input(0):
+                seconds = self.timeout if timeout is None else timeout
+                slot.conn, conn = conn, None
+                waiter = self._suspect(slot, now + seconds)
+                slot = self._await(waiter, now, seconds)
+                conn, slot.conn = slot.conn, None
+            slot.holder = frame.f_code, frame.f_lasti
+            if self._keeps_stacks:
+                slot.stack = "".join(traceback.format_stack(frame))
+        except BaseException:  # perhaps no depth is left to call a function
+            if conn is not None and slot is not None:
+                slot.conn = conn
+            if waiter is None:
+                performer.state.effects.append((Effect.RECLAIM, (slot, loan)))
+            elif waiter.slot is not None or waiter in performer.state.waiters:
+                performer.state.effects.append((Effect.ABANDON, waiter))
+            raise
         if self._on_acquire is not None:
             self._call(self._on_acquire, slot, conn)
         return slot, conn
@@ -112,6 +126,7 @@ class Pool:
         """Add a waiter to the line; called with the lock held."""
         performer = self.performer
         state = performer.state
+        waiter = None
         try:
             if not performer.backend.can_wait():
                 raise self._errors.programming(IN_HUB)
@@ -123,6 +138,8 @@ class Pool:
                 raise self._errors.too_many(text) from state.last_error
         except BaseException:
             performer.stats.requests_errors += 1
+            if waiter is not None:
+                state.effects.append((Effect.ABANDON, waiter))
             raise
         performer.stats.requests_queued += 1
         return waiter
@@ -144,7 +161,11 @@ class Pool:
             performer.apply(performer.state.give_back, slot)
             raise self._errors.programming(IN_HUB)
         waiter = performer.waiter(deadline)
-        performer.apply(performer.state.suspect, slot, waiter)
+        try:
+            performer.apply(performer.state.suspect, slot, waiter)
+        except BaseException:
+            performer.state.effects.append((Effect.ABANDON, waiter))
+            raise
         return waiter
 
     def _await(self, waiter: Waiter, began: float, seconds: float) -> Slot:
@@ -162,7 +183,8 @@ class Pool:
                 waiter = self._suspect(slot, began + seconds)
         except BaseException:
             performer.stats.requests_errors += 1
-            performer.apply(performer.state.abandon, waiter)
+            performer.state.effects.append((Effect.ABANDON, waiter))
+            performer.perform()
             raise
         finally:
             performer.stats.requests_wait += monotonic() - began
@@ -227,6 +249,10 @@ class Pool:
                 state.return_dirty(slot, now)
             else:
                 state.give_back(slot, now)
+        except BaseException:
+            if state.lent.get(slot.key) is slot and slot.conn is conn:
+                slot.conn = None  # as before: the holder has it
+            raise
         finally:
             try:  # noqa: SIM105  Ctrl-C may land as suppress begins
                 lock.release()
@@ -361,26 +387,39 @@ class Lease:
         """Wait for a connection and return it."""
         if self.slot is not None:
             raise RuntimeError("this connection() is in use; call it once for each with block")
-        self.slot, self.conn = self.pool.lend(self.timeout, _getframe(1))
+        try:
+            frame = _getframe(1)
+        except ValueError:  # a greenlet begins with this call
+            frame = _getframe()
+        self.slot, self.conn = self.pool.lend(self.timeout, frame)
         return self.conn
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """End the transaction and return the connection."""
         slot, conn, pool = self.slot, self.conn, self.pool
         self.slot = self.conn = None
-        if error is not None:
-            pool.take_back_after(error, slot, conn)
-            return
-        examine = pool.condition  # a local is called faster than an attribute: `bench -w pool`
-        condition = examine(conn)
-        if condition is DIRTY:
-            try:
-                pool.commit(conn)
-                condition = examine(conn)
-            except BaseException as failure:
-                pool.take_back_after(failure, slot, conn)
-                raise
-        pool.take_back(slot, conn, condition)
+        loan = slot.loan
+        try:
+            if error is not None:
+                pool.take_back_after(error, slot, conn)
+                return
+            examine = pool.condition  # a local is called faster than an attribute: `bench -w pool`
+            condition = examine(conn)
+            if condition is DIRTY:
+                try:
+                    pool.commit(conn)
+                    condition = examine(conn)
+                except BaseException as failure:
+                    pool.take_back_after(failure, slot, conn)
+                    raise
+            pool.take_back(slot, conn, condition)
+        except BaseException:
+            state = pool.performer.state
+            held = state.lent.get(slot.key)
+            if held is not None and held is slot and held.loan == loan:
+                held.conn = conn  # perhaps no depth is left to call a function
+                state.effects.append((Effect.RECLAIM, (slot, loan)))
+            raise
 
 
 def _after_fork() -> None:

@@ -42,6 +42,7 @@ class Slot:
     since: float  # when the phase began
     phase: Phase = Phase.CONNECTING
     expires: float = inf
+    loan: int = 0  # the number of the current or last loan
     uses: float = 0.0  # a float like `max_uses`, for a faster comparison: `bench -w pool`
     stale: bool = False  # to be checked before it is lent
     warned: bool = False
@@ -69,6 +70,7 @@ class Waiter:
     event: Any
     deadline: float = inf
     slot: Slot | None = None
+    loan: int = 0  # the number of the slot's loan
     error: Exception | None = None
 
     def served(self) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
+from itertools import islice
 from math import inf
 from random import random
 from typing import Any, Final
@@ -31,6 +32,9 @@ class Effect(Enum):
     WARN_LOST = auto()  # a lent connection was garbage-collected
     GIVE_UP = auto()  # connecting has failed for `reconnect_timeout`
     TICK_EARLIER = auto()  # `planned` is earlier than it was
+    ABANDON = auto()  # a waiter's task has ended its wait by an error
+    RECLAIM = auto()  # an error has cut a loan short; the subject is a slot and its loan's number
+    REPORT = auto()  # a task's report has failed; the subject is a function to be called again
     KEEP_TIME = auto()  # `tick` may be needed, and no task may be calling it
 
 
@@ -49,7 +53,7 @@ class PoolState:
         self.slots: set[Slot] = set()
         self.idle: list[Slot] = []
         self.lent: dict[int, Slot] = {}
-        self.waiters: deque[Waiter] = deque()
+        self.waiters: OrderedDict[Waiter, None] = OrderedDict()  # 20,000 may be killed at once
         self.soonest = inf  # no waiter's deadline is earlier
         self.watches: list[tuple[Waiter, Callable[[], bool]]] = []
         self.open = False
@@ -72,19 +76,21 @@ class PoolState:
         idle = self.idle
         if not idle or self.waiters:
             return None
-        slot = idle.pop()
+        slot = idle[-1]
         slot.stale = now - slot.since > self.limits.fresh
-        slot.phase = LENT
         slot.since = now
         slot.uses += 1.0
+        slot.loan += 1
         self.lent[slot.key] = slot
+        slot.phase = LENT
+        idle.pop()  # last: nothing can fail after it
         return slot
 
     def queue(self, waiter: Waiter, now: float) -> bool:
         """Append a waiter to the line; False if the line is full."""
         if 0 < self.limits.max_waiting <= len(self.waiters):
             return False
-        self.waiters.append(waiter)
+        self.waiters[waiter] = None
         self._plan_expiry(waiter)
         self._feed(now)
         self.grow(now)
@@ -107,11 +113,11 @@ class PoolState:
             self.effects.append((WAKE, waiter))
             self.give_back(slot, now)
             return
-        del self.lent[slot.key]
-        slot.uses -= 1.0
-        self.waiters.appendleft(waiter)
-        self._plan_expiry(waiter)
         self.check(slot, now)
+        slot.uses -= 1.0
+        self.waiters[waiter] = None
+        self.waiters.move_to_end(waiter, last=False)
+        self._plan_expiry(waiter)
         if not slot.stale:  # data has arrived on it, and perhaps on others
             self.check_input(now)
         self._feed(now)
@@ -120,25 +126,34 @@ class PoolState:
     def _feed(self, now: float) -> None:
         """Give the remaining idle connections to waiters; stale ones are checked first."""
         while self.idle and self.waiters:
-            if now - self.idle[-1].since <= self.limits.fresh:
-                self._offer(self.idle.pop(), now)
+            slot = self.idle[-1]
+            if now - slot.since <= self.limits.fresh:
+                self._lend_to_first(slot, now)
             elif self._count(Phase.CHECKING) < len(self.waiters):
-                self.check(self.idle.pop(), now)
+                self.check(slot, now)
             else:
                 return
+            self.idle.pop()
 
     def abandon(self, waiter: Waiter, now: float) -> None:
         """Remove a waiter; if it already has a slot, the slot goes to the next one."""
-        slot, waiter.slot = waiter.slot, None
-        if slot is not None and self.lent.get(slot.key) is slot:
-            slot.uses -= 1.0
+        slot = waiter.slot
+        self.waiters.pop(waiter, None)
+        if slot is not None and self._is_loan(slot, waiter.loan):
             self.give_back(slot, now)
-        elif waiter in self.waiters:
-            self.waiters.remove(waiter)
+            slot.uses -= 1.0
+        waiter.slot = None
+
+    def reclaim(self, slot: Slot, loan: int, now: float) -> None:
+        """Close the connection of a loan that an error has cut short, unless it is back."""
+        if self._is_loan(slot, loan):
+            self.retire(slot, now)
+
+    def _is_loan(self, slot: Slot, loan: int) -> bool:
+        return slot.loan == loan and self.lent.get(slot.key) is slot
 
     def give_back(self, slot: Slot, now: float) -> None:
         """Take back a clean connection; the first in line gets it at once."""
-        del self.lent[slot.key]
         if now >= slot.expires or slot.uses >= self.limits.max_uses or self.surplus:
             self.retire(slot, now)
         elif self.waiters or self.watches or self.winding_down:
@@ -147,42 +162,50 @@ class PoolState:
             slot.phase = IDLE
             slot.since = now
             self.idle.append(slot)
+            del self.lent[slot.key]
+
+    def _lend_to_first(self, slot: Slot, now: float) -> None:
+        waiter = self.waiters.popitem(last=False)[0]
+        slot.since = now
+        slot.phase = LENT
+        slot.stale = False
+        slot.uses += 1.0
+        slot.loan += 1
+        self.lent[slot.key] = slot
+        waiter.loan, waiter.slot = slot.loan, slot
+        self.effects.append((WAKE, waiter))
 
     def _offer(self, slot: Slot, now: float) -> None:
-        slot.since = now
         if self.waiters:
-            waiter = self.waiters.popleft()
-            slot.phase = LENT
-            slot.stale = False
-            slot.uses += 1.0
-            self.lent[slot.key] = slot
-            waiter.slot = slot
-            self.effects.append((WAKE, waiter))
+            self._lend_to_first(slot, now)
         elif self.winding_down:
             self.retire(slot, now)
         else:
+            slot.since = now
             slot.phase = IDLE
             self.idle.append(slot)
+            self.lent.pop(slot.key, None)
         if self.watches:
             self._watch()
 
     # Cleaning, checking, closing
 
     def return_dirty(self, slot: Slot, now: float) -> None:
-        del self.lent[slot.key]
         slot.phase, slot.since = Phase.CLEANING, now
         self.effects.append((Effect.CLEAN, slot))
+        del self.lent[slot.key]
 
     def check(self, slot: Slot, now: float) -> None:
         slot.phase, slot.since = Phase.CHECKING, now
         self.effects.append((Effect.CHECK, slot))
+        self.lent.pop(slot.key, None)
 
     def check_idle(self, slots: list[Slot], now: float) -> None:
         """Schedule a check of those slots that are still idle."""
         for slot in slots:
             if slot in self.idle:
-                self.idle.remove(slot)
                 self.check(slot, now)
+                self.idle.remove(slot)
 
     def check_input(self, now: float) -> None:
         """Schedule a check of idle connections on which unsolicited data has arrived."""
@@ -355,7 +378,9 @@ class PoolState:
     def drain(self, now: float) -> None:
         """Replace every connection: idle ones at once, the others when they are returned."""
         for slot in self.clear(now):
-            self.retire(slot, now)
+            self.effects.append((Effect.CLOSE, slot))
+        self._feed(now)
+        self._watch()
 
     def clear(self, now: float) -> list[Slot]:
         """Return the idle slots for the caller to close; the others are retired on return."""
@@ -380,7 +405,7 @@ class PoolState:
         self.open, self.ended, self.error = False, True, error
         self.drain(now)
         while self.waiters:
-            waiter = self.waiters.popleft()
+            waiter = self.waiters.popitem(last=False)[0]
             waiter.error = error
             self.effects.append((WAKE, waiter))
         self.effects.append((Effect.TICK_EARLIER, None))
@@ -401,7 +426,7 @@ class PoolState:
 
     def helpers(self) -> list[Waiter]:
         """Return tasks that wait, one of each kind; a wake-up makes them carry out the effects."""
-        return [*list(self.waiters)[:1], *[watch[0] for watch in self.watches[:1]]]
+        return [*islice(self.waiters, 1), *[watch[0] for watch in self.watches[:1]]]
 
     def filled(self) -> bool:
         """Return True if there are `min_size` connections."""

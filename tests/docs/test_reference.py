@@ -36,6 +36,7 @@ INTERNAL: Final = {
     "choose",
     "chosen",
     "has_ended",
+    "is_stranded",
     "server_dsn",
 }  # for greenpg's own modules
 REFERENCE: Final = (DOCS / "api.md").read_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import pytest
@@ -305,3 +305,23 @@ def test_giving_up_calls_the_hook(make):
     until(lambda: calls, "the hook is called")
 
     assert calls == [pool]
+
+
+def test_a_task_may_begin_with_getconn(make):
+    """It then has no caller in Python whose place could be noted."""
+    lent: list[Any] = []
+    pool = make(max_size=1, on_acquire=lent.append)
+
+    assert current().spawn(pool.getconn).join(5)
+
+    assert answer(lent[0]) == 1
+    pool.putconn(lent.pop())
+
+
+def test_a_task_may_begin_with_the_entry_of_a_block(make):
+    lease = make(max_size=1).connection()
+
+    assert current().spawn(lease.__enter__).join(5)
+
+    assert answer(lease.conn) == 1
+    lease.__exit__(None, None, None)

@@ -318,3 +318,30 @@ class Pool(RuleBasedStateMachine):
 
 TestPool = pytest.mark.timeout(120)(Pool.TestCase)
 TestPool.settings = settings(max_examples=60, stateful_step_count=50)
+
+
+class Compared(Waiter):
+    """Counts how often waiters are compared: to find one in a line takes its length."""
+
+    count = 0
+
+    def __eq__(self, other):
+        Compared.count += 1
+        return self is other
+
+    __hash__ = object.__hash__
+
+
+def test_waiters_leave_without_a_search():
+    state = PoolState(Limits(min_size=0, max_size=1))
+    state.begin(0.0)
+    waiters = [Compared(None) for _ in range(100)]
+    for waiter in waiters:
+        state.queue(waiter, 0.0)
+
+    Compared.count = 0
+    for waiter in reversed(waiters):
+        state.abandon(waiter, 0.0)
+
+    assert not state.waiters
+    assert Compared.count == 0
