@@ -12,6 +12,7 @@ from psycopg2._psycopg import cursor as c_cursor
 from psycopg2.errors import InvalidCursorName
 from psycopg2.extensions import get_wait_callback
 
+from . import _named_fetches as named
 from ._green_classes import become, green
 from ._large_results import SLICE_ROWS, RowStream, fetch_on, stream
 from ._psycopg2.interrupts import closed
@@ -31,7 +32,7 @@ _init = c_cursor.__init__
 _execute = c_cursor.execute
 _fetchmany: Callable[..., list[Any]] = c_cursor.fetchmany
 _c_rowcount: Final[Any] = c_cursor.rowcount
-_NAMED_ROWS: Final = 5000
+_c_statusmessage: Final[Any] = c_cursor.statusmessage
 
 
 @green(c_cursor)
@@ -42,7 +43,8 @@ class Cursor(c_cursor):
     """
 
     connection: Any
-    _touched: tuple[bytes | None, int] = (None, 0)  # executemany's last query, and its count
+    # executemany's or COPY's last query, its count, and its tag if psycopg2 has not seen it
+    _touched: tuple[bytes | None, int, str | None] = (None, 0, None)
 
     def __init__(self, conn: Any, name: Any = None, *args: Any, **kwargs: Any) -> None:
         if type(self) is Cursor and name is None and not args and not kwargs:
@@ -107,7 +109,7 @@ class Cursor(c_cursor):
                 _interrupted(self, error)
                 raise
         if touched is not None:
-            self._touched = (self.query, touched)
+            self._touched = (self.query, touched, None)
 
     def _many(self, query: Any, rows: Iterable[Any]) -> None:
         self._run(_execute_rows, query, rows)
@@ -115,11 +117,20 @@ class Cursor(c_cursor):
     @property
     def rowcount(self) -> int:
         """The number of rows that the last statement touched or returned; -1 if unknown."""
-        query, touched = self._touched
+        query, touched, _ = self._touched
         if query is not None and query is self.query:
             return touched
         count: int = _c_rowcount.__get__(self)
         return count
+
+    @property
+    def statusmessage(self) -> str | None:
+        """The tag of the last statement, such as INSERT 0 1."""
+        query, _, tag = self._touched
+        if tag is not None and query is self.query:
+            return tag
+        message: str | None = _c_statusmessage.__get__(self)
+        return message
 
     def copy_from(
         self,
@@ -319,20 +330,18 @@ class NamedCursor(Cursor):
 
     def fetchone(self) -> Any:
         """Fetch the next row."""
-        return self._run(c_cursor.fetchone)
+        return self._run(named.fetch, named.fetchone)
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
-        """Fetch `size` rows, by default `arraysize`."""
-        return self._run(_fetchmany, size)
+        """Fetch `size` rows, by default `arraysize`; many are built in time slices."""
+        return self._run(named.fetch, named.fetchmany, self.arraysize if size is None else size)
 
     def fetchall(self) -> list[Any]:
-        """Fetch all rows that are left, some thousands a statement."""
-        rows: list[Any] = []
-        while more := NamedCursor.fetchmany(self, _NAMED_ROWS):  # past users' classes
-            rows += more
-            if len(more) < _NAMED_ROWS:
-                break
-        return rows
+        """Fetch all rows that are left; a large result is built in time slices.
+
+        Other tasks wait for the connection until then.
+        """
+        return self._run(named.fetch, named.fetchmany, named.ALL)
 
     def scroll(self, value: int, mode: str = "relative") -> None:
         """Move the cursor."""
@@ -352,7 +361,7 @@ class NamedCursor(Cursor):
             close()  # its DECLARE was never sent; this sends nothing
 
     def __next__(self) -> Any:
-        return self._run(c_cursor.__next__)
+        return self._run(named.next_row)
 
     def __exit__(self, kind: Any, exc: Any, trace: Any) -> None:
         try:

@@ -14,7 +14,7 @@ from greenpg._protocol.copy_buffers import CopyBuffer
 from greenpg._protocol.copy_text import OIDS, Formatter, Lines, fields
 from greenpg._protocol.generators import BLOCK, end_copy_in, finish, receive, results, send
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_COPY_IN, PGRES_COPY_OUT, libpq
-from greenpg._protocol.results import cast_of, error_of, rowcount
+from greenpg._protocol.results import cast_of, error_of, rowcount, statusmessage
 from greenpg._psycopg2.interrupts import closed
 from greenpg._psycopg2.operation import cancel_and_drain, drive, pgconn_of
 from greenpg._psycopg2.psycopg2_c import execute, poll
@@ -272,7 +272,7 @@ class Copy:
             if libpq.PQresultStatus(result) != PGRES_COMMAND_OK:
                 errors.append(error_of(result, self._encoding))
             else:
-                self._cur._touched = (self._cur.query, rowcount(result))
+                self._cur._touched = (self._cur.query, rowcount(result), statusmessage(result))
 
         self._drive(self._ending(take))
         self._leave()

@@ -18,6 +18,7 @@ FLOORS = (
     ("_protocol",),
     ("_psycopg2",),
     ("_green_classes", "_large_results", "_notifications", "copy", "lobject", "pipeline"),
+    ("_named_fetches",),
     ("cursor",),
     ("connection",),
     ("_connecting",),
