@@ -24,6 +24,8 @@ _next: Final[Any] = c_cursor.__next__
 _c: Final[Any] = c_cursor  # whose attributes a user's class may have replaced
 _at_most: Final[Any] = _c.itersize
 _factory: Final[Any] = _c.row_factory
+_rowcount: Final[Any] = _c.rowcount.__get__
+_rownumber: Final[Any] = _c.rownumber.__get__
 
 
 class _Row(list[Any]):
@@ -82,7 +84,7 @@ def fetchone(cur: Any) -> Any:
 def next_row(cur: Any) -> Any:
     """Return the next row; it may be one that was fetched before."""
     state: State | None = getattr(cur.connection, "_state", None)
-    if state is None or not _waiting(cur):
+    if _rowcount(cur) <= _rownumber(cur) or state is None:
         return fetch(cur, _next_usual)
     state.depth += 1
     state.in_driver, state.exit_needs_check = False, True
@@ -132,7 +134,7 @@ def _waiting(cur: Any) -> int:
     """Return how many rows psycopg2 has fetched and not yet built."""
     if _c.pgresult_ptr.__get__(cur) is None:
         return 0
-    left: int = _c.rowcount.__get__(cur) - _c.rownumber.__get__(cur)
+    left: int = _rowcount(cur) - _rownumber(cur)
     return max(left, 0)
 
 

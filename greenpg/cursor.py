@@ -18,6 +18,7 @@ from ._large_results import SLICE_ROWS, RowStream, fetch_on, stream
 from ._psycopg2.interrupts import closed
 from ._psycopg2.operation import guarded
 from ._psycopg2.wait_callback import wait_callback
+from ._written import PLACEHOLDER, Written, write, write_each, written
 from .copy import Copy, FileTransfer, command
 from .pipeline import execute_many, may_pipeline
 from .sync import ConnectionLock
@@ -69,6 +70,8 @@ class Cursor(c_cursor):
                 return _execute(self, query, vars)
         if state.cursors_fetching and self in state.cursors_fetching:
             raise _being_fetched()
+        if vars is not None or type(query) is not str:
+            query, vars = written(self, query, vars)
         current, last = state.current, state.last
         me = current()
         free = False
@@ -202,7 +205,7 @@ class Cursor(c_cursor):
             )
         job = FileTransfer(self.connection, file, size)
         try:
-            self._run(_execute_job, job, sql)
+            self._run(_execute_job, job, *written(self, sql, None))
         except Error as err:
             if job.error is None or err is job.error:
                 raise
@@ -220,8 +223,12 @@ class Cursor(c_cursor):
 
     def callproc(self, procname: Any, parameters: Any = None) -> Any:
         """Call a stored function."""
-        args = () if parameters is None else (parameters,)
-        return self._run(c_cursor.callproc, procname, *args)
+        if parameters is None:
+            return self._run(c_cursor.callproc, procname)
+        if not hasattr(self.connection, "_state"):  # on a plain connection
+            return c_cursor.callproc(self, procname, parameters)
+        done = self._run(c_cursor.callproc, procname, write_each(self, parameters))
+        return None if done is None else parameters
 
     def fetchall(self) -> list[Any]:
         """Fetch all rows that are left; a large result is built in time slices.
@@ -275,11 +282,11 @@ def _being_fetched() -> ProgrammingError:
     return ProgrammingError("another task is fetching this cursor's result; use another cursor")
 
 
-def _execute_job(cur: Cursor, job: CopyJob, sql: Any) -> None:
+def _execute_job(cur: Cursor, job: CopyJob, sql: Any, vars: Any) -> None:
     state = cur.connection._state
     state.job = job
     try:
-        _execute(cur, sql)
+        _execute(cur, sql, vars)
     finally:
         state.job = None
 
@@ -293,7 +300,7 @@ def _execute_many(cur: Cursor, query: Any, rows: Any) -> int | None:
 
 
 def _execute_rows(cur: Cursor, query: Any, rows: Iterable[Any]) -> None:
-    c_cursor.executemany(cur, query, _rows_outside_c(cur.connection, rows))
+    c_cursor.executemany(cur, PLACEHOLDER, _statements(cur, query, rows))
 
 
 def _failed(state: State, error: BaseException) -> None:
@@ -308,21 +315,23 @@ def _interrupted(cur: Cursor, error: BaseException) -> None:
         state.note_outside(cur.connection)
 
 
-def _rows_outside_c(conn: Any, rows: Iterable[_T]) -> Generator[_T, None, None]:
-    """Yield the rows; while the source makes the next one, the task is outside C."""
-    source = iter(rows)
+def _statements(
+    cur: Cursor, query: Any, rows: Iterable[Any]
+) -> Generator[tuple[Written], None, None]:
+    """Yield a statement for each row; while the next one is made, the task is outside C."""
+    conn, source = cur.connection, iter(rows)
     state = conn._state
     while True:
         state.in_driver = False
         try:
-            row = next(source)
+            statement = write(cur, query, next(source))
         except StopIteration:
             return
         finally:
             state.in_driver = True
         if conn.closed:  # by another task meanwhile; C would call its pointer NULL
             raise closed()
-        yield row
+        yield (statement,)
 
 
 class NamedCursor(Cursor):

@@ -20,6 +20,7 @@ from greenpg._psycopg2.operation import cancel_and_drain, drive, pgconn_of
 from greenpg._psycopg2.psycopg2_c import execute, poll
 from greenpg._psycopg2.wait_callback import wait_callback
 from greenpg._session.time_slice import TimeSlice
+from greenpg._written import written
 
 if TYPE_CHECKING:
     from greenpg._protocol.generators import Steps
@@ -69,6 +70,7 @@ class Copy:
     def __enter__(self) -> Copy:
         """Begin the COPY."""
         state = _state_for(self._cur)
+        self._statement = written(self._cur, *self._statement)
         self._encoding = ext.encodings[self._conn.encoding]
         self._task = state.enter(False, self._statement[0])
         try:

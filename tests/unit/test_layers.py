@@ -17,6 +17,7 @@ FLOORS = (
     ("sync",),
     ("_protocol",),
     ("_psycopg2",),
+    ("_written",),
     ("_green_classes", "_large_results", "_notifications", "copy", "lobject", "pipeline"),
     ("_named_fetches",),
     ("cursor",),
