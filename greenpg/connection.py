@@ -257,9 +257,10 @@ class Connection(c_connection):
     def tpc_recover(self) -> list[Any]:
         """Return the ids of transactions that are prepared on the server."""
         with ConnectionLock(self):
-            began = self.status == ext.STATUS_READY and not self.autocommit
+            began = self.status == ext.STATUS_READY
             if began:  # C would roll back past our guard what its own query began
                 Cursor(self).execute("SELECT 1")
+                began = self.status == ext.STATUS_BEGIN
             try:
                 xids: list[Any] = self._run(c_connection.tpc_recover, finish_on_interrupt=False)
             except BaseException as first:
