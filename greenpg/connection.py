@@ -173,6 +173,10 @@ class Connection(c_connection):
             if has_ended(state.holder) or monotonic() >= end:  # it runs its own code in a block
                 hang_up(self)
                 return
+            if state.is_in_other_thread():  # where the operation's end closes; no queue here
+                state.backend.sleep(AGAIN)
+                state.waiter.interrupt(closed())
+                continue
             try:
                 state.acquire(state.current(), AGAIN, first=True)
             except DeadlineExceeded:  # a thread may have been only about to wait
