@@ -13,6 +13,7 @@ from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
 
 from ._green_classes import green_class
+from ._psycopg2.identifiers import quoted
 from ._psycopg2.input_wait import InputWait
 from ._psycopg2.interrupts import closed
 from ._psycopg2.psycopg2_c import c_connection, c_cursor, execute, transaction_status
@@ -225,7 +226,7 @@ def checked(channels: Iterable[str]) -> list[str]:
 
 def statement(conn: Any, verb: str, names: Iterable[str]) -> str:
     """Return the LISTEN or UNLISTEN statements as one string."""
-    return "; ".join(f"{verb} {ext.quote_ident(name, conn)}" for name in names)
+    return "; ".join(f"{verb} {quoted(conn, name)}" for name in names)
 
 
 def _plain_cursor(conn: Any) -> Any:

@@ -173,6 +173,10 @@ class Connection(c_connection):
             if has_ended(state.holder) or monotonic() >= end:  # it runs its own code in a block
                 hang_up(self)
                 return
+            if state.is_in_other_thread():  # where the operation's end closes; no queue here
+                state.backend.sleep(AGAIN)
+                state.waiter.interrupt(closed())
+                continue
             try:
                 state.acquire(state.current(), AGAIN, first=True)
             except DeadlineExceeded:  # a thread may have been only about to wait
@@ -257,9 +261,10 @@ class Connection(c_connection):
     def tpc_recover(self) -> list[Any]:
         """Return the ids of transactions that are prepared on the server."""
         with ConnectionLock(self):
-            began = self.status == ext.STATUS_READY and not self.autocommit
+            began = self.status == ext.STATUS_READY
             if began:  # C would roll back past our guard what its own query began
                 Cursor(self).execute("SELECT 1")
+                began = self.status == ext.STATUS_BEGIN
             try:
                 xids: list[Any] = self._run(c_connection.tpc_recover, finish_on_interrupt=False)
             except BaseException as first:

@@ -12,11 +12,13 @@ from psycopg2._psycopg import cursor as c_cursor
 from psycopg2.errors import InvalidCursorName
 from psycopg2.extensions import get_wait_callback
 
+from . import _named_fetches as named
 from ._green_classes import become, green
 from ._large_results import SLICE_ROWS, RowStream, fetch_on, stream
 from ._psycopg2.interrupts import closed
 from ._psycopg2.operation import guarded
 from ._psycopg2.wait_callback import wait_callback
+from ._written import PLACEHOLDER, Written, write, write_each, written
 from .copy import Copy, FileTransfer, command
 from .pipeline import execute_many, may_pipeline
 from .sync import ConnectionLock
@@ -31,7 +33,7 @@ _init = c_cursor.__init__
 _execute = c_cursor.execute
 _fetchmany: Callable[..., list[Any]] = c_cursor.fetchmany
 _c_rowcount: Final[Any] = c_cursor.rowcount
-_NAMED_ROWS: Final = 5000
+_c_statusmessage: Final[Any] = c_cursor.statusmessage
 
 
 @green(c_cursor)
@@ -42,7 +44,8 @@ class Cursor(c_cursor):
     """
 
     connection: Any
-    _touched: tuple[bytes | None, int] = (None, 0)  # executemany's last query, and its count
+    # executemany's or COPY's last query, its count, and its tag if psycopg2 has not seen it
+    _touched: tuple[bytes | None, int, str | None] = (None, 0, None)
 
     def __init__(self, conn: Any, name: Any = None, *args: Any, **kwargs: Any) -> None:
         if type(self) is Cursor and name is None and not args and not kwargs:
@@ -67,6 +70,8 @@ class Cursor(c_cursor):
                 return _execute(self, query, vars)
         if state.cursors_fetching and self in state.cursors_fetching:
             raise _being_fetched()
+        if vars is not None or type(query) is not str:
+            query, vars = written(self, query, vars)
         current, last = state.current, state.last
         me = current()
         free = False
@@ -107,7 +112,7 @@ class Cursor(c_cursor):
                 _interrupted(self, error)
                 raise
         if touched is not None:
-            self._touched = (self.query, touched)
+            self._touched = (self.query, touched, None)
 
     def _many(self, query: Any, rows: Iterable[Any]) -> None:
         self._run(_execute_rows, query, rows)
@@ -115,11 +120,20 @@ class Cursor(c_cursor):
     @property
     def rowcount(self) -> int:
         """The number of rows that the last statement touched or returned; -1 if unknown."""
-        query, touched = self._touched
+        query, touched, _ = self._touched
         if query is not None and query is self.query:
             return touched
         count: int = _c_rowcount.__get__(self)
         return count
+
+    @property
+    def statusmessage(self) -> str | None:
+        """The tag of the last statement, such as INSERT 0 1."""
+        query, _, tag = self._touched
+        if tag is not None and query is self.query:
+            return tag
+        message: str | None = _c_statusmessage.__get__(self)
+        return message
 
     def copy_from(
         self,
@@ -191,7 +205,7 @@ class Cursor(c_cursor):
             )
         job = FileTransfer(self.connection, file, size)
         try:
-            self._run(_execute_job, job, sql)
+            self._run(_execute_job, job, *written(self, sql, None))
         except Error as err:
             if job.error is None or err is job.error:
                 raise
@@ -209,8 +223,12 @@ class Cursor(c_cursor):
 
     def callproc(self, procname: Any, parameters: Any = None) -> Any:
         """Call a stored function."""
-        args = () if parameters is None else (parameters,)
-        return self._run(c_cursor.callproc, procname, *args)
+        if parameters is None:
+            return self._run(c_cursor.callproc, procname)
+        if not hasattr(self.connection, "_state"):  # on a plain connection
+            return c_cursor.callproc(self, procname, parameters)
+        done = self._run(c_cursor.callproc, procname, write_each(self, parameters))
+        return None if done is None else parameters
 
     def fetchall(self) -> list[Any]:
         """Fetch all rows that are left; a large result is built in time slices.
@@ -264,11 +282,11 @@ def _being_fetched() -> ProgrammingError:
     return ProgrammingError("another task is fetching this cursor's result; use another cursor")
 
 
-def _execute_job(cur: Cursor, job: CopyJob, sql: Any) -> None:
+def _execute_job(cur: Cursor, job: CopyJob, sql: Any, vars: Any) -> None:
     state = cur.connection._state
     state.job = job
     try:
-        _execute(cur, sql)
+        _execute(cur, sql, vars)
     finally:
         state.job = None
 
@@ -282,7 +300,7 @@ def _execute_many(cur: Cursor, query: Any, rows: Any) -> int | None:
 
 
 def _execute_rows(cur: Cursor, query: Any, rows: Iterable[Any]) -> None:
-    c_cursor.executemany(cur, query, _rows_outside_c(cur.connection, rows))
+    c_cursor.executemany(cur, PLACEHOLDER, _statements(cur, query, rows))
 
 
 def _failed(state: State, error: BaseException) -> None:
@@ -297,21 +315,23 @@ def _interrupted(cur: Cursor, error: BaseException) -> None:
         state.note_outside(cur.connection)
 
 
-def _rows_outside_c(conn: Any, rows: Iterable[_T]) -> Generator[_T, None, None]:
-    """Yield the rows; while the source makes the next one, the task is outside C."""
-    source = iter(rows)
+def _statements(
+    cur: Cursor, query: Any, rows: Iterable[Any]
+) -> Generator[tuple[Written], None, None]:
+    """Yield a statement for each row; while the next one is made, the task is outside C."""
+    conn, source = cur.connection, iter(rows)
     state = conn._state
     while True:
         state.in_driver = False
         try:
-            row = next(source)
+            statement = write(cur, query, next(source))
         except StopIteration:
             return
         finally:
             state.in_driver = True
         if conn.closed:  # by another task meanwhile; C would call its pointer NULL
             raise closed()
-        yield row
+        yield (statement,)
 
 
 class NamedCursor(Cursor):
@@ -319,20 +339,18 @@ class NamedCursor(Cursor):
 
     def fetchone(self) -> Any:
         """Fetch the next row."""
-        return self._run(c_cursor.fetchone)
+        return self._run(named.fetch, named.fetchone)
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
-        """Fetch `size` rows, by default `arraysize`."""
-        return self._run(_fetchmany, size)
+        """Fetch `size` rows, by default `arraysize`; many are built in time slices."""
+        return self._run(named.fetch, named.fetchmany, self.arraysize if size is None else size)
 
     def fetchall(self) -> list[Any]:
-        """Fetch all rows that are left, some thousands a statement."""
-        rows: list[Any] = []
-        while more := NamedCursor.fetchmany(self, _NAMED_ROWS):  # past users' classes
-            rows += more
-            if len(more) < _NAMED_ROWS:
-                break
-        return rows
+        """Fetch all rows that are left; a large result is built in time slices.
+
+        Other tasks wait for the connection until then.
+        """
+        return self._run(named.fetch, named.fetchmany, named.ALL)
 
     def scroll(self, value: int, mode: str = "relative") -> None:
         """Move the cursor."""
@@ -352,7 +370,7 @@ class NamedCursor(Cursor):
             close()  # its DECLARE was never sent; this sends nothing
 
     def __next__(self) -> Any:
-        return self._run(c_cursor.__next__)
+        return self._run(named.next_row)
 
     def __exit__(self, kind: Any, exc: Any, trace: Any) -> None:
         try:

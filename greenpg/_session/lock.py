@@ -232,11 +232,14 @@ class Lock:
             self.granted = None
             self.release()
 
+    def is_in_other_thread(self) -> bool:
+        """Return True if another OS thread used the connection last, on a green backend."""
+        return self.thread != _ident() and "hub" in self.backend.capabilities
+
     def _refuse_other_thread(self) -> None:
-        mine = _ident()
-        if self.thread != mine and self.in_driver and "hub" in self.backend.capabilities:
+        if self.in_driver and self.is_in_other_thread():
             raise self.errors.programming(
-                f"the connection is used by OS threads {self.thread} and {mine} at once; on "
+                f"the connection is used by OS threads {self.thread} and {_ident()} at once; on "
                 f"backend {self.backend.name!r} it belongs to one thread at a time"
             )
 

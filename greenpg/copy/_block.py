@@ -14,12 +14,13 @@ from greenpg._protocol.copy_buffers import CopyBuffer
 from greenpg._protocol.copy_text import OIDS, Formatter, Lines, fields
 from greenpg._protocol.generators import BLOCK, end_copy_in, finish, receive, results, send
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_COPY_IN, PGRES_COPY_OUT, libpq
-from greenpg._protocol.results import cast_of, error_of, rowcount
+from greenpg._protocol.results import cast_of, error_of, rowcount, statusmessage
 from greenpg._psycopg2.interrupts import closed
 from greenpg._psycopg2.operation import cancel_and_drain, drive, pgconn_of
 from greenpg._psycopg2.psycopg2_c import execute, poll
 from greenpg._psycopg2.wait_callback import wait_callback
 from greenpg._session.time_slice import TimeSlice
+from greenpg._written import written
 
 if TYPE_CHECKING:
     from greenpg._protocol.generators import Steps
@@ -69,6 +70,7 @@ class Copy:
     def __enter__(self) -> Copy:
         """Begin the COPY."""
         state = _state_for(self._cur)
+        self._statement = written(self._cur, *self._statement)
         self._encoding = ext.encodings[self._conn.encoding]
         self._task = state.enter(False, self._statement[0])
         try:
@@ -272,7 +274,7 @@ class Copy:
             if libpq.PQresultStatus(result) != PGRES_COMMAND_OK:
                 errors.append(error_of(result, self._encoding))
             else:
-                self._cur._touched = (self._cur.query, rowcount(result))
+                self._cur._touched = (self._cur.query, rowcount(result), statusmessage(result))
 
         self._drive(self._ending(take))
         self._leave()

@@ -11,6 +11,7 @@ from psycopg2 import extensions as ext
 
 from greenpg._protocol.generators import BLOCK, Steps, copy_in, copy_out, end_copy_in
 from greenpg._protocol.libpq import PGRES_COPY_IN, libpq
+from greenpg._psycopg2.identifiers import quoted
 
 _MESSAGE_LIMIT: Final = 1000  # bytes of a file's error that are sent to the server
 
@@ -91,10 +92,10 @@ def command(
     conn: Any, table: str, direction: str, sep: str, null: str, columns: Iterable[str] | None
 ) -> str:
     """Return the COPY statement that psycopg2's copy_from and copy_to make."""
-    names = "" if columns is None else ",".join(ext.quote_ident(name, conn) for name in columns)
+    names = "" if columns is None else ",".join(quoted(conn, name) for name in columns)
     listed = "" if columns is None else f"({names})" if names else "("
     return (
-        f"COPY {ext.quote_ident(table, conn)}{listed} {direction} "
+        f"COPY {quoted(conn, table)}{listed} {direction} "
         f"WITH DELIMITER AS {_literal(conn, sep)} NULL AS {_literal(conn, null)}"
     )
 

@@ -114,7 +114,8 @@ class Pipeline:
     """Queues statements on a connection that belongs to this task until the block ends.
 
     An error aborts the following statements up to the next `sync()`; under autocommit the
-    statements between two syncs are one transaction (libpq manual, "Pipeline Mode"). The end of
+    statements between two syncs are one transaction (libpq manual, "Pipeline Mode"), but in a
+    `with conn` block, which is one transaction itself. The end of
     the block waits for all answers and raises the first error that was not read.
     """
 
@@ -129,8 +130,9 @@ class Pipeline:
         libpq.need(*PIPELINES)
         conn = self._conn
         self.cursor = green_class(c_cursor)(conn)
-        if not conn.autocommit and conn.status == ext.STATUS_READY:
-            green_class(c_cursor)(conn).execute("SELECT")  # psycopg2 begins the transaction
+        if conn.status == ext.STATUS_READY:
+            # psycopg2 begins a transaction, or not: it alone knows of a `with conn` block
+            green_class(c_cursor)(conn).execute("SELECT")
         pgconn, fd = pgconn_of(conn)
         conn._state.enter()
         try:

@@ -120,6 +120,21 @@ def test_recover_works_under_autocommit(auto):
     assert auto.autocommit
 
 
+def test_recover_works_first_in_a_with_block_under_autocommit(auto):
+    auto.cursor().execute("create temp table kept (n int)")
+
+    with auto:
+        found = auto.tpc_recover()
+        idle = auto.status
+        auto.cursor().execute("insert into kept values (1)")
+
+    assert isinstance(found, list)
+    assert (idle, auto.status) == (READY, READY)
+    cur = auto.cursor()
+    cur.execute("select n from kept")
+    assert cur.fetchall() == [(1,)]
+
+
 def test_id_that_is_no_xid_is_a_plain_text(conn, connect, table):
     conn.tpc_begin(f"greenpg-test-{table}")
     conn.cursor().execute(f"insert into {table} values (1)")

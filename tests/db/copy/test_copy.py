@@ -184,3 +184,20 @@ def test_rowcount_and_query_of_each(cur):
     assert [loaded, cur.rowcount] == [3, 3]
     assert query.startswith(b'COPY "t" FROM stdin WITH DELIMITER AS')
     assert b"TO stdout" in cur.query
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [("UTF8", 'j\u00f6rg "x"'), ("LATIN1", 'j\u00f6rg "x"'), ("SJIS", "\u8868"), ("GBK", "\u529f")],
+)
+def test_names_are_right_on_every_client_encoding(cur, encoding, name):
+    quoted = '"' + name.replace('"', '""') + '"'
+    cur.execute(f"create temp table {quoted} (id int, {quoted} text)")
+    cur.connection.commit()
+    cur.connection.set_client_encoding(encoding)
+    values = f"1\t{name}\n"
+
+    cur.copy_from(io.StringIO(values), name, columns=["id", name])
+    cur.copy_from(io.StringIO(values), name.encode(encoding), columns=["id", name.encode(encoding)])
+
+    assert copied(cur, name=name, columns=["id", name]) == 2 * values

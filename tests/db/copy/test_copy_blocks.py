@@ -54,7 +54,7 @@ def test_write_takes_text_and_bytes(cur, data):
         copy.write(data)
         copy.write(memoryview(b"2\t\\N\n"))
 
-    assert cur.rowcount == 2
+    assert (cur.rowcount, cur.statusmessage) == (2, "COPY 2")
     assert table(cur) == [(1, "\u2603"), (2, None)]
 
 

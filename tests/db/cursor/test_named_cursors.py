@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from psycopg2.extras import DictCursor, NamedTupleCursor, RealDictCursor
 
 import greenpg
 from greenpg.backend import current
@@ -207,10 +208,87 @@ def test_named_cursor_is_a_green_cursor(conn):
     assert cur.connection is conn
 
 
-def test_large_result_comes_whole(conn):
+def state_of(cur):
+    return cur.rowcount, cur.rownumber, cur.statusmessage
+
+
+@pytest.mark.parametrize("count", [0, 1, 1999, 2000, 2001, 5000, 12_345])
+def test_large_result_comes_whole(conn, count):
     cur = conn.cursor("numbers")
-    cur.execute(SERIES, (12_345,))
+    cur.execute(SERIES, (count,))
 
     rows = cur.fetchall()
 
-    assert (len(rows), rows[-1]) == (12_345, (12_345,))
+    assert rows == [(n + 1,) for n in range(count)]
+    assert state_of(cur) == (count, count, f"FETCH {count}")
+    assert (cur.fetchall(), state_of(cur)) == ([], (0, 0, "FETCH 0"))
+
+
+@pytest.mark.parametrize("size", [1, 2000, 2001, 5000, 20_000])
+def test_fetchmany_is_one_statement(conn, size):
+    cur = conn.cursor("numbers")
+    cur.execute(SERIES, (9000,))
+    least = min(size, 9000)
+
+    rows = cur.fetchmany(size)
+
+    assert rows == [(n + 1,) for n in range(least)]
+    assert state_of(cur) == (least, least, f"FETCH {least}")
+    assert cur.itersize == 2000
+
+
+@pytest.mark.parametrize("fetch", [lambda cur: cur.fetchmany(6000), lambda cur: cur.fetchall()])
+def test_fetch_goes_on_behind_the_rows_that_an_iteration_has_fetched(conn, fetch):
+    """As in psycopg2, whose fetches are statements."""
+    cur = conn.cursor("numbers")
+    cur.itersize = 4
+    cur.execute(SERIES, (9000,))
+
+    first, rows = next(cur), fetch(cur)
+
+    assert (first, rows[0]) == ((1,), (5,))
+    assert (cur.rowcount, cur.itersize) == (len(rows), 4)
+    assert next(cur, None) == (None if len(rows) == 8996 else (6005,))
+
+
+@pytest.mark.parametrize("kind", [DictCursor, RealDictCursor, NamedTupleCursor])
+def test_large_result_is_of_the_cursors_kind(conn, kind):
+    cur = conn.cursor("numbers", cursor_factory=kind)
+    cur.execute("select generate_series(1, 5000) as n")
+
+    rows = cur.fetchall()
+
+    assert {type(row) for row in rows} == {type(rows[0])}
+    values = [row.n if kind is NamedTupleCursor else row["n"] for row in rows]
+    assert values == list(range(1, 5001))
+
+
+def test_row_factory_makes_every_row(conn):
+    cur = conn.cursor("numbers")
+    cur.row_factory = lambda cur: [None]
+    cur.execute(SERIES, (9000,))
+
+    rows = [cur.fetchone(), *cur.fetchmany(3), next(cur), next(cur)]
+
+    assert rows == [[1], [2], [3], [4], [5], [6]]
+    assert cur.fetchall()[:2] == [[2005], [2006]]
+
+
+def test_rows_without_columns(conn):
+    cur = conn.cursor("empty")
+    cur.execute("select from generate_series(1, 3)")
+
+    assert (cur.fetchone(), cur.fetchall()) == ((), [(), ()])
+
+
+@pytest.mark.green
+def test_other_tasks_run_while_a_large_result_is_built(conn, monkeypatch):
+    cur = conn.cursor("numbers")
+    cur.execute(SERIES, (100_000,))
+    monkeypatch.setattr("greenpg._session.time_slice.SECONDS", 0)
+    pauses: list[int] = []
+    monkeypatch.setattr(conn._state.backend, "pause", lambda: pauses.append(1), raising=False)
+
+    rows = cur.fetchall()
+
+    assert (len(rows), len(pauses)) == (100_000, 50)

@@ -334,3 +334,33 @@ def test_another_task_may_close_an_iterator_that_nobody_waits_on(conn, spawn):
     assert list(notes) == []
     assert channels(conn) == []
     assert not greenpg.ConnectionLock(conn).locked()
+
+
+NAMES = [
+    ("UTF8", 'j\u00f6rg "x"'),
+    ("LATIN1", 'j\u00f6rg "x"'),
+    ("SJIS", "\u8868"),
+    ("GBK", "\u529f"),
+]
+
+
+@pytest.mark.parametrize(("encoding", "name"), NAMES)
+def test_channel_is_heard_on_every_client_encoding(conn, notify, encoding, name):
+    conn.set_client_encoding(encoding)
+
+    with conn.listen(name, timeout=5) as notes:
+        assert channels(conn) == [name]
+        notify(name, "here")
+        note = next(notes)
+
+    assert (note.channel, note.payload) == (name, "here")
+    assert channels(conn) == []
+
+
+def test_name_that_the_client_encoding_lacks_is_refused(conn):
+    conn.set_client_encoding("LATIN1")
+
+    with pytest.raises(UnicodeEncodeError):
+        conn.listen("\u8868")
+
+    assert channels(conn) == []

@@ -306,3 +306,16 @@ def test_wrong_arguments_are_refused(dsn, db):
         Listener(dsn, backend="no_such_backend").subscribe("any")
     with pytest.raises(db.ProgrammingError, match="a name has 1 to 63 bytes"), Listener(dsn) as one:
         one.subscribe("")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"), [("UTF8", "j\u00f6rg"), ("LATIN1", "j\u00f6rg"), ("SJIS", "\u8868")]
+)
+def test_channel_is_heard_on_every_client_encoding(dsn, auto, encoding, name):
+    with (
+        Listener(dsn, client_encoding=encoding) as listener,
+        listener.subscribe(name) as subscription,
+    ):
+        auto.cursor().execute("select pg_notify(%s, 'here')", (name,))
+
+        assert heard(subscription) == "here"

@@ -9,7 +9,9 @@ import pytest
 import greenpg
 from greenpg._protocol.pipelining import has_pipelines
 from greenpg.backend import current
+from greenpg_conformance.harness.describe import find
 from greenpg_conformance.toolkit.internals import waiting_tasks
+from greenpg_conformance.toolkit.jobs import NativeJob
 from tests.db.conftest import until
 
 
@@ -64,6 +66,42 @@ def test_holder_of_a_block_is_not_interrupted_in_its_own_code(db, conn, spawn):
     assert conn.closed
     with pytest.raises(db.InterfaceError):
         one(conn)
+
+
+USES = {
+    "query": lambda conn, gate: one(conn, gate.sql),
+    "copy": lambda conn, gate: list(streamed(conn, gate)),
+    "pipeline": lambda conn, gate: piped(conn, gate),
+    "listen": lambda conn, gate: list(conn.listen("orders")),
+    "stream": lambda conn, gate: list(conn.cursor().stream(gate.sql)),
+}
+
+
+def streamed(conn, gate):
+    with conn.cursor().copy(f"copy ({gate.sql}) to stdout") as copy:
+        yield from copy
+
+
+def piped(conn, gate):
+    with conn.pipeline() as pipe:
+        return pipe.execute(gate.sql).fetchall()
+
+
+@pytest.mark.parametrize("use", USES)
+def test_another_os_thread_closes_without_an_error(db, auto, gate, spawn, use):
+    job = spawn(USES[use], auto, gate)
+    if use == "listen":
+        until(lambda: auto._state.waiting_outside, "the task listens")
+    else:
+        gate.wait_for()
+
+    ends = find(current().name)[1].hub_of_thread_ends
+    thread = NativeJob(current(), auto.close, (), ends)
+
+    thread.result(5)
+    with pytest.raises((db.InterfaceError, db.OperationalError)):
+        job.result()
+    assert auto.closed
 
 
 def test_several_tasks_may_close_at_once(db, conn, gate, spawn):

@@ -170,6 +170,8 @@ IN_CODE = {
     "row of executemany": lambda conn: conn.cursor().executemany(INSERT, Rows([(1,), (2,)])),
     "rows of executemany": lambda conn: conn.cursor().executemany(INSERT, Rows([(1,)] * 99)),
     "generator": lambda conn: conn.cursor().executemany(INSERT, iter(Rows([(1,), (2,)]))),
+    "adapter": lambda conn: conn.cursor().execute(INSERT, (Deaf(),)),
+    "adapter in callproc": lambda conn: conn.cursor().callproc("abs", (Deaf(),)),
     "adapter in executemany": lambda conn: conn.cursor().executemany(
         INSERT, [*[(1,)] * 9, (Deaf(),), (2,)]
     ),
