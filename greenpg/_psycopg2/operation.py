@@ -12,6 +12,7 @@ from greenpg._session.time_slice import TimeSlice
 
 from .cancel_request import cancel_query
 from .interrupts import AGAIN, CLOSE_TIMEOUT, closed
+from .psycopg2_c import close
 from .wait_callback import settle_descriptor
 
 if TYPE_CHECKING:
@@ -111,7 +112,11 @@ def cancel_and_drain(conn: Any, exc: BaseException | None, drain: Callable[[], S
         shield.take(drain(), state.wait, partial(cancel_query, conn, shield), AGAIN)
 
     seconds = CLOSE_TIMEOUT if state.closing else state.cancel_timeout
-    verdict, failure = state.bounded(exc, seconds, recover)
-    if failure is not None:
-        state.shut(conn)
-    state.note_interrupt(verdict)
+    try:
+        verdict, failure = state.bounded(exc, seconds, recover)
+        if failure is not None:
+            state.shut(conn)
+        state.note_interrupt(verdict)
+    except BaseException:  # such as a full stack; this call needs less of it
+        close(conn)
+        raise

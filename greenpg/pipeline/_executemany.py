@@ -70,6 +70,7 @@ class _Part:
 
     def steps(self, rows: list[Any]) -> Steps:
         pipe = self.pipe
+        self._cur.connection._state.note_blocked()  # first: what breaks the repair may be missed
         pipe.enter()
         if self._plain is not None:
             self._plain.forget()

@@ -134,12 +134,12 @@ class Pipeline:
         pgconn, fd = pgconn_of(conn)
         conn._state.enter()
         try:
+            conn._state.note_blocked()  # until the end: it also finds a repair that has failed
             self._pipe = Pipe(pgconn, fd)
             self._time_slice = TimeSlice(conn._state.backend)
             self._pipe.enter()
         except BaseException:
             self._pipe = None
-            conn._state.note_blocked()  # pipeline mode may have begun
             conn._state.in_driver = False
             conn._state.leave(conn)
             raise
