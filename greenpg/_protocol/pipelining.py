@@ -50,6 +50,7 @@ class Pipe:
         self._answered = False
         self._torn = False  # an exception came between a call of libpq and its count here
         self.sent = 0
+        self._settled = True
 
     def enter(self) -> None:
         """Switch libpq to pipeline mode."""
@@ -130,6 +131,13 @@ class Pipe:
             yield self._fd, READ
             self._receive()
 
+    def is_settled(self) -> bool:
+        """Return True if results have come since this last was True, and none is to come."""
+        if self._settled or self._waiting:
+            return False
+        self._settled = True
+        return True
+
     def abandon(self, answer: Answer | None = None) -> Steps:
         """Synchronise, read all answers, and leave pipeline mode; also after a cancel."""
         if not self._waiting or not isinstance(self._waiting[-1], _Sync):
@@ -167,6 +175,7 @@ class Pipe:
             self._waiting.popleft()
             return
         self._answered = True
+        self._settled = False
         # an exception here leaks the result; the other order could free it twice
         if not self._waiting[0].take(result, status):
             libpq.PQclear(result)

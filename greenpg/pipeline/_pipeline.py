@@ -14,7 +14,7 @@ from greenpg._protocol import results
 from greenpg._protocol.copy_statements import copies_to_client
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_PIPELINE_ABORTED, PGRES_TUPLES_OK, libpq
 from greenpg._protocol.pipelining import PIPELINES, Pipe
-from greenpg._psycopg2.operation import cancel_and_drain, drive, pgconn_of
+from greenpg._psycopg2.operation import cancel_and_drain, collect_notices, drive, pgconn_of
 from greenpg._psycopg2.psycopg2_c import c_cursor
 from greenpg._session.time_slice import TimeSlice
 from greenpg.errors import PipelineAborted
@@ -186,6 +186,8 @@ class Pipeline:
         pipe, state = self._open(), self._conn._state
         try:
             drive(self._conn, steps, pipe.abandon, self._time_slice)
+            if pipe.is_settled():
+                collect_notices(self._conn)
         finally:
             if state.pending is not None or self._conn.closed:
                 self._pipe = None
