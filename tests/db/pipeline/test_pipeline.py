@@ -15,7 +15,6 @@ import greenpg
 from greenpg._protocol.libpq import libpq
 from greenpg.backend import current
 from greenpg.errors import InFailedSqlTransaction, PipelineAborted
-from greenpg.pipeline import _pipeline
 from greenpg_conformance.toolkit.memory import resident
 
 BAD = "select 1 / 0"
@@ -179,35 +178,6 @@ def test_arguments_that_do_not_fit_queue_nothing(conn):
         assert p.execute("select 1").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("copy", ["copy (select %s) to stdout", "copy pg_class from stdin"])
-def test_copy_is_refused_before_it_is_sent(conn, copy):
-    with conn.pipeline() as p:
-        with pytest.raises(psycopg2.ProgrammingError, match=r"use cursor\.copy\(\) outside"):
-            p.execute(copy, (1,) if "%s" in copy else None)
-
-        assert p.execute("select 1").fetchone() == (1,)
-    assert one(conn) == 1
-
-
-@pytest.mark.parametrize("end", ["read", "unread"])
-def test_copy_that_was_not_seen_closes_the_connection(conn, monkeypatch, end):
-    monkeypatch.setattr(_pipeline, "copies_to_client", lambda _: False)
-
-    with pytest.raises(psycopg2.OperationalError, match="COPY"), conn.pipeline() as p:
-        result = p.execute("copy (select 1) to stdout")
-        if end == "read":
-            result.fetchone()
-
-    assert conn.closed
-
-
-def test_copy_of_a_file_of_the_server_is_run(auto):
-    with auto.pipeline() as p:
-        copied = p.execute("copy (select 'to stdout') to program 'cat > /dev/null'")
-
-        assert (copied.rowcount, copied.statusmessage) == (1, "COPY 1")
-
-
 # Errors
 
 
@@ -284,52 +254,6 @@ def test_commit_that_fails_at_the_end_is_raised(auto, create):
         p.execute(f"insert into {table} values (1), (1)")
 
     assert one(auto, f"select count(*) from {table}") == 0
-
-
-# Notices
-
-
-NOTICE = "do $$ begin raise notice 'some'; end $$"
-
-
-def test_notices_are_there_when_all_results_are_read(auto):
-    auto.notices.clear()
-    with auto.pipeline() as p:
-        p.execute(NOTICE)
-        assert p.execute("select 1").fetchone() == (1,)
-
-        assert auto.notices == ["NOTICE:  some\n"]
-        assert p.execute("select 2").fetchone() == (2,)
-
-
-def test_notices_and_notifications_are_there_at_the_end(auto):
-    auto.notices.clear()
-    with auto.pipeline() as p:
-        p.execute("listen news")
-        p.execute("notify news, 'some'")
-        p.execute(NOTICE)
-
-    assert auto.notices == ["NOTICE:  some\n"]
-    assert [note.payload for note in auto.notifies] == ["some"]
-
-
-@pytest.mark.parametrize("end", ["deadline", "error"])
-def test_notices_of_a_block_that_ends_half_way_are_kept(auto, gate, end):
-    auto.notices.clear()
-    limit = 0.1 if end == "deadline" else 60
-
-    raised = pytest.raises((greenpg.DeadlineExceeded, LookupError))
-    with raised, auto.deadline(limit), auto.pipeline() as p:
-        p.execute(NOTICE)
-        p.sync()
-        p.execute(gate.sql)
-        p.sync()
-        if end == "error":
-            gate.wait_for()
-            raise LookupError
-    gate.wait_for(0)
-
-    assert auto.notices == ["NOTICE:  some\n"]
 
 
 # Transactions
