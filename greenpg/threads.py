@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import lru_cache
 from importlib.machinery import BuiltinImporter, PathFinder
 from importlib.util import module_from_spec
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from posix import close, read, write  # a monkey-patch may have replaced those in os
 from types import ModuleType
 from typing import Any, Final
@@ -116,17 +116,22 @@ class Waiter:
 
     def close(self) -> None:
         self._poll, self._fd = None, -1
-        if self._pipe:
-            pipe, self._pipe = self._pipe, []
-            any(map(close, pipe))  # closes both in one call into C
+        _close_all(self._pipe)
 
     def __del__(self) -> None:
         """Close the pipe, in case Ctrl-C ended `close` or `__init__` at its entry.
 
         The garbage collector may call this before the finalizer that calls `close`.
         """
-        pipe, self._pipe = getattr(self, "_pipe", ()), []
-        any(map(close, pipe))
+        _close_all(getattr(self, "_pipe", []))
+
+
+def _close_all(fds: list[int]) -> None:
+    """Close descriptors, each taken from the list and closed in one call into C."""
+    try:  # noqa: SIM105  suppress() costs three Python calls, and needs a deeper stack
+        any(map(close, map(fds.pop, repeat(-1, len(fds)))))
+    except IndexError:  # another thread closes too
+        pass
 
 
 @lru_cache(maxsize=64)

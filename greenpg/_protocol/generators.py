@@ -38,19 +38,15 @@ def can_cancel_stepwise() -> bool:
     return libpq.has("PQcancelCreate", "PQcancelStart", "PQcancelPoll", "PQcancelFinish")
 
 
-def cancel(pgconn: int) -> Steps:
-    """Send a cancel request to the server; OperationalError if it cannot be delivered."""
-    request = libpq.PQcancelCreate(pgconn)
-    try:
-        status = Polling.WRITING if libpq.PQcancelStart(request) else Polling.FAILED
-        while status != Polling.OK:
-            if status == Polling.FAILED:
-                text = str(libpq.PQcancelErrorMessage(request) or b"", errors="replace")
-                raise OperationalError(f"cancel request not delivered: {text}")
-            yield libpq.PQcancelSocket(request), READ if status == Polling.READING else WRITE
-            status = libpq.PQcancelPoll(request)
-    finally:
-        libpq.PQcancelFinish(request)
+def cancel(request: int) -> Steps:
+    """Send the request of PQcancelCreate; OperationalError if it cannot be delivered."""
+    status = Polling.WRITING if libpq.PQcancelStart(request) else Polling.FAILED
+    while status != Polling.OK:
+        if status == Polling.FAILED:
+            text = str(libpq.PQcancelErrorMessage(request) or b"", errors="replace")
+            raise OperationalError(f"cancel request not delivered: {text}")
+        yield libpq.PQcancelSocket(request), READ if status == Polling.READING else WRITE
+        status = libpq.PQcancelPoll(request)
 
 
 def flush(pgconn: int, fd: int) -> Steps:

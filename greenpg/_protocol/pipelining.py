@@ -48,8 +48,9 @@ class Pipe:
         self._fd = fd
         self._waiting: deque[Answer] = deque()
         self._answered = False
-        self._torn = False  # Ctrl-C came after libpq returned a result and before it was counted
+        self._torn = False  # an exception came between a call of libpq and its count here
         self.sent = 0
+        self._settled = True
 
     def enter(self) -> None:
         """Switch libpq to pipeline mode."""
@@ -61,23 +62,28 @@ class Pipe:
 
     def send(self, answer: Answer, sql: bytes) -> None:
         """Queue a statement without parameters."""
+        self._torn = True
         sent = libpq.PQsendQueryParams(self._pgconn, sql, 0, None, None, None, None, 0)
         self._sent(answer, sent)
 
     def prepare(self, answer: Answer, sql: bytes, types: Any) -> None:
         """Queue the preparation of the unnamed statement."""
+        self._torn = True
         self._sent(answer, libpq.PQsendPrepare(self._pgconn, b"", sql, len(types), types))
 
     def send_prepared(self, answer: Answer, values: Any) -> None:
         """Queue an execution of the unnamed statement with text values."""
         count = len(values)
+        self._torn = True
         sent = libpq.PQsendQueryPrepared(self._pgconn, b"", count, values, None, None, 0)
         self._sent(answer, sent)
 
     def _sent(self, answer: Answer, ok: int) -> None:
+        if ok:
+            self._waiting.append(answer)
+            self.sent += 1
+        self._torn = False
         self._check(ok)
-        self._waiting.append(answer)
-        self.sent += 1
 
     def _check(self, ok: int) -> None:
         if not ok:
@@ -102,8 +108,13 @@ class Pipe:
 
     def sync(self, answer: Answer | None = None) -> Steps:
         """End a group of commands and its error state; `answer` receives an error of its commit."""
-        self._check(libpq.PQpipelineSync(self._pgconn))
-        self._waiting.append(_Sync(answer))
+        end = _Sync(answer)
+        self._torn = True
+        ok = libpq.PQpipelineSync(self._pgconn)
+        if ok:
+            self._waiting.append(end)
+        self._torn = False
+        self._check(ok)
         yield from self.pump()
 
     def until(self, answer: Answer) -> Steps:
@@ -120,10 +131,15 @@ class Pipe:
             yield self._fd, READ
             self._receive()
 
+    def is_settled(self) -> bool:
+        """Return True if results have come since this last was True, and none is to come."""
+        if self._settled or self._waiting:
+            return False
+        self._settled = True
+        return True
+
     def abandon(self, answer: Answer | None = None) -> Steps:
         """Synchronise, read all answers, and leave pipeline mode; also after a cancel."""
-        if self._torn:
-            raise OperationalError("the pipeline's answers cannot be matched to its statements")
         if not self._waiting or not isinstance(self._waiting[-1], _Sync):
             yield from self.sync(answer)
         yield from self.finish()
@@ -134,6 +150,8 @@ class Pipe:
         self._absorb()
 
     def _absorb(self) -> None:
+        if self._torn:
+            raise OperationalError("the pipeline's answers cannot be matched to its statements")
         pgconn, waiting = self._pgconn, self._waiting
         while waiting and not libpq.PQisBusy(pgconn):
             self._torn = True
@@ -157,6 +175,7 @@ class Pipe:
             self._waiting.popleft()
             return
         self._answered = True
+        self._settled = False
         # an exception here leaks the result; the other order could free it twice
         if not self._waiting[0].take(result, status):
             libpq.PQclear(result)

@@ -27,7 +27,7 @@ block_paused         COPY blocks                  None: no block; else a Once: u
                                                   the id of who has libpq
 copy_may_be_running  note_copy                    psycopg2 may have abandoned a COPY half-way
 status_uncertain     note_failure                 after a failure psycopg2's status may be wrong
-sending_blocked      note_blocked                 libpq is in pipeline mode: psycopg2 cannot send
+sending_blocked      note_blocked                 libpq may be in pipeline mode: psycopg2 is blocked
 cursors_fetching     large results                cursors whose result is being built in slices
 collector            `conn.notifies`              the program's object, when C must not call it
 inbox                C                            notifications that `collector` has not got yet

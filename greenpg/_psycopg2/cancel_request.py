@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from psycopg2 import OperationalError
 
-from greenpg._protocol.generators import Steps, can_cancel_stepwise, cancel
+from greenpg._protocol.generators import can_cancel_stepwise, cancel
 from greenpg._protocol.libpq import libpq
 from greenpg._session.shield import Shield, Unrecovered
 
@@ -27,7 +26,7 @@ def cancel_query(conn: Any, shield: Shield) -> None:
     if state is not None and state.forked:
         raise Unrecovered  # the query is the parent's
     if can_cancel_stepwise():
-        _run(cancel(conn.pgconn_ptr), shield)
+        _cancel_stepwise(conn, shield)
     elif libpq.has("PQgetCancel", "PQfreeCancel"):
         _cancel_in_thread(conn, shield)
     else:
@@ -43,9 +42,12 @@ def wait_once(backend: Backend, fd: int, events: int, timeout: float | None = No
         waiter.close()
 
 
-def _run(steps: Steps, shield: Shield) -> None:
-    with closing(steps):  # an error that is kept must not keep the request's socket open
-        shield.take(steps, partial(wait_once, shield.backend))
+def _cancel_stepwise(conn: Any, shield: Shield) -> None:
+    request = libpq.PQcancelCreate(conn.pgconn_ptr)
+    try:
+        shield.take(cancel(request), partial(wait_once, shield.backend))
+    finally:  # not in the generator: on a full stack that would end without it
+        libpq.PQcancelFinish(request)
 
 
 def _cancel_in_thread(conn: Any, shield: Shield) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -12,6 +13,7 @@ from greenpg._session.time_slice import TimeSlice
 
 from .cancel_request import cancel_query
 from .interrupts import AGAIN, CLOSE_TIMEOUT, closed
+from .psycopg2_c import close, poll
 from .wait_callback import settle_descriptor
 
 if TYPE_CHECKING:
@@ -99,6 +101,15 @@ def pgconn_of(conn: Any) -> tuple[int, int]:
     return conn.pgconn_ptr, state.fd
 
 
+def collect_notices(conn: Any) -> None:
+    """Collect notices and notifications that came with results; none may be left to read.
+
+    psycopg2 collects them where it reads results itself, which this would do too.
+    """
+    with suppress(Error):
+        poll(conn)
+
+
 def cancel_and_drain(conn: Any, exc: BaseException | None, drain: Callable[[], Steps]) -> None:
     """Cancel the command and take the steps of `drain`; the exception to raise is left pending.
 
@@ -111,7 +122,13 @@ def cancel_and_drain(conn: Any, exc: BaseException | None, drain: Callable[[], S
         shield.take(drain(), state.wait, partial(cancel_query, conn, shield), AGAIN)
 
     seconds = CLOSE_TIMEOUT if state.closing else state.cancel_timeout
-    verdict, failure = state.bounded(exc, seconds, recover)
-    if failure is not None:
-        state.shut(conn)
-    state.note_interrupt(verdict)
+    try:
+        verdict, failure = state.bounded(exc, seconds, recover)
+        if failure is not None:
+            state.shut(conn)
+        else:
+            collect_notices(conn)
+        state.note_interrupt(verdict)
+    except BaseException:  # such as a full stack; this call needs less of it
+        close(conn)
+        raise

@@ -88,7 +88,7 @@ class State(Session):
         self.status_uncertain = self.exit_needs_check = True
 
     def note_blocked(self) -> None:
-        """Note that libpq is in pipeline mode, so that psycopg2 can send nothing more."""
+        """Note that libpq may be in pipeline mode, where psycopg2 can send nothing more."""
         self.sending_blocked = self.exit_needs_check = True
 
     def set_collector(self, collector: Any) -> None:
@@ -110,9 +110,9 @@ class State(Session):
 
     def recover(self, conn: Any) -> BaseException | None:
         if self.sending_blocked:
-            self.sending_blocked = False
-            if not conn.closed:
-                libpq.PQexitPipelineMode(conn.pgconn_ptr)
+            if not (conn.closed or libpq.PQexitPipelineMode(conn.pgconn_ptr)):
+                close(conn)  # results are left to read: a pipeline's repair has failed
+            self.sending_blocked = False  # last: if the above fails, the next operation does it
         copying, self.copy_may_be_running = self.copy_may_be_running, False
         if copying and not (conn.closed or conn.async_) and transaction_status(conn) == ACTIVE:
             self.pending = self._run_behind_psycopg2(conn, cancel_query)

@@ -266,12 +266,15 @@ class Session(Lock):
 
     def bounded(
         self, first: BaseException | None, seconds: float, recover: Callable[[Shield], object]
-    ) -> tuple[BaseException | None, Exception | None]:
+    ) -> tuple[BaseException | None, BaseException | None]:
         """Call `recover` under a shield; return what to raise, and why it failed if it did."""
         shield = Shield(self.backend, self.errors, first, seconds)
         try:
             recover(shield)
         except (Unrecovered, self.errors.error) as failure:
+            return shield.verdict, failure
+        except BaseException as failure:
+            shield.note_failure(failure)
             return shield.verdict, failure
         return shield.verdict, None
 

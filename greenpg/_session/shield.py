@@ -83,6 +83,8 @@ class Shield:
             try:
                 if once(left):
                     return True
+            except (MemoryError, RecursionError):
+                raise  # the wait itself fails, and would fail again
             except BaseException as exc:
                 self.note(exc)
 
@@ -93,6 +95,12 @@ class Shield:
             self.verdict = exc
         if isinstance(first, _HARD) and isinstance(exc, _HARD):
             raise Unrecovered from None  # the user has pressed Ctrl-C again
+
+    def note_failure(self, failure: BaseException) -> None:
+        """Weigh what has broken the recovery: Ctrl-C between two steps, or a full stack."""
+        if self.verdict is None or not isinstance(failure, Exception):
+            with suppress(Unrecovered):
+                self.note(failure)
 
     def _rank(self, exc: BaseException) -> int:
         return 2 if isinstance(exc, self._exits) else int(not isinstance(exc, self._closed))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from psycopg2 import DataError, Error, NotSupportedError, ProgrammingError
@@ -16,8 +15,8 @@ from greenpg._protocol.generators import BLOCK, end_copy_in, finish, receive, re
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_COPY_IN, PGRES_COPY_OUT, libpq
 from greenpg._protocol.results import cast_of, error_of, rowcount, statusmessage
 from greenpg._psycopg2.interrupts import closed
-from greenpg._psycopg2.operation import cancel_and_drain, drive, pgconn_of
-from greenpg._psycopg2.psycopg2_c import execute, poll
+from greenpg._psycopg2.operation import cancel_and_drain, collect_notices, drive, pgconn_of
+from greenpg._psycopg2.psycopg2_c import execute
 from greenpg._psycopg2.wait_callback import wait_callback
 from greenpg._session.time_slice import TimeSlice
 from greenpg._written import written
@@ -285,8 +284,7 @@ class Copy:
         if self._status == PGRES_COPY_IN:
             yield from end_copy_in(self._pgconn, self._fd)
         yield from results(self._pgconn, self._fd, take)
-        with suppress(Error):
-            poll(self._conn)
+        collect_notices(self._conn)
 
     def _use(self, status: int) -> None:
         if self._status != status:

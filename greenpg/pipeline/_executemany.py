@@ -14,7 +14,7 @@ from greenpg._protocol import results
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_TUPLES_OK, libpq, oids, texts
 from greenpg._protocol.parameters import PlainInsert
 from greenpg._protocol.pipelining import Pipe, has_pipelines
-from greenpg._psycopg2.operation import pgconn_of, run_operation
+from greenpg._psycopg2.operation import collect_notices, pgconn_of, run_operation
 from greenpg._psycopg2.psycopg2_c import c_cursor
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class _Part:
 
     def steps(self, rows: list[Any]) -> Steps:
         pipe = self.pipe
+        self._cur.connection._state.note_blocked()  # first: what breaks the repair may be missed
         pipe.enter()
         if self._plain is not None:
             self._plain.forget()
@@ -84,6 +85,7 @@ class _Part:
         yield from pipe.sync()
         yield from pipe.finish()
         pipe.leave()
+        collect_notices(self._cur.connection)
 
     def _send(self, row: Any) -> None:
         """Queue one row; fail if psycopg2 cannot write it: psycopg2 then raises its own error."""

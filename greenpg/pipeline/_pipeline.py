@@ -14,7 +14,7 @@ from greenpg._protocol import results
 from greenpg._protocol.copy_statements import copies_to_client
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_PIPELINE_ABORTED, PGRES_TUPLES_OK, libpq
 from greenpg._protocol.pipelining import PIPELINES, Pipe
-from greenpg._psycopg2.operation import cancel_and_drain, drive, pgconn_of
+from greenpg._psycopg2.operation import cancel_and_drain, collect_notices, drive, pgconn_of
 from greenpg._psycopg2.psycopg2_c import c_cursor
 from greenpg._session.time_slice import TimeSlice
 from greenpg.errors import PipelineAborted
@@ -136,12 +136,12 @@ class Pipeline:
         pgconn, fd = pgconn_of(conn)
         conn._state.enter()
         try:
+            conn._state.note_blocked()  # until the end: it also finds a repair that has failed
             self._pipe = Pipe(pgconn, fd)
             self._time_slice = TimeSlice(conn._state.backend)
             self._pipe.enter()
         except BaseException:
             self._pipe = None
-            conn._state.note_blocked()  # pipeline mode may have begun
             conn._state.in_driver = False
             conn._state.leave(conn)
             raise
@@ -188,6 +188,8 @@ class Pipeline:
         pipe, state = self._open(), self._conn._state
         try:
             drive(self._conn, steps, pipe.abandon, self._time_slice)
+            if pipe.is_settled():
+                collect_notices(self._conn)
         finally:
             if state.pending is not None or self._conn.closed:
                 self._pipe = None

@@ -56,6 +56,7 @@ def in_pipeline_unread(conn):
 
 
 def many(conn):
+    conn.autocommit = False
     conn.cursor().executemany("insert into t values (%s)", [(n,) for n in range(9)])
 
 
