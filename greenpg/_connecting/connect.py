@@ -180,7 +180,7 @@ def _try_in_turn(backend: Backend, targets: Plan, factory: Callable[..., Any]) -
                 raise
             code, text = sqlstate(str(err))
             failed.append(text.strip())
-            if code not in (None, CANNOT_CONNECT_NOW) or attempt.final:
+            if code != CANNOT_CONNECT_NOW and (code is not None or attempt.final):
                 break
     raise OperationalError("\n".join(failed) + "\n")
 

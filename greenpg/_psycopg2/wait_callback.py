@@ -188,7 +188,10 @@ def _advance(conn: Any, state: State) -> None:
         try:
             want = poll(conn)
         except OperationalError as err:
-            raise err if attempt is None else attempt.failed(conn, str(err)) from None
+            if attempt is None:
+                raise
+            attempt.note_refusal(conn)
+            raise attempt.failed(conn, str(err)) from None
         if want == POLL_OK:
             break
         if want != POLL_READ:
