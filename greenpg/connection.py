@@ -324,6 +324,8 @@ class Connection(c_connection):
             f"closed: {self.closed}>"
         )
 
+    __str__ = __repr__  # C's shows the string that was used
+
     def pipeline(self) -> Pipeline:
         """Queue statements in a with block and read their results when wanted; see `Pipeline`."""
         return Pipeline(self)

@@ -10,6 +10,7 @@ from functools import lru_cache
 from importlib.machinery import BuiltinImporter, PathFinder
 from importlib.util import module_from_spec
 from itertools import chain, islice, repeat
+from math import inf
 from posix import close, read, write  # a monkey-patch may have replaced those in os
 from types import ModuleType
 from typing import Any, Final
@@ -88,8 +89,11 @@ class Waiter:
 
     def _wait_on(self, timeout: float | None) -> list[tuple[int, int]]:
         if not self._pipe:
-            # pipe() and the store in one call into C, where Ctrl-C cannot land between the two
-            self._pipe.extend(chain.from_iterable(islice(iter(os.pipe, None), 1)))
+            try:
+                # pipe() and the store in one call into C: Ctrl-C cannot land between the two
+                self._pipe.extend(chain.from_iterable(islice(iter(os.pipe, None), 1)))
+            except OSError:  # no descriptor is left
+                return self._wait_in_steps(timeout)
         end = self._pipe[0]
         poll = _select.poll()
         poll.register(end, _select.POLLIN)
@@ -103,6 +107,15 @@ class Waiter:
                 read(end, 1)  # perhaps written by an interrupt that came after the previous wait
         finally:
             self._piped = False
+        return []
+
+    def _wait_in_steps(self, timeout: float | None) -> list[tuple[int, int]]:
+        """Wait without a pipe: an interrupt takes effect within 10 ms."""
+        deadline = inf if timeout is None else _time.monotonic() + timeout
+        while self._error is None and (left := deadline - _time.monotonic()) > 0:
+            ready: list[tuple[int, int]] = self._poll.poll(min(_SHORT, left) * 1000)
+            if ready:
+                return ready
         return []
 
     def interrupt(self, exc: BaseException) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle  # noqa: F401  gevent imports it when a call in a thread fails (gevent/_tblib.py)
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache

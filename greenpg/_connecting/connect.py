@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -179,7 +180,7 @@ def _try_in_turn(backend: Backend, targets: Plan, factory: Callable[..., Any]) -
                 raise
             code, text = sqlstate(str(err))
             failed.append(text.strip())
-            if code not in (None, CANNOT_CONNECT_NOW) or attempt.final:
+            if code != CANNOT_CONNECT_NOW and (code is not None or attempt.final):
                 break
     raise OperationalError("\n".join(failed) + "\n")
 
@@ -198,20 +199,35 @@ def _make(
         state = attach_state(conn, backend, attempt)
         try:
             _init(conn, *args)
-        except BaseException:
+        except BaseException as exc:
             state.shut(conn)
+            _explain(exc)
             raise
         state.attempt = None
         return conn
     request = Request(backend, current_request().green, attempt)
     try:
         return with_request(request, _instantiate, request, factory, args)
-    except BaseException:
+    except BaseException as exc:
         if request.conn is not None:
             _shut(request.conn)
+        _explain(exc)
         raise
     finally:
         request.end()
+
+
+def _explain(exc: BaseException) -> None:
+    """Raise an error with a text in place of one without: libpq's if it could make no socket.
+
+    PQconnectPoll (libpq, fe-connect.c) drops the reason in the hope of a next address.
+    """
+    if type(exc) is OperationalError and not str(exc):
+        try:
+            os.close(os.dup(0))
+        except OSError as reason:
+            raise OperationalError(f"could not create socket: {reason.strerror}\n") from None
+        raise OperationalError("could not create socket\n") from None
 
 
 def _instantiate(request: Request, factory: Any, args: tuple[Any, ...]) -> Any:

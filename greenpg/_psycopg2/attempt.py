@@ -52,13 +52,42 @@ class Attempt:
             where = f'on socket "{host}/.s.PGSQL.{int(port)}"'
         if not text.startswith("connection to server"):
             text = f"connection to server {where} failed: {text}"
-        if libpq.has("PQconnectionNeedsPassword"):
-            self.final = bool(libpq.PQconnectionNeedsPassword(conn.pgconn_ptr))
         return OperationalError(text)
+
+    def note_refusal(self, conn: Any) -> None:
+        """Note in `final` whether libpq, which has just failed, tries no other host.
+
+        So it is once it has met a server that it refuses, for its certificate, say: it keeps the
+        socket then, while the server has not let us in. It passes over one that does not answer,
+        and one that let us in and is not what target_session_attrs asks for.
+        """
+        pgconn = conn.pgconn_ptr
+        if libpq.has("PQconnectionNeedsPassword", "PQsocket"):
+            is_in = conn.info.parameter_status("server_version") is not None
+            unwanted = not is_in and _has_peer(libpq.PQsocket(pgconn))
+            self.final = bool(unwanted or libpq.PQconnectionNeedsPassword(pgconn))
 
     def left(self) -> float | None:
         """Return the seconds that are left, at least 0; None without a timeout."""
         return None if self.deadline is None else max(self.deadline - monotonic(), 0)
+
+
+def _has_peer(fd: int) -> bool:
+    """Return True if a socket is connected, and the other side has not hung up."""
+    import _socket  # late: importing greenpg must not load it before a monkey-patch
+
+    if fd < 0:
+        return False
+    sock = _socket.socket(fileno=fd)
+    try:
+        sock.getpeername()
+        return bool(sock.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        sock.detach()
 
 
 @dataclass(slots=True)

@@ -59,9 +59,10 @@ def _send_cancel(conn: Any, state: State) -> None:
     if failure is not None:
         state.close_soon()
         state.waiter.interrupt(closed())
+        late = f"the server did not take the request in {state.cancel_timeout:g} s"
+        reason = str(failure).strip() or late
         raise verdict or OperationalError(
-            f"cancel: the server did not take the request in {state.cancel_timeout:g} s; "
-            "the connection is closed"
+            f"cancel: {reason}; the connection is closed"
         ) from failure
     if verdict is not None:
         raise verdict

@@ -14,6 +14,7 @@ from psycopg2 import extensions as ext
 from greenpg._protocol.generators import copy_status
 from greenpg._protocol.libpq import PGRES_COPY_BOTH, PGRES_COPY_OUT, libpq
 from greenpg._session.lock import IN_HUB
+from greenpg._session.shield import is_shortage
 from greenpg._session.time_slice import TimeSlice
 from greenpg.backend import READ, WRITE, Waiter, current
 from greenpg.errors import DeadlineExceeded
@@ -163,8 +164,10 @@ def _connect(conn: Any, state: State, steps: Callable[[Any, State], None]) -> No
     state.waiting_outside = True
     try:
         steps(conn, state)
-    except BaseException:
+    except BaseException as exc:
         state.waiter.close()  # for what it watches
+        if is_shortage(exc):
+            raise OperationalError(f"could not wait for the server: {exc}\n") from exc
         raise
     finally:
         state.waiting_outside = False
@@ -185,7 +188,10 @@ def _advance(conn: Any, state: State) -> None:
         try:
             want = poll(conn)
         except OperationalError as err:
-            raise err if attempt is None else attempt.failed(conn, str(err)) from None
+            if attempt is None:
+                raise
+            attempt.note_refusal(conn)
+            raise attempt.failed(conn, str(err)) from None
         if want == POLL_OK:
             break
         if want != POLL_READ:

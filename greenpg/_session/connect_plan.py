@@ -189,7 +189,8 @@ def plan(dsn: str, conninfo: Conninfo) -> Plan:
     """
     environment = _NOTHING if _lacks(_NAMES) else tuple(map(os.environ.get, _ENVIRONMENT))
     known = _cached(dsn, conninfo, environment)
-    if "service" in known.params or environment[0] is not None:  # its file may have changed
+    depends = "service" in known.params or environment[0] is not None  # its file may have changed
+    if depends or known.refusal is not None or not known.settings:  # for lack of descriptors, say
         return _read(dsn, conninfo, environment)
     return known
 

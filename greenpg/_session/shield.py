@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -17,10 +18,18 @@ if TYPE_CHECKING:
     from .errors import ErrorClasses
 
 _HARD: Final = (KeyboardInterrupt, SystemExit)
+_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC)
 
 
 class Unrecovered(Exception):
-    """The connection could not be brought to rest in time."""
+    """The connection could not be brought to rest, or not in time."""
+
+
+def is_shortage(exc: BaseException) -> bool:
+    """Return True if a wait failed for lack of descriptors or memory: it was not interrupted."""
+    if isinstance(exc, OSError):
+        return exc.errno in _SHORTAGES
+    return isinstance(exc, (MemoryError, RecursionError))
 
 
 class Shield:
@@ -86,6 +95,8 @@ class Shield:
             except (MemoryError, RecursionError):
                 raise  # the wait itself fails, and would fail again
             except BaseException as exc:
+                if is_shortage(exc):  # it would fail again, without a pause
+                    raise Unrecovered(exc) from None
                 self.note(exc)
 
     def note(self, exc: BaseException) -> None:

@@ -28,6 +28,7 @@ from .connecting import Resolver
 HERE: Final = "127.0.0.1"
 WRONG: Final = "wr0ng-Wort"
 NOWHERE: Final = {"user": "postgres", "dbname": "nowhere"}
+NAMES: Final = (NAME, "other.greenpg.test")
 HOSTS: Final = (HERE, NAME, f"{NAME},{HERE}")
 
 
@@ -37,6 +38,7 @@ def test_tls_passwords_and_refusals(ctx: Context) -> None:
         _verify_full(ctx, site)
         _password_file(ctx, site)
         _authentication_failure_is_final(ctx, site)
+        _server_that_libpq_refuses_is_final(ctx, site)
         _texts_are_psycopg2s(ctx, site)
         _password_is_never_shown(ctx, site)
 
@@ -94,6 +96,28 @@ def _authentication_failure_is_final(ctx: Context, site: Secured) -> None:
     with raises(OperationalError, words='database "nowhere" does not exist'):
         _connect(ctx, site.dsn(host=f"{HERE},{HERE}", port=ports, **NOWHERE))
     assert proxy.accepted() == before
+
+
+def _server_that_libpq_refuses_is_final(ctx: Context, site: Secured) -> None:
+    """The next host would let us in; libpq does not try it, and neither does greenpg."""
+    verified = {"sslmode": "verify-full", "sslrootcert": str(site.authority)}
+    secured = {**verified, "port": str(site.tls_port), "password": PASSWORD}
+    with raises(OperationalError, words="does not match host name") as caught:
+        _connect(ctx, site.dsn(host=f"other.greenpg.test,{NAME}", **secured), *NAMES)
+    assert str(caught.error).count("other.greenpg.test") == str(caught.error).count(NAME) + 1
+
+    plain, tls = site.server.port, site.tls_port
+    for options in (
+        {"port": f"{plain},{tls}", "sslmode": "require"},
+        {"require_auth": "md5"},
+        {"target_session_attrs": "standby"},
+        {"port": f"1,{plain}", "require_auth": "md5"},
+    ):
+        hosts = {"host": f"{HERE},{HERE}", "sslmode": "disable", "password": PASSWORD}
+        params = site.dsn(**{**hosts, **options})
+        with raises(OperationalError) as caught:
+            _connect(ctx, params)
+        assert str(caught.error) == _said_by_psycopg2(params), options
 
 
 def _texts_are_psycopg2s(ctx: Context, site: Secured) -> None:

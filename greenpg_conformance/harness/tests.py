@@ -13,7 +13,7 @@ MODULES: Final = {
     "driver": (
         "sharing", "inside", "forks", "interrupts", "doomed", "deadlines", "cancelling",
         "closing", "connecting", "authenticating", "startup", "copy", "copy_stopped", "lobject",
-        "pipeline", "streaming", "notify", "replication", "pool", "pool_outages",
+        "pipeline", "streaming", "notify", "replication", "pool", "pool_outages", "descriptors",
     ),
 }  # fmt: skip
 FOR_BACKENDS: Final = ("rules", "storm")  # the parts that a backend's author must satisfy

@@ -125,7 +125,10 @@ def _python_threads() -> set[int]:
 
 def _all_threads() -> list[int]:
     """Return all threads of this process; slow, as it lets the interpreter go for each of them."""
-    return [int(name) for name in os.listdir(_TASKS)] if os.path.exists(_TASKS) else []
+    try:
+        return [int(name) for name in os.listdir(_TASKS)]
+    except OSError:  # another system, or no descriptor is left
+        return []
 
 
 def _waited(thread: int) -> float:

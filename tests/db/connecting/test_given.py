@@ -99,6 +99,8 @@ def test_dsn_without_a_parameter_is_shown_as_given(connect, server, monkeypatch,
     conn = connect(given)
 
     assert conn.dsn == given
+    assert f"dsn: {given!r}," in str(conn)
+    assert str(conn) == repr(conn)
     assert conn.info.host == "localhost"
 
 

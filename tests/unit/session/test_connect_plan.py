@@ -202,6 +202,16 @@ def test_plan_of_a_connection_string_is_cached():
     assert plan("host=127.0.0.1", fake) is plan("host=127.0.0.1", fake)
 
 
+def test_refusal_is_not_cached():
+    """It may be for lack of descriptors."""
+    fake = Fake()
+
+    with patch.object(fake, "refusal", lambda dsn: "not today"):
+        refused = plan("host=one", fake)
+
+    assert (refused.refusal, plan("host=one", fake).refusal) == ("not today", None)
+
+
 @pytest.mark.parametrize("named_by", ["dsn", "environment"])
 def test_plan_that_depends_on_a_service_file_is_not_cached(named_by):
     fake = Fake(app={"connect_timeout": "3"})

@@ -1,5 +1,6 @@
 """The choice among several interrupts of an operation."""
 
+import errno
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import pytest
 
 from greenpg._psycopg2.interrupts import closed
 from greenpg._psycopg2.state import ERRORS
-from greenpg._session.shield import Shield, graver
+from greenpg._session.shield import Shield, Unrecovered, graver
 
 
 class Late(Exception):
@@ -69,3 +70,23 @@ def test_second_ctrl_c_propagates_from_tidying_up() -> None:
     first, second = KeyboardInterrupt(), KeyboardInterrupt()
 
     assert graver(SimpleNamespace(exits=()), ERRORS, first, second) is second
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError(errno.EMFILE, "Too many open files"), MemoryError(), RecursionError()]
+)
+def test_wait_that_fails_for_lack_of_something_ends_the_recovery_at_once(
+    failure: BaseException,
+) -> None:
+    shield = Shield(SimpleNamespace(exits=()), ERRORS, FIRST, 5)
+    calls = []
+
+    def once(left: float) -> bool:
+        calls.append(left)
+        raise failure
+
+    with pytest.raises(Unrecovered):
+        shield.wait(once)
+
+    assert len(calls) == 1
+    assert shield.verdict is FIRST
