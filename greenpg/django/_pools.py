@@ -39,7 +39,7 @@ def close_all(alias: str, *, patient: bool, spared: object = None) -> None:
             pool.close()
         elif pool is not None:
             pool.resize(0, pool.max_size)
-            pool.drain()
+            pool._wind_down()
 
 
 def without_pool(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -164,10 +164,35 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
         try:
             super()._commit()
         except BaseException as error:
-            if not isinstance(error, Exception) and self.connection is not None:
-                with suppress(greenpg.Error):
-                    self.connection.rollback()  # Django rolls back only after a database error
+            if not isinstance(error, DatabaseError):  # after which Django rolls back
+                self._end_interrupted()
             raise
+
+    def _rollback(self) -> None:
+        try:
+            super()._rollback()
+        except BaseException as error:
+            if not isinstance(error, DatabaseError):  # after which Django closes
+                self._end_interrupted()
+            raise
+
+    def _end_interrupted(self) -> None:
+        """Roll back, within the connection's `cancel_timeout`, or close.
+
+        Else Django would go on, with autocommit off, in a transaction that nothing ends, and run
+        the transaction's `on_commit` functions after the next one.
+        """
+        self.run_on_commit: list[Any] = []
+        conn = self.connection
+        if conn is None:
+            return
+        try:
+            with conn.deadline(0):
+                conn.rollback()
+        except BaseException as error:
+            self.close()
+            if not isinstance(error, greenpg.Error):
+                raise
 
     def validate_thread_sharing(self) -> None:
         """Raise DatabaseError in other threads, and in other tasks of the same thread."""

@@ -154,6 +154,11 @@ class ConnectionPool:
         performer.apply(performer.state.drain)
         performer.apply(performer.state.tick)
 
+    def _wind_down(self) -> None:
+        """Serve those who wait, and keep no connection after that; another pool replaces this."""
+        performer = self._pool.performer
+        performer.apply(performer.state.wind_down)
+
     def resize(self, min_size: int, max_size: int | None = None) -> None:
         """Set new sizes; ValueError if they are impossible."""
         performer = self._pool.performer

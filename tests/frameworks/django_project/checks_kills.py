@@ -1,7 +1,7 @@
 """Timeouts and kills inside Django's code: nothing is left half done or running."""
 
 import random
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib import import_module
 
 import pytest
@@ -167,13 +167,18 @@ def test_timeout_in_a_savepoint_undoes_the_savepoint_alone():
 def test_timeout_during_the_commit_leaves_a_usable_connection(observer):
     from .models import Note
 
+    called = []
     execute(SLOW_COMMIT)
     try:
         with suppress(timeout_class()), timeout(ALLOWED), transaction.atomic():
+            transaction.on_commit(lambda: called.append("first"))
             Note.objects.create()
 
         assert (connection.in_atomic_block, connection.get_autocommit()) == (False, True)
         assert Note.objects.count() == 0
+        with transaction.atomic():
+            transaction.on_commit(lambda: called.append("second"))
+        assert called == ["second"]
     finally:
         execute("drop function slow cascade")
     connection.close()
@@ -206,6 +211,44 @@ def test_kill_before_the_commit_is_sent_rolls_back(observer):
 
     assert isinstance(job.error, current().exits)
     assert balances() == {"ann": 100, "bob": 100}
+
+
+@pytest.mark.parametrize(
+    ("end", "own"),
+    [("commit", None), ("commit", ZeroDivisionError), ("rollback", None)],
+)
+def test_timeout_before_the_end_of_a_transaction_is_sent_ends_it_nevertheless(observer, end, own):
+    held, ended = current().event(), current().event()
+
+    def hold(conn):
+        with conn.exclusive():
+            held.set()
+            ended.wait(60)
+
+    def transfer(stack):
+        with transaction.atomic():
+            move("ann", -10)
+            holders.append(spawn(hold, connection.connection))
+            held.wait()
+            stack.enter_context(timeout_class()(ALLOWED, own))
+            if end == "rollback":
+                raise KeyError
+
+    def transfer_and_go_on():
+        with pytest.raises(own or timeout_class()), ExitStack() as stack:
+            transfer(stack)
+        left = connection.in_atomic_block, connection.get_autocommit()
+        move("bob", 5)
+        return left
+
+    holders: list[Job] = []
+    job = spawn(transfer_and_go_on)
+    job.join(30)
+    ended.set()
+    holders[0].join()
+
+    assert job.result() == (False, True)
+    assert balances() == {"ann": 100, "bob": 105}
 
 
 def test_kill_of_an_iterator_leaves_no_cursor(observer):

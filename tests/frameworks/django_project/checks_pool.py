@@ -161,6 +161,23 @@ def test_pool_of_former_settings_keeps_no_session(database):
     assert former.get_stats()["pool_min"] == 0  # otherwise it would go on connecting
 
 
+def test_pool_of_former_settings_serves_those_who_wait_and_keeps_nothing(
+    small_pool, database, observer
+):
+    former = connection.pool
+    held = [former.getconn() for _ in range(2)]
+    job = Job(current(), execute, ("select 6 * 7",))
+    observer.until(lambda: former.get_stats()["requests_waiting"] == 1, "one waits")
+    database["OPTIONS"]["application_name"] = "another"
+    assert connection.pool is not former
+
+    for conn in held:
+        former.putconn(conn)
+
+    assert job.result() == 42
+    observer.until(lambda: former.get_stats()["pool_size"] == 0, "nothing is kept")
+
+
 def test_new_time_zone_reaches_new_connections(observer):
     Account.objects.count()
     before = connection.pool
