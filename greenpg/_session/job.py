@@ -22,9 +22,9 @@ class Job:
     __slots__ = ("_fate", "_lost", "_run")
 
     def __init__(self, run: Callable[[], object], lost: Callable[[], object]) -> None:
-        self._fate = Once()
         self._run = run
         self._lost = lost
+        self._fate = Once()
 
     def __call__(self) -> None:
         """Run, unless it was cancelled."""
@@ -36,5 +36,6 @@ class Job:
         return self._fate.settle(_CANCELLED) is _CANCELLED
 
     def __del__(self) -> None:
-        if not sys.is_finalizing() and self._fate.settle(_LOST) is _LOST:
+        fate = getattr(self, "_fate", None)  # there may have been no memory for it
+        if fate is not None and not sys.is_finalizing() and fate.settle(_LOST) is _LOST:
             self._lost()
