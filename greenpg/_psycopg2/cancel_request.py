@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import OperationalError
 
@@ -13,8 +14,35 @@ from greenpg._session.shield import Shield, Unrecovered
 
 from .psycopg2_c import c_connection
 
+REQUESTS_TO_POOLER: Final = 2
+LARGEST_PID: Final = 1 << 22  # Linux's PID_MAX_LIMIT; those of other systems are smaller
+
 if TYPE_CHECKING:
     from greenpg.backend import Backend
+
+
+class Canceller:
+    """Cancels what runs on a connection; called again while nothing comes of it.
+
+    Unrecovered at the third call behind a pooler: it takes a request, but cannot cancel a query
+    that it still queues (PgBouncer 1.18).
+    """
+
+    def __init__(self, conn: Any, shield: Shield) -> None:
+        self._conn = conn
+        self._shield = shield
+        self._left = REQUESTS_TO_POOLER if is_poolers(conn) else sys.maxsize
+
+    def __call__(self) -> None:
+        if not self._left:
+            raise Unrecovered
+        self._left -= 1
+        cancel_query(self._conn, self._shield)
+
+
+def is_poolers(conn: Any) -> bool:
+    """Return True if a pooler made up the session's process id: PgBouncer's are random."""
+    return not 0 < conn.get_backend_pid() <= LARGEST_PID
 
 
 def cancel_query(conn: Any, shield: Shield) -> None:

@@ -20,7 +20,7 @@ from greenpg._protocol.libpq import libpq
 from greenpg._session.session import CANCEL_TIMEOUT
 from greenpg.backend import READ, WRITE
 
-from .cancel_request import cancel_query
+from .cancel_request import Canceller
 from .psycopg2_c import poll, transaction_status
 
 if TYPE_CHECKING:
@@ -93,9 +93,10 @@ def _stop(conn: Any, fd: int, wait: Callable[..., int], shield: Shield) -> None:
 
     The server ignores a request that comes before the query, which travels apart from it.
     """
-    cancel_query(conn, shield)
+    cancel = Canceller(conn, shield)
+    cancel()
     while not _drain(conn, fd, wait, shield, AGAIN):
-        cancel_query(conn, shield)
+        cancel()
 
 
 def _drain(

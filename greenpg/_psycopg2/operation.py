@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from psycopg2 import Error
 
 from greenpg._session.time_slice import TimeSlice
 
-from .cancel_request import cancel_query
+from .cancel_request import Canceller
 from .interrupts import AGAIN, CLOSE_TIMEOUT, closed
 from .psycopg2_c import close, poll
 from .wait_callback import settle_descriptor
@@ -118,8 +117,9 @@ def cancel_and_drain(conn: Any, exc: BaseException | None, drain: Callable[[], S
     state: State = conn._state
 
     def recover(shield: Shield) -> None:
-        cancel_query(conn, shield)
-        shield.take(drain(), state.wait, partial(cancel_query, conn, shield), AGAIN)
+        cancel = Canceller(conn, shield)
+        cancel()
+        shield.take(drain(), state.wait, cancel, AGAIN)
 
     seconds = CLOSE_TIMEOUT if state.closing else state.cancel_timeout
     try:

@@ -16,6 +16,6 @@ def backoff(failures: int, longest: float = LONGEST, jitter: Callable[[], float]
     return seconds * (0.5 + 0.5 * jitter())
 
 
-def one_line(error: Exception) -> str:
-    """Return an error's text for a log: libpq's have several lines."""
-    return " ".join(str(error).split())
+def one_line(error: BaseException) -> str:
+    """Return an error's text for a log: libpq's have several lines, others none."""
+    return " ".join(str(error).split()) or repr(error)

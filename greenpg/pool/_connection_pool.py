@@ -167,7 +167,7 @@ class ConnectionPool:
 
     @staticmethod
     def check_connection(conn: Any) -> None:
-        """Raise unless the server answers; for `check=`, to check before each loan."""
+        """Raise unless the server answers; for `check=`, to check before later loans."""
         ping(conn)
 
     def __enter__(self) -> Any:

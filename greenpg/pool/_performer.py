@@ -13,6 +13,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from greenpg._session.backoff import one_line
 from greenpg._session.job import Job
 from greenpg.backend import is_stranded
 from greenpg.threads import pristine
@@ -165,7 +166,7 @@ class Performer:
 
     def _warn(self, error: BaseException) -> None:
         try:  # noqa: SIM105  suppress() may find no depth or memory either
-            log.warning("pool %r: trying again after an error: %s", self.name, _text(error))
+            log.warning("pool %r: trying again after an error: %s", self.name, one_line(error))
         except Exception:
             pass
 
@@ -211,7 +212,7 @@ class Performer:
             self.stats.connections_errors += 1
             level = logging.DEBUG if self.state.failures else logging.WARNING
             self._report(self.state.connect_failed, slot, error)  # first: a log handler may wait
-            log.log(level, "pool %r: no connection: %s", self.name, _text(error))
+            log.log(level, "pool %r: no connection: %s", self.name, one_line(error))
             return
         self.stats.connections += monotonic() - began
         self._report(self.state.connected, slot, key)
@@ -231,7 +232,7 @@ class Performer:
         except BaseException as error:
             self.stats.connections_lost += 1
             self._report(self.state.retire, slot)
-            log.info("pool %r: a connection is broken: %s", self.name, _text(error))
+            log.info("pool %r: a connection is broken: %s", self.name, one_line(error))
         else:
             self._report(self.state.restored, slot)
 
@@ -242,7 +243,9 @@ class Performer:
         except BaseException as error:
             self.stats.returns_bad += 1
             self._report(self.state.retire, slot)
-            log.warning("pool %r: a connection could not be cleaned: %s", self.name, _text(error))
+            log.warning(
+                "pool %r: a connection could not be cleaned: %s", self.name, one_line(error)
+            )
         else:
             self._report(self.state.restored, slot)
         finally:
@@ -254,7 +257,7 @@ class Performer:
         try:
             self.manager.close(conn)
         except BaseException as error:
-            log.warning("pool %r: closing a connection failed: %s", self.name, _text(error))
+            log.warning("pool %r: closing a connection failed: %s", self.name, one_line(error))
         finally:
             self._report(self.state.closed, slot)
 
@@ -381,7 +384,3 @@ def _end_keeping(whose: Callable[[], Performer | None], keeping: Any) -> None:
     performer = whose()
     if performer is not None:  # its task was killed, or needed again since its last tick
         performer.request(Effect.KEEP_TIME, None)
-
-
-def _text(error: BaseException) -> str:
-    return str(error).strip() or repr(error)

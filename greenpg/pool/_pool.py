@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from greenpg._fork_hooks import Order, in_child
+from greenpg._session.backoff import one_line
 
 from ._connections import BROKEN, DIRTY, Condition, ConnectionManager, Hook
 from ._performer import RETRY, Performer
@@ -213,8 +214,10 @@ class Pool:
     def _timed_out(self, seconds: float) -> Exception:
         state = self.performer.state
         fact = f"no connection in {seconds:.1f} s ({describe_load(state, monotonic())})"
-        text = f"pool {self.name!r}: {fact}; raise max_size or hold connections for less time"
-        error = self._errors.timeout(text)
+        remedy = "raise max_size or hold connections for less time"
+        if state.last_error is not None:
+            remedy = f"the last attempt to connect failed: {one_line(state.last_error)}"
+        error = self._errors.timeout(f"pool {self.name!r}: {fact}; {remedy}")
         error.__cause__ = state.last_error
         return error
 

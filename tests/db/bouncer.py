@@ -13,6 +13,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 from .conftest import until
 
+POOL_SIZE = 5
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin") or ""
 
 
@@ -31,7 +32,7 @@ class Bouncer:
             f"[databases]\n* = host={where['host']} port={where['port']}\n[pgbouncer]\n"
             f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
             f"auth_type = trust\nauth_file = {users}\npool_mode = {mode}\n"
-            "default_pool_size = 5\nmax_client_conn = 100\nignore_startup_parameters = "
+            f"default_pool_size = {POOL_SIZE}\nmax_client_conn = 100\nignore_startup_parameters = "
             "extra_float_digits\n"
         )
         directory.chmod(0o755)

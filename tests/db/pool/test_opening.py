@@ -158,3 +158,23 @@ def test_a_lent_connection_that_is_dropped_frees_its_slot(make):
 
     with pool.connection(timeout=2) as other:
         assert answer(other) == 1
+
+
+def test_a_timeout_says_why_no_connection_could_be_made(make):
+    def configure(conn):
+        raise LookupError("no such setting")
+
+    pool = make(configure=configure, timeout=0.3)
+
+    with pytest.raises(PoolTimeout, match="attempt to connect failed: no such setting") as caught:
+        pool.getconn()
+
+    assert "raise max_size" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, LookupError)
+
+
+def test_a_timeout_of_a_busy_pool_says_what_helps(make):
+    pool = make(max_size=1)
+
+    with pool.connection(), pytest.raises(PoolTimeout, match="raise max_size or hold"):
+        pool.getconn(timeout=0.05)
