@@ -17,6 +17,8 @@ is noted by `note_outside` or `note_error`: the open transaction takes only a ro
 
 **Fairness** (time_slice.py). An operation that never has to wait pauses after 5 ms.
 
+**Jobs** (job.py). What a task is to do is not lost with a task that never begins.
+
 **Forks** (forks.py). A child finds a dead socket in place of every inherited one.
 
 **Connecting** (connect_plan.py, backoff.py): which addresses to try, in which order, for how long.
