@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import chain, count
 from typing import Any, Final
 
 from psycopg2 import Error, ProgrammingError
 
+from ._green_classes import green_class
 from ._protocol.libpq import libpq
-from ._psycopg2.psycopg2_c import c_connection, c_cursor
+from ._psycopg2.psycopg2_c import c_connection, c_cursor, transaction_status
 from ._psycopg2.transaction_mark import TransactionMark
+from ._session.backoff import one_line
+from ._session.session import TransactionStatus
 from ._session.time_slice import TimeSlice
+from .sync import ConnectionLock
 
 SLICE_ROWS: Final = 2000  # rows built in C between two checks of the clock
 _FIRST: Final = 100
@@ -20,6 +27,7 @@ _LARGEST: Final = 4000
 _LARGEST_LIST: Final = 2000  # more rows cost more than round trips: `greenpg bench -w rows`
 _BYTES: Final = 1 << 20  # of a fetch in libpq; its rows as Python objects take more
 _serial: Final = count(1)
+log = logging.getLogger("greenpg")
 
 
 def fetch_on(cur: Any, fetchmany: Callable[..., list[Any]], rows: list[Any], wanted: int) -> None:
@@ -61,8 +69,13 @@ class RowStream:
 
     def close(self) -> None:
         """Stop fetching; a loop ends after the rows already fetched."""
-        self._parts.close()
+        with suppress(_GivenUp):
+            self._parts.throw(_GivenUp())
         self._rows = iter(())
+
+
+class _GivenUp(Exception):
+    """The program has closed a stream: unlike a finalizer, it waits until that is done."""
 
 
 def stream(cur: Any, execute: Callable[[Any, str], None], query: Any, args: Any) -> RowStream:
@@ -80,6 +93,7 @@ def _parts(
     hold = conn.autocommit  # psycopg2 requires it, also after a BEGIN (cursor_type.c)
     name = f"greenpg_stream_{next(_serial)}"
     source = c_connection.cursor(conn, name, type(cur), hold)
+    close: Callable[[Any], None] = _close
     try:
         source.execute(query, args)
         if _iterates_in_c(type(cur)):
@@ -87,9 +101,45 @@ def _parts(
             yield from _results(conn, name, hold, reader, execute)
         else:
             yield from _lists(source)
+    except GeneratorExit:  # from a finalizer
+        close = _close_forgotten
+        raise
     finally:
-        with suppress(Error):  # after an interrupt the cursor ends with its transaction
-            source.close()
+        close(source)
+
+
+def _close(source: Any) -> None:
+    with suppress(Error):  # after an interrupt the cursor ends with its transaction
+        source.close()
+
+
+def _close_forgotten(source: Any) -> None:
+    """Close the cursor of a stream that the program has forgotten; a finalizer calls this."""
+    state = getattr(source.connection, "_state", None)
+    if state is None:  # on a plain connection
+        _close(source)
+    elif not (source.connection.closed or sys.is_finalizing()):
+        state.call_in_finalizer(partial(_close_if_there, source))
+
+
+def _close_if_there(source: Any) -> None:
+    """Close a cursor, unless it has gone: in an open transaction that would be an error."""
+    conn = source.connection
+    try:
+        with ConnectionLock(conn):
+            if transaction_status(conn) == TransactionStatus.IDLE or _is_there(conn, source.name):
+                source.close()
+    except Error as err:
+        if not conn.closed:
+            log.warning("the cursor of a stream could not be closed: %s", one_line(err))
+
+
+def _is_there(conn: Any, name: str) -> bool:
+    if transaction_status(conn) != TransactionStatus.IN_TRANSACTION or conn._state.must_roll_back:
+        return False
+    cur = c_connection.cursor(conn, None, green_class(c_cursor))
+    cur.execute("SELECT 1 FROM pg_catalog.pg_cursors WHERE name = %s", (name,))
+    return c_cursor.fetchone(cur) is not None
 
 
 def _iterates_in_c(kind: Any) -> bool:

@@ -19,7 +19,7 @@ from ._psycopg2.interrupts import closed
 from ._psycopg2.psycopg2_c import c_connection, c_cursor, execute, transaction_status
 from ._session.time_slice import TimeSlice
 from .backend import READ
-from .sync import Deadline
+from .sync import ConnectionLock, Deadline
 
 if TYPE_CHECKING:
     from ._psycopg2.state import State
@@ -91,13 +91,10 @@ class Notifications:
         self.close()
 
     def __del__(self) -> None:
-        """Stop listening, in a new task if this one may not wait."""
+        """Stop listening, in a new task if this one may not wait for it."""
         if self._open and not sys.is_finalizing():
-            if self._state.can_wait():
-                self.close()
-            else:
-                self._let_go()
-                self._state.backend.spawn(self._unlisten)
+            self._let_go()
+            self._state.call_in_finalizer(self._unlisten_in_turn)
 
     def close(self) -> None:
         """Stop listening; may be called again, and from any task.
@@ -176,6 +173,10 @@ class Notifications:
                 self._unlisten()
             self._sorter.restore()
             raise
+
+    def _unlisten_in_turn(self) -> None:
+        with suppress(Error), ConnectionLock(self._conn):  # however long others use it
+            self._unlisten()
 
     def _unlisten(self) -> None:
         conn = self._conn

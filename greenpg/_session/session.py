@@ -207,6 +207,17 @@ class Session(Lock):
             )
         return left
 
+    def call_in_finalizer(self, work: Callable[[], object]) -> None:
+        """Call `work`, which waits: at once if nobody uses the connection, else in a task.
+
+        A finalizer may run in the hub, in any task, and inside an operation of its own task.
+        """
+        free = self.holder is None or (self.holder == self.current() and not self.in_driver)
+        if free and self.can_wait():
+            work()
+        else:
+            self.backend.spawn(work)
+
     def wait_or_pause(self, events: int, time_slice: TimeSlice) -> None:
         """Wait for a protocol step's events; without any, pause if the time slice is over."""
         if events:

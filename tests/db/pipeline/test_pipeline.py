@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import io
 from decimal import Decimal
 
 import psycopg2
@@ -461,57 +460,3 @@ def test_statements_larger_than_any_buffer_do_not_deadlock(conn):
         results = [p.execute("select %s", (text,)) for _ in range(20)]
 
     assert all(result.fetchone() == (text,) for result in results)
-
-
-# With blocks under autocommit
-
-
-@pytest.fixture
-def block_table(auto):
-    auto.cursor().execute("create temp table t (n int)")
-    return auto
-
-
-def piped(conn):
-    with conn.pipeline() as p:
-        p.execute("insert into t values (1)")
-        p.sync()
-        p.execute("insert into t values (2)")
-
-
-FIRST = {
-    "pipeline": piped,
-    "executemany": lambda conn: conn.cursor().executemany(
-        "insert into t values (%s)", [(n,) for n in range(9)]
-    ),
-    "copy": lambda conn: conn.cursor().copy_expert("copy t from stdin", io.StringIO("1\n")),
-}
-
-
-@pytest.mark.parametrize("name", FIRST)
-def test_block_is_rolled_back_whatever_comes_first(block_table, name):
-    with pytest.raises(ZeroDivisionError), block_table:
-        FIRST[name](block_table)
-        raise ZeroDivisionError
-
-    assert block_table.status == ext.STATUS_READY
-    assert one(block_table, "select count(*) from t") == 0
-
-
-@pytest.mark.parametrize("name", FIRST)
-def test_block_is_committed_whatever_comes_first(block_table, name):
-    with block_table:
-        FIRST[name](block_table)
-        assert block_table.info.transaction_status == ext.TRANSACTION_STATUS_INTRANS
-
-    assert block_table.info.transaction_status == ext.TRANSACTION_STATUS_IDLE
-    assert one(block_table, "select count(*) > 0 from t")
-
-
-def test_without_a_block_a_sync_commits_under_autocommit(block_table):
-    with pytest.raises(ZeroDivisionError), block_table.pipeline() as p:
-        p.execute("insert into t values (1)")
-        p.sync()
-        raise ZeroDivisionError
-
-    assert one(block_table, "select count(*) from t") == 1
