@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from .backend import READ, WRITE, Address
 
-__all__ = ["Threads", "backend", "pristine", "write_check"]
+__all__ = ["Threads", "backend", "is_connected", "pristine", "write_check"]
 
 
 def pristine(name: str) -> ModuleType:
@@ -157,6 +157,15 @@ def write_check(fd: int) -> Callable[[int], list[object]]:
     poll.register(fd, _select.POLLOUT)
     check: Callable[[int], list[object]] = poll.poll
     return check
+
+
+def is_connected(fd: int) -> bool:
+    """Return True if a socket is connected and the other side has not hung up."""
+    if fd < 0:
+        return False
+    poll = _select.poll()
+    poll.register(fd, getattr(_select, "POLLRDHUP", 0))
+    return not poll.poll(0)
 
 
 def _subset(flags: int, events: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -13,7 +14,10 @@ class Publisher:
 
     def __init__(self, dsn: str, channel: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, dsn, channel], stdin=subprocess.PIPE, text=True
+            [sys.executable, "-m", __name__, channel],
+            stdin=subprocess.PIPE,
+            env={**os.environ, "GREENPG_DSN": dsn},  # others can see arguments
+            text=True,
         )
 
     def send(self, times: int) -> None:
@@ -23,9 +27,9 @@ class Publisher:
         self._process.stdin.flush()
 
 
-def main(dsn: str, channel: str) -> None:
+def main(channel: str) -> None:
     """Send as many as each line of standard input says."""
-    conn = psycopg2.connect(dsn)
+    conn = psycopg2.connect(os.environ["GREENPG_DSN"])
     conn.autocommit = True
     cur = conn.cursor()
     for line in sys.stdin:

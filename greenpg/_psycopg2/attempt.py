@@ -13,6 +13,7 @@ from psycopg2 import OperationalError
 
 from greenpg._protocol.libpq import libpq
 from greenpg._session.connect_plan import DEFAULT_PORT
+from greenpg.threads import is_connected
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
@@ -64,30 +65,12 @@ class Attempt:
         pgconn = conn.pgconn_ptr
         if libpq.has("PQconnectionNeedsPassword", "PQsocket"):
             is_in = conn.info.parameter_status("server_version") is not None
-            unwanted = not is_in and _has_peer(libpq.PQsocket(pgconn))
+            unwanted = not is_in and is_connected(libpq.PQsocket(pgconn))
             self.final = bool(unwanted or libpq.PQconnectionNeedsPassword(pgconn))
 
     def left(self) -> float | None:
         """Return the seconds that are left, at least 0; None without a timeout."""
         return None if self.deadline is None else max(self.deadline - monotonic(), 0)
-
-
-def _has_peer(fd: int) -> bool:
-    """Return True if a socket is connected, and the other side has not hung up."""
-    import _socket  # late: importing greenpg must not load it before a monkey-patch
-
-    if fd < 0:
-        return False
-    sock = _socket.socket(fileno=fd)
-    try:
-        sock.getpeername()
-        return bool(sock.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT))
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        sock.detach()
 
 
 @dataclass(slots=True)

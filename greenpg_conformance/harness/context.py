@@ -37,12 +37,13 @@ IDLE_SHARE: Final = 0.005
 IDLE_WINDOW: Final = 0.2
 IDLE_LONGEST: Final = 2.0
 PROGRAM: Final = """{prelude}
+import os
 import warnings
 import greenpg
 def backend():
     from greenpg_conformance.harness.describe import find
     return find({backend!r})[0]
-def connect(dsn={dsn!r}, plain=greenpg.connect):
+def connect(dsn=os.environ["GREENPG_DSN"], plain=greenpg.connect):
     return plain(dsn, backend=backend())
 """
 
@@ -229,11 +230,11 @@ class Context:
 
         There is `backend()`, which returns the backend, and `connect()`, which uses it.
         """
-        backend, dsn = self.around.which, self.dsn
-        program = PROGRAM.format(prelude=self.around.mode.prelude, backend=backend, dsn=dsn)
+        program = PROGRAM.format(prelude=self.around.mode.prelude, backend=self.around.which)
+        variables = {**os.environ, "GREENPG_DSN": self.dsn, **environ}  # others see arguments
         command = [sys.executable, "-c", "\n".join((program, *lines))]
         kept: Any = {"capture_output": True, "text": True, "timeout": PROGRAM_SECONDS}
-        return subprocess.run(command, env={**os.environ, **environ}, check=False, **kept)
+        return subprocess.run(command, env=variables, check=False, **kept)
 
     def skip(self, reason: str) -> None:
         """Give up for want of something that the reason names."""

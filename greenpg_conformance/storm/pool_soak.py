@@ -110,8 +110,8 @@ def main() -> int:
     codes = []
     with server_dsn() as dsn:
         for column, mode in columns:
-            call = f"soak({column.backend!r}, {dsn!r}, {rounds}, {seed})"
-            codes.append(in_child(column, mode, rounds, seed, MODULE, call))
+            call = f"soak({column.backend!r}, dsn, {rounds}, {seed})"
+            codes.append(in_child(column, mode, dsn, rounds, seed, MODULE, call))
     return max(codes)
 
 

@@ -20,14 +20,21 @@ def arguments(parser: Any, rounds: int) -> Any:
     return args
 
 
-def in_child(column: Any, mode: Any, rounds: int, seed: int, module: str, call: str) -> int:
-    """Run `soak` of a module in a task of the backend; return the exit code."""
+def in_child(
+    column: Any, mode: Any, dsn: str, rounds: int, seed: int, module: str, call: str
+) -> int:
+    """Run `soak` of a module in a task of the backend; return the exit code.
+
+    The call may name `dsn`, which the child finds in its environment: others can see arguments.
+    """
     tell(f"{column}: {rounds} rounds from seed {seed}")
     began = time.monotonic()
     program = f"from greenpg_conformance.harness.describe import find; from {module} import soak"
+    given = 'import os; dsn = os.environ["GREENPG_DSN"]'
     run = f"find({column.backend!r})[1].run(lambda: {call})"
-    command = [sys.executable, "-c", f"{mode.prelude}\n{program}\n{run}"]
-    code = subprocess.run(command, env={**os.environ, **mode.environ}, check=False).returncode
+    command = [sys.executable, "-c", f"{mode.prelude}\n{program}\n{given}\n{run}"]
+    environ = {**os.environ, **mode.environ, "GREENPG_DSN": dsn}
+    code = subprocess.run(command, env=environ, check=False).returncode
     tell(f"{column}: {'FAILED' if code else 'passed'} in {time.monotonic() - began:.0f} s")
     return code
 

@@ -227,8 +227,8 @@ def main() -> int:
     codes = []
     with server_dsn() as dsn:
         for column, mode in columns:
-            call = f"soak({column.backend!r}, {dsn!r}, {args.rounds}, {args.seed})"
-            codes.append(in_child(column, mode, args.rounds, args.seed, MODULE, call))
+            call = f"soak({column.backend!r}, dsn, {args.rounds}, {args.seed})"
+            codes.append(in_child(column, mode, dsn, args.rounds, args.seed, MODULE, call))
     return max(codes)
 
 

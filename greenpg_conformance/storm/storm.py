@@ -200,8 +200,8 @@ def main() -> int:
     with server_dsn() as dsn:
         for column, mode in [columns_of(which)[0] for which in args.backend or installed()]:
             seeds = range(args.seed, args.seed + args.rounds)
-            call = f"soak({str(column)!r}, {dsn!r}, {seeds!r}, {args.pairs})"
-            codes.append(in_child(column, mode, args.rounds, args.seed, MODULE, call))
+            call = f"soak({str(column)!r}, dsn, {seeds!r}, {args.pairs})"
+            codes.append(in_child(column, mode, dsn, args.rounds, args.seed, MODULE, call))
     return max(codes)
 
 
