@@ -181,8 +181,12 @@ class Event:
     def set(self) -> None:
         self._flag = True
         while self._waits:
-            entry = self._waits.pop(0)
+            try:
+                entry = self._waits[0]
+            except IndexError:  # another thread was faster
+                return
             call_in_hub(entry[0].hub, entry[0].put, entry)
+            self._leave(entry)  # last: where memory or stack ends, the next call tries again
 
     def is_set(self) -> bool:
         return self._flag

@@ -41,12 +41,16 @@ class Event:
     def set(self) -> None:
         self._flag = True
         while self._waits:
-            entry = self._waits.pop(0)
+            try:
+                entry = self._waits[0]
+            except IndexError:  # another thread was faster
+                return
             hub = entry[0]
             if hub is get_hub_if_exists():
                 hub.loop.run_callback(_resume, entry)
             elif runs(hub):  # else its task is never run again
                 hub.loop.run_callback_threadsafe(_resume, entry)
+            self._leave(entry)  # last: where memory or stack ends, the next call tries again
 
     def is_set(self) -> bool:
         return self._flag

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import os
 import resource
@@ -24,7 +25,7 @@ FRAMES: Final = 60  # that are left at the most where the stack is short
 LEFT: Final = 5  # descriptors
 KEPT: Final = 50  # tasks that may be killed
 
-ERRORS: Final = (MemoryError, RecursionError)
+ERRORS: Final = (MemoryError, RecursionError, ctypes.ArgumentError)  # ctypes wraps the others
 
 
 class SpawnError(RuntimeError):
@@ -50,8 +51,10 @@ class StarvingBackend:
 
     def kill_tasks(self) -> None:
         """Kill tasks of greenpg's own, some of which may not have begun."""
-        while self._tasks:
-            self._tasks.popleft().kill()
+        tasks = list(self._tasks)
+        self._tasks.clear()
+        for task in tasks:
+            task.kill()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
