@@ -43,9 +43,18 @@ def _hub_of_thread_ends() -> None:
     get_hub().destroy(destroy_loop=True)
 
 
+def _is_libuv() -> bool:
+    return "libuv" in type(get_hub().loop).__module__
+
+
 def _fork() -> int:
     """Fork by posix.fork, below any patch; by gevent.fork on libuv, which requires it."""
-    return int(gevent.fork() if "libuv" in type(get_hub().loop).__module__ else fork())
+    return int(gevent.fork() if _is_libuv() else fork())
+
+
+def _survives_recursion() -> bool:
+    """On libuv a RecursionError in gevent's own Python corrupts memory (double free)."""
+    return not _is_libuv()
 
 
 def _facts() -> Mapping[str, str]:
@@ -63,5 +72,6 @@ description: Final = Description(
     registered=_registered,
     hub_of_thread_ends=_hub_of_thread_ends,
     fork=_fork,
+    survives_recursion=_survives_recursion,
     facts=_facts,
 )

@@ -42,7 +42,8 @@ class Description:
     `fn` soon, and `timeout(seconds)` is the library's own timeout, which raises in a with block.
     `registered` returns what is registered with the event loop, `hub_of_thread_ends` is called at
     the end of an OS thread that has used the library, `fork` is the plainest way to fork that the
-    library survives. `facts` returns, for the doctor, which of its event loops and resolvers the
+    library survives. `survives_recursion` returns whether the loop's own code does, where the stack
+    ends in it. `facts` returns, for the doctor, which of its event loops and resolvers the
     library uses.
     """
 
@@ -54,6 +55,7 @@ class Description:
     registered: Callable[[], Registered] = _nothing
     hub_of_thread_ends: Callable[[], object] = _nothing
     fork: Callable[[], int] = os.fork
+    survives_recursion: Callable[[], bool] = lambda: True
     facts: Callable[[], Mapping[str, str]] = _nothing
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import inspect
 import os
 import resource
@@ -25,7 +24,7 @@ FRAMES: Final = 60  # that are left at the most where the stack is short
 LEFT: Final = 5  # descriptors
 KEPT: Final = 50  # tasks that may be killed
 
-ERRORS: Final = (MemoryError, RecursionError, ctypes.ArgumentError)  # ctypes wraps the others
+ERRORS: Final = (MemoryError, RecursionError)
 
 
 class SpawnError(RuntimeError):
