@@ -92,8 +92,6 @@ class Shield:
             try:
                 if once(left):
                     return True
-            except (MemoryError, RecursionError):
-                raise  # the wait itself fails, and would fail again
             except BaseException as exc:
                 if is_shortage(exc):  # it would fail again, without a pause
                     raise Unrecovered(exc) from None
