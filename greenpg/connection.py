@@ -22,6 +22,7 @@ from ._psycopg2.conninfo import CONNINFO, GivenInfo
 from ._psycopg2.hang_up import hang_up
 from ._psycopg2.interrupts import CLOSE_TIMEOUT, closed
 from ._psycopg2.operation import guarded
+from ._psycopg2.psycopg2_c import checked_poll
 from ._psycopg2.state import ERRORS
 from ._psycopg2.wait_callback import wait_callback
 from ._session.connect_plan import plan
@@ -211,8 +212,8 @@ class Connection(c_connection):
         state = self._state
         waits = state.can_wait() if not state.in_driver else state.holder != state.current()
         if self.async_ or not waits:
-            return c_connection.poll(self)
-        return self._run(c_connection.poll)
+            return checked_poll(self)
+        return self._run(checked_poll)
 
     def __exit__(self, kind: Any, exc: Any, trace: Any) -> None:
         """Commit, or roll back after an exception, unless that has closed the connection."""

@@ -14,7 +14,7 @@ from psycopg2 import Error, InterfaceError, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
 
 from ._green_classes import become, green, with_c_methods
-from ._protocol.generators import call, finish
+from ._protocol.generators import UNEXPECTED, call, finish
 from ._protocol.libpq import libpq
 from ._protocol.parameters import BYTEA, INT4, INT8
 from ._psycopg2.interrupts import closed
@@ -324,7 +324,18 @@ def _select(conn: Any, statement: str, *args: int) -> tuple[int, ...]:
         raise err if err.pgerror is None else OperationalError(err.pgerror) from err
     if conn._state.pending is not None:  # interrupted: nothing may follow
         raise conn._state.pending
-    return c_cursor.fetchone(cur) or ()
+    return _only_row(conn, cur, 2 if statement in (_LO_CREAT, _LO_CREATE) else 1)
+
+
+def _only_row(conn: Any, cur: Any, width: int) -> tuple[int, ...]:
+    """Return a statement's numbers; an answer without them closes the connection."""
+    row: Any = None
+    with suppress(ValueError, TypeError, ProgrammingError):
+        row = c_cursor.fetchone(cur)
+    if row is None or len(row) != width or not all(isinstance(value, int) for value in row):
+        conn._state.shut(conn)
+        raise OperationalError(UNEXPECTED)
+    return cast("tuple[int, ...]", row)
 
 
 def _call(conn: Any, statement: bytes, *parameters: Parameter) -> bytes:

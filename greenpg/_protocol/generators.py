@@ -18,7 +18,7 @@ from .libpq import (
     PGRES_COPY_BOTH,
     PGRES_COPY_IN,
     PGRES_COPY_OUT,
-    PGRES_TUPLES_OK,
+    PGRES_FATAL_ERROR,
     Parameter,
     Polling,
     error_message,
@@ -67,10 +67,12 @@ def call(
 
     def take(result: int) -> None:
         nonlocal value, error
-        if libpq.PQresultStatus(result) == PGRES_TUPLES_OK:
+        if libpq.PQresultStatus(result) == PGRES_FATAL_ERROR:
+            error = error or libpq.PQresultErrorMessage(result)
+        elif libpq.PQntuples(result) and libpq.PQnfields(result):
             value = single_value(result)
         else:
-            error = error or libpq.PQresultErrorMessage(result)
+            raise OperationalError(UNEXPECTED)
 
     yield from results(pgconn, fd, take)
     return value, error

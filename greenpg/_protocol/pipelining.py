@@ -152,16 +152,21 @@ class Pipe:
     def _absorb(self) -> None:
         if self._torn:
             raise OperationalError("the pipeline's answers cannot be matched to its statements")
-        pgconn, waiting = self._pgconn, self._waiting
+        pgconn, waiting, nothing = self._pgconn, self._waiting, 0
         while waiting and not libpq.PQisBusy(pgconn):
             self._torn = True
             result = libpq.PQgetResult(pgconn)
             if result:
                 self._take(result)
+                nothing = 0
             elif self._answered:  # the end of a command's results
                 self._answered = False
                 if not isinstance(waiting[0], _Sync):  # PGRES_PIPELINE_SYNC follows its error
                     waiting.popleft()
+            elif nothing > 1:  # libpq has dropped commands, after an answer that it refused
+                raise OperationalError(UNEXPECTED)
+            else:
+                nothing += 1
             self._torn = False
 
     def _take(self, result: int) -> None:

@@ -35,9 +35,19 @@ def keepalive(message: bytes) -> tuple[int, bool]:
     return end, reply
 
 
+def other_message(message: bytes) -> tuple[int, bool]:
+    """Return a keepalive message's parts: there is no other type beside data."""
+    if message[0] != KEEPALIVE:
+        raise OperationalError("unrecognized replication message type")
+    return keepalive(message)
+
+
 def moment(microseconds: int) -> datetime:
     """Return the local time for a message's time in microseconds."""
-    return datetime.fromtimestamp(microseconds / 1e6 + _EPOCH)
+    try:
+        return datetime.fromtimestamp(microseconds / 1e6 + _EPOCH)
+    except (ValueError, OverflowError, OSError) as err:
+        raise OperationalError(f"a message with an impossible time: {err}") from None
 
 
 class Progress:

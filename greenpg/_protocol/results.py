@@ -62,7 +62,7 @@ def rowcount(result: int) -> int:
 
 def statusmessage(result: int) -> str:
     """Return the command's tag."""
-    return str(libpq.PQcmdStatus(result), "utf-8")
+    return str(libpq.PQcmdStatus(result), "utf-8", "replace")
 
 
 def columns(result: int, encoding: str) -> tuple[Any, ...] | None:

@@ -21,7 +21,7 @@ from greenpg._session.session import CANCEL_TIMEOUT
 from greenpg.backend import READ, WRITE
 
 from .cancel_request import Canceller
-from .psycopg2_c import poll, transaction_status
+from .psycopg2_c import checked_poll, transaction_status
 
 if TYPE_CHECKING:
     from greenpg._session.shield import Shield
@@ -107,7 +107,7 @@ def _drain(
     Return False if nothing arrived for `pause` seconds.
     """
     while True:
-        while (want := poll(conn)) != ext.POLL_OK:
+        while (want := checked_poll(conn)) != ext.POLL_OK:
             events = READ if want == ext.POLL_READ else READ | WRITE
             if not shield.wait(partial(wait, fd, events), pause):
                 return False

@@ -12,7 +12,7 @@ from greenpg._session.time_slice import TimeSlice
 
 from .cancel_request import Canceller
 from .interrupts import AGAIN, CLOSE_TIMEOUT, closed
-from .psycopg2_c import close, poll
+from .psycopg2_c import checked_poll, close
 from .wait_callback import settle_descriptor
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def collect_notices(conn: Any) -> None:
     psycopg2 collects them where it reads results itself, which this would do too.
     """
     with suppress(Error):
-        poll(conn)
+        checked_poll(conn)
 
 
 def cancel_and_drain(conn: Any, exc: BaseException | None, drain: Callable[[], Steps]) -> None:

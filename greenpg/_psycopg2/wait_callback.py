@@ -22,7 +22,7 @@ from greenpg.threads import write_check
 
 from . import interrupts
 from .attempt import current_request
-from .psycopg2_c import poll, transaction_status
+from .psycopg2_c import checked_poll, garbled, poll, transaction_status
 from .state import State
 
 POLL_OK: Final = ext.POLL_OK
@@ -96,6 +96,9 @@ def wait_callback(conn: Any) -> None:
             else:
                 wait = state.wait
                 wait(state.fd, EVENTS[want], None)
+    except UnicodeDecodeError as error:  # poll() raised it
+        state.waiter.close()
+        raise garbled(error) from None
     except BaseException as exc:
         if isinstance(exc, Error) and _lost(conn, state, exc):
             state.waiter.close()
@@ -186,7 +189,7 @@ def _advance(conn: Any, state: State) -> None:
         attempt.set_verbosity(conn, verbose=True)
     while True:
         try:
-            want = poll(conn)
+            want = checked_poll(conn)
         except OperationalError as err:
             if attempt is None:
                 raise
@@ -219,7 +222,7 @@ def _set_up(conn: Any, state: State) -> None:
     conn_setup (psycopg2, connection_int.c) sends it where DateStyle is not ISO.
     """
     fd, attempt = conn.fileno(), state.attempt
-    while (want := poll(conn)) != POLL_OK:
+    while (want := checked_poll(conn)) != POLL_OK:
         events = READ if want == POLL_READ else READ | WRITE
         if not state.wait(fd, events, attempt.left()):
             raise attempt.failed(conn, "timeout expired\n")
@@ -254,7 +257,7 @@ def _wait_plain(conn: Any) -> None:
 def _wait_raising(conn: Any, state: State) -> None:
     fd = conn.fileno()
     try:
-        while (want := poll(conn)) != POLL_OK:
+        while (want := checked_poll(conn)) != POLL_OK:
             state.wait(fd, READ if want == POLL_READ else READ | WRITE, None)
     except Error:
         raise

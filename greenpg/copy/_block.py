@@ -6,12 +6,20 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from psycopg2 import DataError, Error, NotSupportedError, ProgrammingError
+from psycopg2 import DataError, Error, NotSupportedError, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
 
 from greenpg._protocol.copy_buffers import CopyBuffer
 from greenpg._protocol.copy_text import OIDS, Formatter, Lines, fields
-from greenpg._protocol.generators import BLOCK, end_copy_in, finish, receive, results, send
+from greenpg._protocol.generators import (
+    BLOCK,
+    UNEXPECTED,
+    end_copy_in,
+    finish,
+    receive,
+    results,
+    send,
+)
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_COPY_IN, PGRES_COPY_OUT, libpq
 from greenpg._protocol.results import cast_of, error_of, rowcount, statusmessage
 from greenpg._psycopg2.interrupts import closed
@@ -177,8 +185,18 @@ class Copy:
             if block.startswith(_BINARY):
                 raise NotSupportedError("rows require COPY's text format, not binary")
         if block and self._lines is not None:
-            self._rows.extend(self._lines.feed(block))
+            self._rows.extend(self._decoded(self._lines, block))
         return bool(block)
+
+    def _decoded(self, lines: Lines, block: bytes) -> list[str]:
+        """Return the lines of a block; where the server checks all text, none is undecodable."""
+        try:
+            return lines.feed(block)
+        except UnicodeDecodeError as err:
+            if self._encoding == "ascii":
+                raise  # SQL_ASCII: the bytes may be of any encoding
+            self._abandon()
+            raise OperationalError(f"{UNEXPECTED}: {err}") from None
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a COPY TO; see `read_row`."""

@@ -119,10 +119,11 @@ class Pipeline:
     the block waits for all answers and raises the first error that was not read.
     """
 
+    _pipe: Pipe | None = None  # Ctrl-C may come before `__init__`
+
     def __init__(self, conn: Any) -> None:
         self._conn = conn
         self.cursor: Any = None
-        self._pipe: Pipe | None = None
         self._time_slice: TimeSlice | None = None
         self._results: list[PipelineResult] = []
 
@@ -236,6 +237,19 @@ class Pipeline:
                 self._pipe = None
                 conn._state.in_driver = False
                 conn._state.leave(conn)
+        self._raise_unread(exc)
+
+    def __del__(self) -> None:
+        """Close the connection of a block that was never left; any task may run this."""
+        if self._pipe is None:
+            return
+        conn, self._pipe = self._conn, None
+        if not conn._state.holder_lost:
+            conn._state.shut(conn)
+        conn._state.in_driver = False
+        conn._state.leave(conn)
+
+    def _raise_unread(self, exc: BaseException | None) -> None:
         answers, self._results = self._results, []  # they refer to this pipeline
         unread = [answer.error for answer in answers if answer.error and not answer.seen]
         if exc is None and unread:

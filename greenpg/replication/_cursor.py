@@ -147,7 +147,7 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
     def _message(
         self, stream: ReplicationStream, header: bytes, payload: bytes
     ) -> ReplicationMessage:
-        start, wal_end, sent = data_header(header)
+        start, wal_end, sent = stream.parsed(data_header, header)
         codec = stream.codec
         message = ReplicationMessage(self, payload if codec is None else payload.decode(codec))
         message.data_size = len(payload)

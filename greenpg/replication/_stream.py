@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from psycopg2 import DatabaseError, Error, OperationalError
 from psycopg2 import extensions as ext
@@ -18,16 +19,17 @@ from greenpg._protocol.libpq import (
     error_message,
     libpq,
 )
-from greenpg._protocol.replication_messages import HEADER, KEEPALIVE, Progress, keepalive
+from greenpg._protocol.replication_messages import HEADER, Progress, other_message
 from greenpg._protocol.results import error_of
 from greenpg._psycopg2.input_wait import InputWait
 from greenpg._psycopg2.operation import guarded, pgconn_of
-from greenpg._psycopg2.psycopg2_c import poll
+from greenpg._psycopg2.psycopg2_c import checked_poll
 from greenpg.backend import READ, WRITE
 
 if TYPE_CHECKING:
     from greenpg.backend import Event
 
+_T = TypeVar("_T")
 ROOM: Final = 65536  # bytes of messages taken at a time: `greenpg bench -w replication`
 BUSY: Final = 0.3  # seconds; far below the default wal_sender_timeout of 60 s
 SHORTEST: Final = 0.01  # seconds
@@ -91,17 +93,24 @@ class ReplicationStream:
             guarded(self._conn, self._feed, reply)
 
     def handle_keepalive(self, message: bytes) -> None:
-        """Note a keepalive message, and reply if requested; OperationalError for other types.
+        """Note a keepalive message, and reply if requested; see `parsed` for other types.
 
         Many may follow one another without a message for the consumer, so other tasks run.
         """
-        if message[0] != KEEPALIVE:
-            raise OperationalError("unrecognized replication message type")
-        wal_end, reply = keepalive(message)
+        wal_end, reply = self.parsed(other_message, message)
         self.progress.kept_alive(wal_end)
         if reply:
             self.send_feedback()
         self._conn._state.time_slice.pause_if_over()
+
+    def parsed(self, parse: Callable[[bytes], _T], message: bytes) -> _T:
+        """Return the parts of a message; what no server sends closes the connection."""
+        try:
+            return parse(message)
+        except OperationalError:
+            self.stop()
+            self._conn.close()
+            raise
 
     def wait(self) -> None:
         """Wait for data or for feedback to send; `feedback_loop` keeps the interval."""
@@ -204,7 +213,7 @@ class ReplicationStream:
     def _noticed(self, error: Error) -> Error:
         """Let psycopg2 detect a lost connection too; return the error."""
         with suppress(Error):
-            poll(self._conn)
+            checked_poll(self._conn)
         if self._conn.closed:
             self._conn._state.waiter.close()
         return error
