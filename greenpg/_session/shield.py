@@ -26,10 +26,8 @@ class Unrecovered(Exception):
 
 
 def is_shortage(exc: BaseException) -> bool:
-    """Return True if a wait failed for lack of descriptors or memory: it was not interrupted."""
-    if isinstance(exc, OSError):
-        return exc.errno in _SHORTAGES
-    return isinstance(exc, (MemoryError, RecursionError))
+    """Return True if a wait failed for lack of descriptors or the like: it was not interrupted."""
+    return isinstance(exc, OSError) and exc.errno in _SHORTAGES
 
 
 class Shield:
