@@ -157,12 +157,16 @@ class Performer:
         self.state.effects.append((Effect.KEEP_TIME, None))
 
     def request(self, effect: Effect, subject: Any) -> None:
-        """Carry out an effect, now or after the current operation, whose task never began."""
+        """Leave an effect, whose task never began, to a task that waits or to the next call.
+
+        The caller may be killing task after task: it must not find a new one at once.
+        """
         if isinstance(subject, Slot) and subject not in self.state.slots:
             return  # the parent process's
         self.state.effects.append((effect, subject))
-        if not self.lock._is_owned():
-            self.perform()
+        self._find_helper()
+        if self._alarm is not None:
+            self._alarm.set()
 
     def _warn(self, error: BaseException) -> None:
         try:  # noqa: SIM105  suppress() may find no depth or memory either
@@ -377,6 +381,9 @@ def _keep_time(whose: Callable[[], Performer | None], keeping: Any) -> None:
             alarm.wait(seconds)
     finally:
         _end_keeping(whose, keeping)
+        performer = whose()
+        if performer is not None:
+            performer.perform()
 
 
 def _end_keeping(whose: Callable[[], Performer | None], keeping: Any) -> None:

@@ -32,7 +32,10 @@ def condition(conn: Any) -> Condition:
     except AttributeError:
         pass
     status = conn.get_transaction_status()
-    if _in_pipeline(conn.pgconn_ptr):
+    try:
+        if _in_pipeline(conn.pgconn_ptr):
+            return BROKEN
+    except Exception:  # ctypes' ArgumentError, where the stack is full
         return BROKEN
     if status == IDLE:
         return CLEAN if conn.status == READY else DIRTY
