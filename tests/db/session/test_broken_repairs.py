@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from contextlib import nullcontext, suppress
 
@@ -114,6 +115,7 @@ def at_depth(operation, conn, depth):
     """Run the operation under a recursion limit; return True if that sufficed."""
     usual = sys.getrecursionlimit()
     with limit(operation, conn):
+        gc.disable()  # finalizers of other tests' garbage need a stack too
         sys.setrecursionlimit(depth)
         try:
             operation(conn)
@@ -121,9 +123,11 @@ def at_depth(operation, conn, depth):
             return False
         finally:
             sys.setrecursionlimit(usual)
+            gc.enable()
     return True
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # from __del__
 @pytest.mark.skipif("hub" in current().capabilities, reason="the hub itself needs a stack")
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_connection_is_right_or_closed_with_any_depth_left(prepared, spawn, operation):
