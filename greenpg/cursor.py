@@ -112,7 +112,7 @@ class Cursor(c_cursor):
                 _interrupted(self, error)
                 raise
         if touched is not None:
-            self._touched = (self.query, touched, None)
+            object.__setattr__(self, "_touched", (self.query, touched, None))
 
     def _many(self, query: Any, rows: Iterable[Any]) -> None:
         self._run(_execute_rows, query, rows)

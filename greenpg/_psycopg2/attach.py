@@ -50,6 +50,6 @@ def attach_state(conn: Any, backend: Backend, attempt: Attempt | None) -> State:
     state.attempt = attempt
     # A new dict: the connection's own shares its keys with others, and CPython reads it slower.
     own = {"_guard": WaiterCloser((state.waiter,)), "_state": state, "_state_made": state}
-    conn.__dict__ = {**own, **conn.__dict__}
+    object.__setattr__(conn, "__dict__", {**own, **conn.__dict__})
     watched.add(Watched(conn, watched.discard))
     return state

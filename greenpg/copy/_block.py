@@ -291,7 +291,8 @@ class Copy:
             if libpq.PQresultStatus(result) != PGRES_COMMAND_OK:
                 errors.append(error_of(result, self._encoding))
             else:
-                self._cur._touched = (self._cur.query, rowcount(result), statusmessage(result))
+                touched = self._cur.query, rowcount(result), statusmessage(result)
+                object.__setattr__(self._cur, "_touched", touched)
 
         self._drive(self._ending(take))
         self._leave()
