@@ -16,6 +16,9 @@ twin, so nothing that observes definitions of classes may run:
 Green classes have no metaclass: it would conflict with that of any class derived from them. So
 they cannot claim plain objects as instances (see patch.py).
 
+All names but psycopg2's and the documented ones begin with `_greenpg_` in green classes and their
+instances: the other names are free for users' classes (test_private_names.py).
+
 What stays visible: `type(cur)` is the twin unless `C` was derived from a green class (after the
 patch, or from greenpg's), and `C.__subclasses__()` contains the twin.
 """

@@ -36,7 +36,7 @@ def fetch_on(cur: Any, fetchmany: Callable[..., list[Any]], rows: list[Any], wan
     No other task can execute on the cursor meanwhile. An interrupt leaves it between two rows, and
     the transaction to be rolled back.
     """
-    state = getattr(cur.connection, "_state", None)
+    state = getattr(cur.connection, "_greenpg_state", None)
     if state is None:  # on a plain connection
         rows += fetchmany(cur, wanted)
         return
@@ -115,7 +115,7 @@ def _close(source: Any) -> None:
 
 def _close_forgotten(source: Any) -> None:
     """Close the cursor of a stream that the program has forgotten; a finalizer calls this."""
-    state = getattr(source.connection, "_state", None)
+    state = getattr(source.connection, "_greenpg_state", None)
     if state is None:  # on a plain connection
         _close(source)
     elif not (source.connection.closed or sys.is_finalizing()):
@@ -135,7 +135,10 @@ def _close_if_there(source: Any) -> None:
 
 
 def _is_there(conn: Any, name: str) -> bool:
-    if transaction_status(conn) != TransactionStatus.IN_TRANSACTION or conn._state.must_roll_back:
+    if (
+        transaction_status(conn) != TransactionStatus.IN_TRANSACTION
+        or conn._greenpg_state.must_roll_back
+    ):
         return False
     cur = c_connection.cursor(conn, None, green_class(c_cursor))
     cur.execute("SELECT 1 FROM pg_catalog.pg_cursors WHERE name = %s", (name,))

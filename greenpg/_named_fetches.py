@@ -63,7 +63,7 @@ class _FirstRow:
 
 def fetch(cur: Any, method: Callable[..., _T], *args: Any) -> _T:
     """Call a fetch of psycopg2 in an operation; it is outside the driver while rows are built."""
-    state: State | None = getattr(cur.connection, "_state", None)
+    state: State | None = getattr(cur.connection, "_greenpg_state", None)
     if state is None:  # on a plain connection
         return method(cur, *args)
     first = _FirstRow(state, _factory.__get__(cur))
@@ -83,7 +83,7 @@ def fetchone(cur: Any) -> Any:
 
 def next_row(cur: Any) -> Any:
     """Return the next row; it may be one that was fetched before."""
-    state: State | None = getattr(cur.connection, "_state", None)
+    state: State | None = getattr(cur.connection, "_greenpg_state", None)
     if _rowcount(cur) <= _rownumber(cur) or state is None:
         return fetch(cur, _next_usual)
     state.depth += 1
@@ -113,7 +113,7 @@ def _fetch_in_slices(cur: Any, size: int) -> list[Any]:
         return []
     finally:
         _at_most.__set__(cur, usual)
-    state: State | None = getattr(cur.connection, "_state", None)
+    state: State | None = getattr(cur.connection, "_greenpg_state", None)
     time_slice = None if state is None else TimeSlice(state.backend)
     while left := _waiting(cur):
         rows += map(_next, repeat(cur, min(left, SLICE_ROWS)))

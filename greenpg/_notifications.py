@@ -44,7 +44,7 @@ class Notifications:
         self._timeout = timeout
         self._names = checked(channels)
         self._own: list[str] = []  # channels that the session did not listen to before
-        self._state: State = conn._state
+        self._state: State = conn._greenpg_state
         self._task = self._state.current()
         self._time_slice = TimeSlice(self._state.backend)
         self._waits = self._stopped = False
@@ -166,10 +166,10 @@ class Notifications:
             self._own = [name for name in self._names if name not in known]
             if self._own:
                 cur.execute(statement(self._conn, "LISTEN", self._own))
-            self._conn._run(c_connection.commit, finish_on_interrupt=False)
+            self._conn._greenpg_run(c_connection.commit, finish_on_interrupt=False)
         except BaseException:
             if not self._conn.closed:  # the interrupted statement may have run
-                self._conn._run(c_connection.rollback)
+                self._conn._greenpg_run(c_connection.rollback)
                 self._unlisten()
             self._sorter.restore()
             raise
@@ -181,9 +181,9 @@ class Notifications:
     def _unlisten(self) -> None:
         conn = self._conn
         if self._own and not conn.closed:
-            # a lost session has no channels; `_run` waits up to `cancel_timeout` in spite of the 0
+            # a lost session has no channels; in spite of the 0 this waits up to `cancel_timeout`
             with suppress(Error), Deadline(conn, 0):
-                conn._run(_unlisten, self._own)
+                conn._greenpg_run(_unlisten, self._own)
 
 
 class _Sorter:

@@ -55,7 +55,7 @@ def write(cur: Any, query: Any, vars: Any) -> Written:
 def _failed(cur: Any, error: BaseException) -> Written:
     if isinstance(error, Exception):
         return Written(b"", error)
-    cur.connection._state.note_outside(cur.connection)
+    cur.connection._greenpg_state.note_outside(cur.connection)
     raise error
 
 

@@ -60,7 +60,7 @@ class _Setting:
         return self if conn is None else self._c.__get__(conn)
 
     def __set__(self, conn: Connection, value: Any) -> None:
-        conn._run(self._c.__set__, value)
+        conn._greenpg_run(self._c.__set__, value)
 
 
 @green(c_connection)
@@ -72,9 +72,9 @@ class Connection(c_connection):
     at once under autocommit, after a rollback inside a transaction.
     """
 
-    _state: Any = LazyState()
-    _state_made: State
-    _guard: Any
+    _greenpg_state: Any = LazyState()
+    _greenpg_state_made: State
+    _greenpg_guard: Any
 
     autocommit = _Setting("autocommit")
     isolation_level = _Setting("isolation_level")
@@ -85,9 +85,11 @@ class Connection(c_connection):
         """Connect; for a class that is called itself libpq tries the hosts, in one attempt."""
         super().__init__(_planned(self, dsn), *args, **kwargs)
 
-    def _run(self, method: Callable[..., _T], *args: Any, finish_on_interrupt: bool = True) -> _T:
+    def _greenpg_run(
+        self, method: Callable[..., _T], *args: Any, finish_on_interrupt: bool = True
+    ) -> _T:
         """Enter C under the lock; an operation may be allowed to finish when interrupted."""
-        self._state.time_slice.count_call()  # a loop of calls that need not wait
+        self._greenpg_state.time_slice.count_call()  # a loop of calls that need not wait
         return guarded(
             self, method, self, *args, finish_on_interrupt=finish_on_interrupt, failed=_failed
         )
@@ -129,17 +131,17 @@ class Connection(c_connection):
 
     def commit(self) -> None:
         """Commit the transaction; interrupted, it may have been committed or not."""
-        self._run(c_connection.commit, finish_on_interrupt=False)
+        self._greenpg_run(c_connection.commit, finish_on_interrupt=False)
 
     def rollback(self) -> None:
         """Roll back; in the event loop's own greenlet the connection is closed instead."""
-        if not self._abandoned_in_hub():
-            self._run(c_connection.rollback)
+        if not self._greenpg_abandoned_in_hub():
+            self._greenpg_run(c_connection.rollback)
 
     def reset(self) -> None:
         """Bring the session back to its defaults; in the hub the connection is closed."""
-        if not self._abandoned_in_hub():
-            self._run(c_connection.reset)
+        if not self._greenpg_abandoned_in_hub():
+            self._greenpg_run(c_connection.reset)
 
     def close(self) -> None:
         """Close the connection; a task that waits on it gets InterfaceError.
@@ -148,7 +150,7 @@ class Connection(c_connection):
         not leave its block is ended a second later. In the hub this returns at once, and the
         waiting task closes.
         """
-        state = self._state
+        state = self._greenpg_state
         if state.holder_lost:
             return  # psycopg2's mutex is held for good; the dead socket ends with the process
         if state.block_paused is not None and state.resume_block(id(self)):
@@ -165,9 +167,9 @@ class Connection(c_connection):
         if has_ended(state.holder):
             hang_up(self)
         elif state.can_wait():
-            self._close_after(state)
+            self._greenpg_close_after(state)
 
-    def _close_after(self, state: State) -> None:
+    def _greenpg_close_after(self, state: State) -> None:
         """Close once the other task is out of C, unless it has closed; it may keep the lock."""
         end = monotonic() + 2 * CLOSE_TIMEOUT
         while not self.closed:
@@ -188,9 +190,9 @@ class Connection(c_connection):
             finally:
                 state.relinquish()
 
-    def _abandoned_in_hub(self) -> bool:
+    def _greenpg_abandoned_in_hub(self) -> bool:
         """Close instead of waiting, in the hub, if no task uses the connection."""
-        state = self._state
+        state = self._greenpg_state
         if state.in_driver or state.waiting_outside or state.can_wait() or self.closed:
             return False
         state.shut(self)
@@ -209,11 +211,11 @@ class Connection(c_connection):
 
         Inside a wait callback it goes straight to libpq; another task's query is waited for.
         """
-        state = self._state
+        state = self._greenpg_state
         waits = state.can_wait() if not state.in_driver else state.holder != state.current()
         if self.async_ or not waits:
             return checked_poll(self)
-        return self._run(checked_poll)
+        return self._greenpg_run(checked_poll)
 
     def __exit__(self, kind: Any, exc: Any, trace: Any) -> None:
         """Commit, or roll back after an exception, unless that has closed the connection."""
@@ -222,11 +224,11 @@ class Connection(c_connection):
 
     def set_client_encoding(self, encoding: str) -> None:
         """Set the client encoding, ending the open transaction."""
-        self._run(c_connection.set_client_encoding, encoding)
+        self._greenpg_run(c_connection.set_client_encoding, encoding)
 
     def set_isolation_level(self, level: int | None) -> None:
         """Set the isolation level, ending the open transaction."""
-        self._run(c_connection.set_isolation_level, level)
+        self._greenpg_run(c_connection.set_isolation_level, level)
 
     def set_session(
         self,
@@ -236,28 +238,32 @@ class Connection(c_connection):
         autocommit: Any = None,
     ) -> None:
         """Set the next transactions' characteristics."""
-        self._run(c_connection.set_session, isolation_level, readonly, deferrable, autocommit)
+        self._greenpg_run(
+            c_connection.set_session, isolation_level, readonly, deferrable, autocommit
+        )
 
     def tpc_begin(self, xid: Any) -> None:
         """Begin a two-phase transaction."""
-        self._run(c_connection.tpc_begin, xid, finish_on_interrupt=False)
+        self._greenpg_run(c_connection.tpc_begin, xid, finish_on_interrupt=False)
 
     def tpc_prepare(self) -> None:
         """Prepare the two-phase transaction; interrupted, it may have been prepared."""
-        self._run(c_connection.tpc_prepare, finish_on_interrupt=False)
+        self._greenpg_run(c_connection.tpc_prepare, finish_on_interrupt=False)
 
     def tpc_commit(self, *xid: Any) -> None:
         """Commit a two-phase transaction; interrupted, it may have been committed."""
         try:
-            self._run(c_connection.tpc_commit, *xid, finish_on_interrupt=False)
+            self._greenpg_run(c_connection.tpc_commit, *xid, finish_on_interrupt=False)
         except BaseException as first:
             if not xid and not self.closed and self.status == ext.STATUS_READY:
-                raise self._tidied(first, lambda: self._run(_forget_xid)) from first.__cause__
+                raise self._greenpg_tidied(
+                    first, lambda: self._greenpg_run(_forget_xid)
+                ) from first.__cause__
             raise
 
     def tpc_rollback(self, *xid: Any) -> None:
         """Roll back a two-phase transaction."""
-        self._run(c_connection.tpc_rollback, *xid)
+        self._greenpg_run(c_connection.tpc_rollback, *xid)
 
     def tpc_recover(self) -> list[Any]:
         """Return the ids of transactions that are prepared on the server."""
@@ -267,24 +273,26 @@ class Connection(c_connection):
                 Cursor(self).execute("SELECT 1")
                 began = self.status == ext.STATUS_BEGIN
             try:
-                xids: list[Any] = self._run(c_connection.tpc_recover, finish_on_interrupt=False)
+                xids: list[Any] = self._greenpg_run(
+                    c_connection.tpc_recover, finish_on_interrupt=False
+                )
             except BaseException as first:
                 if began and not self.closed:
                     undo = partial(Connection.rollback, self)
-                    raise self._tidied(first, undo) from first.__cause__
+                    raise self._greenpg_tidied(first, undo) from first.__cause__
                 raise
             if began:
                 Connection.rollback(self)
         return xids
 
-    def _tidied(self, first: BaseException, tidy: Callable[[], object]) -> BaseException:
+    def _greenpg_tidied(self, first: BaseException, tidy: Callable[[], object]) -> BaseException:
         """Call `tidy` after a failed operation; return the exception that the operation raises."""
         try:
             tidy()
         except Error:
             return first
         except BaseException as later:
-            return graver(self._state.backend, ERRORS, first, later)
+            return graver(self._greenpg_state.backend, ERRORS, first, later)
         return first
 
     @property
@@ -294,12 +302,12 @@ class Connection(c_connection):
         psycopg2 calls `append` with the connection locked, so an object that is not a list or
         deque gets its notifications after the operation.
         """
-        collector = self._state.collector
+        collector = self._greenpg_state.collector
         return _c_notifies.__get__(self) if collector is None else collector
 
     @notifies.setter
     def notifies(self, collector: Any) -> None:
-        state = self._state
+        state = self._greenpg_state
         plain = collector is None or type(collector) in (list, deque)
         state.set_collector(None if plain else collector)
         _c_notifies.__set__(self, collector if plain else state.inbox)
@@ -307,13 +315,13 @@ class Connection(c_connection):
     @property
     def dsn(self) -> str:
         """The connection string that the user gave, without its password."""
-        plan = self._state.plan
+        plan = self._greenpg_state.plan
         return str(_c_dsn.__get__(self) if plan is None else plan.public_dsn())
 
     @property
     def info(self) -> Any:
         """What libpq knows of the connection, with the parameters as the user gave them."""
-        return _c_info.__get__(self) if self._state.plan is None else GivenInfo(self)
+        return _c_info.__get__(self) if self._greenpg_state.plan is None else GivenInfo(self)
 
     def get_dsn_parameters(self) -> Any:
         """Return the parameters of the connection, without its password."""
@@ -356,7 +364,7 @@ class Connection(c_connection):
 
 def _planned(conn: Any, dsn: str) -> str:
     """Return the DSN of a connection that `connect` does not make, with its names resolved."""
-    state = conn._state
+    state = conn._greenpg_state
     if state.attempt is not None:
         return dsn
     try:

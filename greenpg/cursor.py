@@ -45,7 +45,7 @@ class Cursor(c_cursor):
 
     connection: Any
     # executemany's or COPY's last query, its count, and its tag if psycopg2 has not seen it
-    _touched: tuple[bytes | None, int, str | None] = (None, 0, None)
+    _greenpg_touched: tuple[bytes | None, int, str | None] = (None, 0, None)
 
     def __init__(self, conn: Any, name: Any = None, *args: Any, **kwargs: Any) -> None:
         if type(self) is Cursor and name is None and not args and not kwargs:
@@ -63,9 +63,9 @@ class Cursor(c_cursor):
         """
         conn = self.connection
         try:
-            state = conn._state_made
+            state = conn._greenpg_state_made
         except AttributeError:
-            state = getattr(conn, "_state", None)
+            state = getattr(conn, "_greenpg_state", None)
             if state is None:  # of a class that skips our __init__, or on a plain connection
                 return _execute(self, query, vars)
         if state.cursors_fetching and self in state.cursors_fetching:
@@ -102,7 +102,7 @@ class Cursor(c_cursor):
     def executemany(self, query: Any, vars_list: Any) -> None:
         """Run a statement for each set of variables, which may come from the same connection."""
         conn = self.connection
-        if not hasattr(conn, "_state"):  # on a plain connection
+        if not hasattr(conn, "_greenpg_state"):  # on a plain connection
             c_cursor.executemany(self, query, vars_list)
             return
         with ConnectionLock(conn):  # rows that query the connection must not let others in
@@ -112,15 +112,15 @@ class Cursor(c_cursor):
                 _interrupted(self, error)
                 raise
         if touched is not None:
-            self._touched = (self.query, touched, None)
+            object.__setattr__(self, "_greenpg_touched", (self.query, touched, None))
 
-    def _many(self, query: Any, rows: Iterable[Any]) -> None:
-        self._run(_execute_rows, query, rows)
+    def _greenpg_many(self, query: Any, rows: Iterable[Any]) -> None:
+        self._greenpg_run(_execute_rows, query, rows)
 
     @property
     def rowcount(self) -> int:
         """The number of rows that the last statement touched or returned; -1 if unknown."""
-        query, touched, _ = self._touched
+        query, touched, _ = self._greenpg_touched
         if query is not None and query is self.query:
             return touched
         count: int = _c_rowcount.__get__(self)
@@ -129,7 +129,7 @@ class Cursor(c_cursor):
     @property
     def statusmessage(self) -> str | None:
         """The tag of the last statement, such as INSERT 0 1."""
-        query, _, tag = self._touched
+        query, _, tag = self._greenpg_touched
         if tag is not None and query is self.query:
             return tag
         message: str | None = _c_statusmessage.__get__(self)
@@ -147,7 +147,9 @@ class Cursor(c_cursor):
         """Load a table from a file; `read(size)` gives str or bytes. See `copy_expert`."""
         if not hasattr(file, "read"):
             raise TypeError("argument 1 must have a .read() method")
-        self._copy_table(c_cursor.copy_from, "FROM stdin", table, file, size, (sep, null, columns))
+        self._greenpg_copy_table(
+            c_cursor.copy_from, "FROM stdin", table, file, size, (sep, null, columns)
+        )
 
     def copy_to(
         self,
@@ -160,7 +162,9 @@ class Cursor(c_cursor):
         """Write a table to a file, some 64 kB a `write()`. See `copy_expert`."""
         if not hasattr(file, "write"):
             raise TypeError("argument 1 must have a .write() method")
-        self._copy_table(c_cursor.copy_to, "TO stdout", table, file, 0, (sep, null, columns))
+        self._greenpg_copy_table(
+            c_cursor.copy_to, "TO stdout", table, file, 0, (sep, null, columns)
+        )
 
     def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
         """Run a COPY statement from or to a file.
@@ -169,33 +173,33 @@ class Cursor(c_cursor):
         and is the cause of the server's error; what `write()` raises propagates. The file's
         methods may wait, but not use the connection.
         """
-        self._copy(partial(c_cursor.copy_expert, self, sql, file, size), sql, file, size)
+        self._greenpg_copy(partial(c_cursor.copy_expert, self, sql, file, size), sql, file, size)
 
     def copy(self, statement: Any, params: Any = None) -> Copy:
         """Run a COPY for the length of a with block, which writes or reads its data.
 
         psycopg 3's `Cursor.copy`. An exception in the block fails the COPY.
         """
-        state = getattr(self.connection, "_state", None)
+        state = getattr(self.connection, "_greenpg_state", None)
         if state is not None and self in state.cursors_fetching:
             raise _being_fetched()
         return Copy(self, statement, params)
 
-    def _copy_table(
+    def _greenpg_copy_table(
         self, method: Any, direction: str, table: str, file: Any, size: int, options: Any
     ) -> None:
         sep, null, columns = options
         listed = None if columns is None else tuple(columns)
         arguments = {"size": size} if size else {}
         plain = partial(method, self, file, table, sep, null, columns=listed, **arguments)
-        if self._copies_in_c():
+        if self._greenpg_copies_in_c():
             plain()
         else:
             sql = command(self.connection, table, direction, sep, null, listed)
-            self._copy(plain, sql, file, size)
+            self._greenpg_copy(plain, sql, file, size)
 
-    def _copy(self, plain: Callable[[], None], sql: Any, file: Any, size: int) -> None:
-        if self._copies_in_c():
+    def _greenpg_copy(self, plain: Callable[[], None], sql: Any, file: Any, size: int) -> None:
+        if self._greenpg_copies_in_c():
             plain()
             return
         if not hasattr(file, "read") and not hasattr(file, "write"):
@@ -205,7 +209,7 @@ class Cursor(c_cursor):
             )
         job = FileTransfer(self.connection, file, size)
         try:
-            self._run(_execute_job, job, *written(self, sql, None))
+            self._greenpg_run(_execute_job, job, *written(self, sql, None))
         except Error as err:
             if job.error is None or err is job.error:
                 raise
@@ -215,19 +219,19 @@ class Cursor(c_cursor):
         if job.error is not None:
             raise job.error
 
-    def _copies_in_c(self) -> bool:
+    def _greenpg_copies_in_c(self) -> bool:
         """Return True if C has to raise the error, or to copy, blocking, where nothing is green."""
         conn = self.connection
-        plain = self.closed or not hasattr(conn, "_state") or conn.async_
+        plain = self.closed or not hasattr(conn, "_greenpg_state") or conn.async_
         return plain or get_wait_callback() is not wait_callback
 
     def callproc(self, procname: Any, parameters: Any = None) -> Any:
         """Call a stored function."""
         if parameters is None:
-            return self._run(c_cursor.callproc, procname)
-        if not hasattr(self.connection, "_state"):  # on a plain connection
+            return self._greenpg_run(c_cursor.callproc, procname)
+        if not hasattr(self.connection, "_greenpg_state"):  # on a plain connection
             return c_cursor.callproc(self, procname, parameters)
-        done = self._run(c_cursor.callproc, procname, write_each(self, parameters))
+        done = self._greenpg_run(c_cursor.callproc, procname, write_each(self, parameters))
         return None if done is None else parameters
 
     def fetchall(self) -> list[Any]:
@@ -266,9 +270,11 @@ class Cursor(c_cursor):
         """
         return stream(self, Cursor.execute, query, vars)
 
-    def _run(self, method: Callable[..., _T], *args: Any, finish_on_interrupt: bool = False) -> _T:
+    def _greenpg_run(
+        self, method: Callable[..., _T], *args: Any, finish_on_interrupt: bool = False
+    ) -> _T:
         conn = self.connection
-        state = getattr(conn, "_state", None)
+        state = getattr(conn, "_greenpg_state", None)
         if state is None:  # of a class that skips our __init__, or on a plain connection
             return method(self, *args)
         if state.cursors_fetching and self in state.cursors_fetching:
@@ -283,7 +289,7 @@ def _being_fetched() -> ProgrammingError:
 
 
 def _execute_job(cur: Cursor, job: CopyJob, sql: Any, vars: Any) -> None:
-    state = cur.connection._state
+    state = cur.connection._greenpg_state
     state.job = job
     try:
         _execute(cur, sql, vars)
@@ -294,8 +300,8 @@ def _execute_job(cur: Cursor, job: CopyJob, sql: Any, vars: Any) -> None:
 def _execute_many(cur: Cursor, query: Any, rows: Any) -> int | None:
     """Return the number of touched rows, None if psycopg2 counts them."""
     if may_pipeline(cur, query, rows):
-        return execute_many(cur, query, iter(rows), partial(cur._many, query))
-    cur._many(query, rows)
+        return execute_many(cur, query, iter(rows), partial(cur._greenpg_many, query))
+    cur._greenpg_many(query, rows)
     return None
 
 
@@ -310,7 +316,7 @@ def _failed(state: State, error: BaseException) -> None:
 
 def _interrupted(cur: Cursor, error: BaseException) -> None:
     """Note what an operation of several steps raises, which may have come between two steps."""
-    state = getattr(cur.connection, "_state", None)
+    state = getattr(cur.connection, "_greenpg_state", None)
     if state is not None and not isinstance(error, Exception):
         state.note_outside(cur.connection)
 
@@ -320,7 +326,7 @@ def _statements(
 ) -> Generator[tuple[Written], None, None]:
     """Yield a statement for each row; while the next one is made, the task is outside C."""
     conn, source = cur.connection, iter(rows)
-    state = conn._state
+    state = conn._greenpg_state
     while True:
         state.in_driver = False
         try:
@@ -339,38 +345,40 @@ class NamedCursor(Cursor):
 
     def fetchone(self) -> Any:
         """Fetch the next row."""
-        return self._run(named.fetch, named.fetchone)
+        return self._greenpg_run(named.fetch, named.fetchone)
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
         """Fetch `size` rows, by default `arraysize`; many are built in time slices."""
-        return self._run(named.fetch, named.fetchmany, self.arraysize if size is None else size)
+        return self._greenpg_run(
+            named.fetch, named.fetchmany, self.arraysize if size is None else size
+        )
 
     def fetchall(self) -> list[Any]:
         """Fetch all rows that are left; a large result is built in time slices.
 
         Other tasks wait for the connection until then.
         """
-        return self._run(named.fetch, named.fetchmany, named.ALL)
+        return self._greenpg_run(named.fetch, named.fetchmany, named.ALL)
 
     def scroll(self, value: int, mode: str = "relative") -> None:
         """Move the cursor."""
-        self._run(c_cursor.scroll, value, mode)
+        self._greenpg_run(c_cursor.scroll, value, mode)
 
     def close(self) -> None:
         """Close the cursor on the server too."""
         if self.closed:
             return
-        close = partial(self._run, c_cursor.close, finish_on_interrupt=True)
+        close = partial(self._greenpg_run, c_cursor.close, finish_on_interrupt=True)
         try:
             close()  # allowed in a transaction that has failed
         except InvalidCursorName:
-            state = getattr(self.connection, "_state", None)
+            state = getattr(self.connection, "_greenpg_state", None)
             if state is None or not state.must_roll_back:
                 raise
             close()  # its DECLARE was never sent; this sends nothing
 
     def __next__(self) -> Any:
-        return self._run(named.next_row)
+        return self._greenpg_run(named.next_row)
 
     def __exit__(self, kind: Any, exc: Any, trace: Any) -> None:
         try:

@@ -46,15 +46,18 @@ class Lobject(c_lobject):
     """
 
     # the __init__ of the C class would block (psycopg2, lobject_type.c): the C fields stay empty
-    _conn: Any = None
-    _fd = -1
-    _oid = 0
-    _mode: str | None = None
-    _text = True
-    _mark: Any = None
-    _primed = False  # True once the server has run a large call
-    _ahead, _taken = b"", 0  # data read ahead, and how many bytes of it were returned
-    _stride = 0  # bytes to request at least; grows while one read follows another
+    _greenpg_conn: Any = None
+    _greenpg_fd = -1
+    _greenpg_oid = 0
+    _greenpg_mode: str | None = None
+    _greenpg_text = True
+    _greenpg_mark: Any = None
+    _greenpg_primed = False  # True once the server has run a large call
+    _greenpg_ahead, _greenpg_taken = (
+        b"",
+        0,
+    )  # data read ahead, and how many bytes of it were returned
+    _greenpg_stride = 0  # bytes to request at least; grows while one read follows another
 
     def __init__(
         self,
@@ -67,7 +70,7 @@ class Lobject(c_lobject):
         """Open a large object, or create one if `oid` is 0; see `Connection.lobject`."""
         if not isinstance(conn, c_connection):
             raise TypeError(f"argument 1 must be a greenpg connection, not {type(conn).__name__}")
-        if not hasattr(conn, "_state"):  # a plain connection
+        if not hasattr(conn, "_greenpg_state"):  # a plain connection
             become(self, _PlainLobject)
             c_lobject.__init__(self, conn, oid, mode, new_oid, new_file)
             return
@@ -78,84 +81,90 @@ class Lobject(c_lobject):
         if parsed is None:
             raise ValueError(f"bad mode for lobject: '{mode}'")
         access = parsed[1] or "r" if oid else "w"
-        self._text = parsed[2] != "b"
-        self._mark = TransactionMark(conn)
-        self._conn = conn
-        self._begun(self._open, _oid(oid), access, _oid(new_oid), new_file)
-        self._mode = access if access == "n" else access + ("t" if self._text else "b")
+        self._greenpg_text = parsed[2] != "b"
+        self._greenpg_mark = TransactionMark(conn)
+        self._greenpg_conn = conn
+        self._greenpg_begun(self._greenpg_open, _oid(oid), access, _oid(new_oid), new_file)
+        self._greenpg_mode = (
+            access if access == "n" else access + ("t" if self._greenpg_text else "b")
+        )
 
-    def _open(self, conn: Any, oid: int, access: str, new_oid: int, new_file: str | None) -> None:
+    def _greenpg_open(
+        self, conn: Any, oid: int, access: str, new_oid: int, new_file: str | None
+    ) -> None:
         if oid:
-            self._oid = oid
+            self._greenpg_oid = oid
             if access != "n":
-                (self._fd,) = _select(conn, _LO_OPEN, oid, _FLAGS[access])
+                (self._greenpg_fd,) = _select(conn, _LO_OPEN, oid, _FLAGS[access])
         elif new_file is not None:
             with _file(new_file, "read from") as file:
-                self._create(conn)
+                self._greenpg_create(conn)
                 while piece := file.read(PIECE):
-                    self._write(conn, piece)
-                self._seek(conn, 0, os.SEEK_SET)
+                    self._greenpg_write(conn, piece)
+                self._greenpg_seek(conn, 0, os.SEEK_SET)
         else:
-            self._create(conn, new_oid)
+            self._greenpg_create(conn, new_oid)
 
-    def _create(self, conn: Any, oid: int = 0) -> None:
+    def _greenpg_create(self, conn: Any, oid: int = 0) -> None:
         creation = (_LO_CREATE, _WRITE, oid) if oid else (_LO_CREAT, _WRITE)
-        self._oid, self._fd = _select(conn, *creation)
+        self._greenpg_oid, self._greenpg_fd = _select(conn, *creation)
 
     @property
     def oid(self) -> int:
         """The number of the large object in the database."""
-        return self._oid
+        return self._greenpg_oid
 
     @property
     def mode(self) -> Any:
         """The mode in which it was opened: 'r', 'w' or 'rw' with 't' or 'b', or 'n'."""
-        return self._mode
+        return self._greenpg_mode
 
     @property
     def closed(self) -> bool:
         """True if the large object or its connection is closed."""
-        return self._conn is None or self._fd < 0 or self._conn.closed != 0
+        return self._greenpg_conn is None or self._greenpg_fd < 0 or self._greenpg_conn.closed != 0
 
     def read(self, size: int = -1) -> Any:
         """Return up to `size` bytes, or all the rest if `size` is negative; str in text mode.
 
         In text mode UnicodeDecodeError is raised if the bytes end inside a character.
         """
-        data = self._opened(self._read_on, index(size))
-        return data.decode(_encoding(self._conn)) if self._text else data
+        data = self._greenpg_opened(self._greenpg_read_on, index(size))
+        return data.decode(_encoding(self._greenpg_conn)) if self._greenpg_text else data
 
-    def _read_on(self, conn: Any, size: int) -> bytes:
+    def _greenpg_read_on(self, conn: Any, size: int) -> bytes:
         """Read ahead in mode "r": its data comes from one snapshot and cannot change.
 
         The manual says so of INV_READ (chapter "Large Objects", section "Opening an Existing
         Large Object"). A failed transaction does not use data read ahead: the server must refuse.
         """
-        if self._mode not in ("rt", "rb") or transaction_status(conn) != _IN_TRANSACTION:
-            return self._read(conn, size)
-        end = None if size < 0 else self._taken + size
-        found = self._ahead[self._taken : end]
+        if self._greenpg_mode not in ("rt", "rb") or transaction_status(conn) != _IN_TRANSACTION:
+            return self._greenpg_read(conn, size)
+        end = None if size < 0 else self._greenpg_taken + size
+        found = self._greenpg_ahead[self._greenpg_taken : end]
         if len(found) == size:
-            self._taken += size
+            self._greenpg_taken += size
             return found
         left = -1 if size < 0 else size - len(found)
-        got = self._read(conn, max(left, self._stride) if 0 < left < PIECE else left)
-        self._ahead, self._taken = (got, left) if 0 <= left < len(got) else (b"", 0)
-        self._stride = min(2 * max(size, self._stride), PIECE)
-        return found + (got[:left] if self._ahead else got)
+        got = self._greenpg_read(
+            conn, max(left, self._greenpg_stride) if 0 < left < PIECE else left
+        )
+        self._greenpg_ahead, self._greenpg_taken = (got, left) if 0 <= left < len(got) else (b"", 0)
+        self._greenpg_stride = min(2 * max(size, self._greenpg_stride), PIECE)
+        return found + (got[:left] if self._greenpg_ahead else got)
 
-    def _unread(self) -> int:
+    def _greenpg_unread(self) -> int:
         """Return how many bytes the server's position is ahead of the caller's."""
-        return len(self._ahead) - self._taken
+        return len(self._greenpg_ahead) - self._greenpg_taken
 
-    def _read(self, conn: Any, size: int) -> bytes:
+    def _greenpg_read(self, conn: Any, size: int) -> bytes:
         pieces: list[bytes] = []
         left = size
         while True:
             wanted = PIECE if left < 0 else min(left, PIECE)
-            statement = _FIRST_LOREAD if wanted >= LARGE and not self._primed else _LOREAD
-            pieces.append(_call(conn, statement, _int4(self._fd), _int4(wanted)))
-            self._primed = self._primed or wanted >= LARGE
+            statement = _FIRST_LOREAD if wanted >= LARGE and not self._greenpg_primed else _LOREAD
+            pieces.append(_call(conn, statement, _int4(self._greenpg_fd), _int4(wanted)))
+            self._greenpg_primed = self._greenpg_primed or wanted >= LARGE
             left -= wanted if left > 0 else 0
             if not left or len(pieces[-1]) < wanted:
                 return b"".join(pieces)  # no copy of a single one
@@ -163,81 +172,83 @@ class Lobject(c_lobject):
     def readinto(self, buffer: Any) -> int:
         """Read bytes into a buffer and return their number."""
         view = memoryview(buffer).cast("B")
-        data = self._opened(self._read_on, len(view))
+        data = self._greenpg_opened(self._greenpg_read_on, len(view))
         view[: len(data)] = data
         return len(data)
 
     def write(self, data: Any) -> int:
         """Write bytes, or str in the connection's encoding; return the number of bytes."""
-        return self._opened(self._write, data)
+        return self._greenpg_opened(self._greenpg_write, data)
 
-    def _write(self, conn: Any, data: Any) -> int:
+    def _greenpg_write(self, conn: Any, data: Any) -> int:
         source = _as_bytes(conn, data)
         written = 0
         for start in range(0, max(len(source), 1), PIECE):
             piece = bytes(source[start : start + PIECE])  # no copy if it is all one piece
-            written += _number(_call(conn, _LOWRITE, _int4(self._fd), (BYTEA, piece)))
+            written += _number(_call(conn, _LOWRITE, _int4(self._greenpg_fd), (BYTEA, piece)))
         return written
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Move to a position, also beyond 2 GB, and return it; `whence` is as for files."""
-        return self._opened(self._seek, index(offset), index(whence))
+        return self._greenpg_opened(self._greenpg_seek, index(offset), index(whence))
 
-    def _seek(self, conn: Any, offset: int, whence: int) -> int:
+    def _greenpg_seek(self, conn: Any, offset: int, whence: int) -> int:
         if whence == os.SEEK_CUR:
-            offset -= self._unread()
+            offset -= self._greenpg_unread()
         target = _int8(offset), _int4(whence)  # first: if this raises, nothing has moved
-        self._ahead, self._taken, self._stride = b"", 0, 0
-        return _number(_call(conn, _LO_LSEEK, _int4(self._fd), *target))
+        self._greenpg_ahead, self._greenpg_taken, self._greenpg_stride = b"", 0, 0
+        return _number(_call(conn, _LO_LSEEK, _int4(self._greenpg_fd), *target))
 
     def tell(self) -> int:
         """Return the position in bytes."""
-        return self._opened(self._tell)
+        return self._greenpg_opened(self._greenpg_tell)
 
-    def _tell(self, conn: Any) -> int:
-        return _number(_call(conn, _LO_TELL, _int4(self._fd))) - self._unread()
+    def _greenpg_tell(self, conn: Any) -> int:
+        return _number(_call(conn, _LO_TELL, _int4(self._greenpg_fd))) - self._greenpg_unread()
 
     def truncate(self, len: int = 0) -> None:
         """Cut to a size in bytes, or extend to it with zeros; the position does not change."""
         size = index(len)
-        self._opened(lambda conn: _call(conn, _LO_TRUNCATE, _int4(self._fd), _int8(size)))
+        self._greenpg_opened(
+            lambda conn: _call(conn, _LO_TRUNCATE, _int4(self._greenpg_fd), _int8(size))
+        )
 
     def close(self) -> None:
         """Close the large object; callable any number of times, also after its transaction."""
-        if self.closed or self._conn.autocommit:
+        if self.closed or self._greenpg_conn.autocommit:
             return
-        if self._conn._state.must_roll_back:  # the rollback will close it
-            self._fd = -1
+        if self._greenpg_conn._greenpg_state.must_roll_back:  # the rollback will close it
+            self._greenpg_fd = -1
         else:
-            self._begun(self._close)
+            self._greenpg_begun(self._greenpg_close)
 
-    def _close(self, conn: Any) -> None:
-        if self._fd >= 0 and self._mark.is_current():
-            fd, self._fd = self._fd, -1
+    def _greenpg_close(self, conn: Any) -> None:
+        if self._greenpg_fd >= 0 and self._greenpg_mark.is_current():
+            fd, self._greenpg_fd = self._greenpg_fd, -1
             _call(conn, _LO_CLOSE, _int4(fd))
 
     def unlink(self) -> None:
         """Close the large object and remove it from the database; also if it is closed."""
-        self._begun(self._unlink)
+        self._greenpg_begun(self._greenpg_unlink)
 
-    def _unlink(self, conn: Any) -> None:
+    def _greenpg_unlink(self, conn: Any) -> None:
         if not conn.autocommit:
-            self._close(conn)
-        _select(conn, _LO_UNLINK, self._oid)
+            self._greenpg_close(conn)
+        _select(conn, _LO_UNLINK, self._greenpg_oid)
 
     def export(self, filename: str) -> None:
         """Write the whole large object to a file on this machine; also if it is closed."""
-        if self._conn is not None and self._conn.autocommit:
+        if self._greenpg_conn is not None and self._greenpg_conn.autocommit:
             raise ProgrammingError(OUTSIDE)
-        self._begun(self._export, filename)
+        self._greenpg_begun(self._greenpg_export, filename)
 
-    def _export(self, conn: Any, filename: str) -> None:
+    def _greenpg_export(self, conn: Any, filename: str) -> None:
         source = Lobject.__new__(Lobject)
-        (source._fd,) = _select(conn, _LO_OPEN, self._oid, _READ)
+        (source._greenpg_fd,) = _select(conn, _LO_OPEN, self._greenpg_oid, _READ)
         with _file(filename, "write to") as file:
-            while piece := source._read(conn, PIECE):
+            while piece := source._greenpg_read(conn, PIECE):
                 file.write(piece)
-        _call(conn, _LO_CLOSE, _int4(source._fd))
+        _call(conn, _LO_CLOSE, _int4(source._greenpg_fd))
 
     def readable(self) -> bool:
         """Return True if it was opened for reading or writing; the server allows both to read."""
@@ -264,22 +275,22 @@ class Lobject(c_lobject):
     def __repr__(self) -> str:
         return f"<lobject object at {id(self):#x}; closed: {self.closed:d}>"
 
-    def _begun(self, method: Callable[..., _T], *args: Any) -> _T:
+    def _greenpg_begun(self, method: Callable[..., _T], *args: Any) -> _T:
         """Run a method under the connection's lock, with all its calls as one operation."""
-        if self._conn is None:
+        if self._greenpg_conn is None:
             raise InterfaceError(CLOSED)
-        return cast("_T", self._conn._run(method, *args, finish_on_interrupt=False))
+        return cast("_T", self._greenpg_conn._greenpg_run(method, *args, finish_on_interrupt=False))
 
-    def _opened(self, method: Callable[..., _T], *args: Any) -> _T:
+    def _greenpg_opened(self, method: Callable[..., _T], *args: Any) -> _T:
         """Run a method that requires an open large object."""
-        return cast("_T", self._begun(self._if_open, method, *args))
+        return cast("_T", self._greenpg_begun(self._greenpg_if_open, method, *args))
 
-    def _if_open(self, conn: Any, method: Callable[..., Any], *args: Any) -> Any:
+    def _greenpg_if_open(self, conn: Any, method: Callable[..., Any], *args: Any) -> Any:
         if self.closed:
             raise InterfaceError(CLOSED)
         if conn.autocommit:
             raise ProgrammingError(OUTSIDE)
-        if not self._mark.is_current():
+        if not self._greenpg_mark.is_current():
             raise ProgrammingError("lobject isn't valid anymore")
         return method(conn, *args)
 
@@ -322,8 +333,8 @@ def _select(conn: Any, statement: str, *args: int) -> tuple[int, ...]:
         execute(cur, statement, args)
     except Error as err:
         raise err if err.pgerror is None else OperationalError(err.pgerror) from err
-    if conn._state.pending is not None:  # interrupted: nothing may follow
-        raise conn._state.pending
+    if conn._greenpg_state.pending is not None:  # interrupted: nothing may follow
+        raise conn._greenpg_state.pending
     return _only_row(conn, cur, 2 if statement in (_LO_CREAT, _LO_CREATE) else 1)
 
 
@@ -333,7 +344,7 @@ def _only_row(conn: Any, cur: Any, width: int) -> tuple[int, ...]:
     with suppress(ValueError, TypeError, ProgrammingError):
         row = c_cursor.fetchone(cur)
     if row is None or len(row) != width or not all(isinstance(value, int) for value in row):
-        conn._state.shut(conn)
+        conn._greenpg_state.shut(conn)
         raise OperationalError(UNEXPECTED)
     return cast("tuple[int, ...]", row)
 
@@ -343,7 +354,7 @@ def _call(conn: Any, statement: bytes, *parameters: Parameter) -> bytes:
     pgconn, fd = pgconn_of(conn)
     answer = drive(conn, call(pgconn, fd, statement, parameters), partial(finish, pgconn, fd))
     if answer is None:
-        raise conn._state.pending
+        raise conn._greenpg_state.pending
     value, error = answer
     if error is not None:
         raise OperationalError(error.decode(_encoding(conn), "replace"))

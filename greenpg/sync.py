@@ -12,7 +12,7 @@ __all__ = ["ConnectionLock", "Deadline"]
 
 def state_of(conn: Any) -> Session:
     """Return the session of a green connection; TypeError for another object."""
-    state = getattr(conn, "_state", None)
+    state = getattr(conn, "_greenpg_state", None)
     if not isinstance(state, Session):
         raise TypeError(
             f"{type(conn).__name__!r} object is not a connection made by greenpg; "

@@ -158,7 +158,7 @@ def _open(
     if not isinstance(conn, Connection):
         _warn_half_green(factory)
     elif not targets.simple:
-        conn._state.plan = targets
+        conn._greenpg_state.plan = targets
     return conn
 
 
@@ -241,7 +241,7 @@ def _instantiate(request: Request, factory: Any, args: tuple[Any, ...]) -> Any:
     conn = factory.__new__(factory, *args)
     if type.__instancecheck__(factory, conn):  # a metaclass may answer otherwise
         request.conn = conn
-        _ = conn._state
+        _ = conn._greenpg_state
         type(conn).__init__(conn, *args)
     return conn
 
@@ -251,7 +251,7 @@ def _is_green(factory: Any) -> bool:
 
 
 def _shut(conn: Any) -> None:
-    state = getattr(conn, "_state_made", None)
+    state = getattr(conn, "_greenpg_state_made", None)
     if state is None:
         close(conn)
     else:

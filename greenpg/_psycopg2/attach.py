@@ -31,15 +31,15 @@ class WaiterCloser(list["Waiter"]):
 
 
 class LazyState:
-    """A connection's `_state`: a user's `__new__` or `__init__` may skip ours.
+    """A connection's `_greenpg_state`: a user's `__new__` or `__init__` may skip ours.
 
-    `_state_made` is the same object; CPython reads it faster, since the class has no attribute
-    of that name.
+    `_greenpg_state_made` is the same object; CPython reads it faster, since the class has no
+    attribute of that name.
     """
 
     def __get__(self, conn: Any, owner: type) -> State:
         if conn is None:
-            raise AttributeError("_state")
+            raise AttributeError("_greenpg_state")
         request = current_request()
         return attach_state(conn, request.backend or current(), request.attempt_of(conn))
 
@@ -49,7 +49,11 @@ def attach_state(conn: Any, backend: Backend, attempt: Attempt | None) -> State:
     state = State(backend)
     state.attempt = attempt
     # A new dict: the connection's own shares its keys with others, and CPython reads it slower.
-    own = {"_guard": WaiterCloser((state.waiter,)), "_state": state, "_state_made": state}
-    conn.__dict__ = {**own, **conn.__dict__}
+    own = {
+        "_greenpg_guard": WaiterCloser((state.waiter,)),
+        "_greenpg_state": state,
+        "_greenpg_state_made": state,
+    }
+    object.__setattr__(conn, "__dict__", {**own, **conn.__dict__})
     watched.add(Watched(conn, watched.discard))
     return state

@@ -90,7 +90,7 @@ class Request:
 
     def end(self) -> None:
         """Forget the connection: a context that was copied meanwhile may keep the request."""
-        state = getattr(self.conn, "_state_made", None)
+        state = getattr(self.conn, "_greenpg_state_made", None)
         self.conn = self.attempt = None
         if state is not None:
             state.attempt = None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def cancel(conn: Any) -> None:
     """Cancel what runs on the connection; return when the server has taken the request."""
-    state: State = conn._state
+    state: State = conn._greenpg_state
     _refuse(conn, state)
     with state.cancelling():
         if state.in_driver or conn.async_:
@@ -35,7 +35,7 @@ def cancel(conn: Any) -> None:
 
 def cancel_block(conn: Any) -> None:
     """Cancel what a block has left running in the server, within a second, before a close."""
-    state: State = conn._state
+    state: State = conn._greenpg_state
     if state.can_wait():
         state.bounded(None, CLOSE_TIMEOUT, partial(cancel_query, conn))
 

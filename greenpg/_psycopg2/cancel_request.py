@@ -50,7 +50,7 @@ def cancel_query(conn: Any, shield: Shield) -> None:
 
     libpq's PQcancelStart, and before libpq 17 PQcancel in a thread.
     """
-    state = getattr(conn, "_state", None)
+    state = getattr(conn, "_greenpg_state", None)
     if state is not None and state.forked:
         raise Unrecovered  # the query is the parent's
     if can_cancel_stepwise():

@@ -45,7 +45,7 @@ class GivenInfo(ConnectionInfo):
 
     def __init__(self, conn: Any) -> None:
         super().__init__(conn)
-        self._plan: Plan = conn._state.plan
+        self._plan: Plan = conn._greenpg_state.plan
 
     @property
     def dsn_parameters(self) -> dict[str, str]:

@@ -27,7 +27,7 @@ class InputWait:
 
     def __init__(self, conn: Any) -> None:
         self._conn = conn
-        self._backend: Backend = conn._state.backend
+        self._backend: Backend = conn._greenpg_state.backend
         self._may_miss = "hub" not in self._backend.capabilities
         self._wakers: list[object] = []
         self.waiting = False
@@ -66,7 +66,7 @@ class InputWait:
             self._wakers.append(None)  # before the look at `waiting`; inside, for Ctrl-C
             if self.waiting and (self._may_miss or not self._woken):
                 self._woken = True
-                self._conn._state.waiter.interrupt(_Wake())
+                self._conn._greenpg_state.waiter.interrupt(_Wake())
         finally:
             self._wakers.pop()
 
@@ -78,7 +78,7 @@ def wait_for_input(conn: Any, timeout: float | None, events: int = READ) -> bool
     interrupt changes nothing on the connection and `close()` from another task ends it with
     InterfaceError. The task's deadline raises DeadlineExceeded.
     """
-    state: State = conn._state
+    state: State = conn._greenpg_state
     me = state.current()
     state.acquire(me)
     try:

@@ -36,7 +36,7 @@ def guarded(
 
     `failed` notes on the state what an exception of the method may have left.
     """
-    state: State = conn._state
+    state: State = conn._greenpg_state
     state.enter(finish_on_interrupt)
     try:
         return method(*args)
@@ -69,7 +69,7 @@ def drive(
 
     Operations that follow one another with nothing to wait for share a time slice.
     """
-    state: State = conn._state
+    state: State = conn._greenpg_state
     time_slice = time_slice or TimeSlice(state.backend)
     stepping = True
     try:
@@ -94,7 +94,7 @@ def pgconn_of(conn: Any) -> tuple[int, int]:
     """Return the PGconn and its descriptor; psycopg2's error if the connection is closed."""
     if conn.closed:
         raise closed()
-    state: State = conn._state
+    state: State = conn._greenpg_state
     if state.fd < 0:
         settle_descriptor(conn, state)
     return conn.pgconn_ptr, state.fd
@@ -114,7 +114,7 @@ def cancel_and_drain(conn: Any, exc: BaseException | None, drain: Callable[[], S
 
     The connection is closed if that does not succeed within `cancel_timeout`.
     """
-    state: State = conn._state
+    state: State = conn._greenpg_state
 
     def recover(shield: Shield) -> None:
         cancel = Canceller(conn, shield)

@@ -77,9 +77,9 @@ def wait_callback(conn: Any) -> None:
     upon which psycopg2 closes the connection.
     """
     try:
-        state = conn._state_made
+        state = conn._greenpg_state_made
     except AttributeError:
-        state = getattr(conn, "_state", None)
+        state = getattr(conn, "_greenpg_state", None)
         if state is None:
             _wait_plain(conn)
             return
@@ -298,7 +298,7 @@ def wait(conn: Any, timeout: float | None = None) -> None:
     connection. TimeoutError after `timeout` seconds, and any interrupt, leave the query running;
     wait again, or cancel.
     """
-    state = getattr(conn, "_state", None) or State(current())
+    state = getattr(conn, "_greenpg_state", None) or State(current())
     end = None if timeout is None else monotonic() + timeout
     state.acquire(state.current(), timeout)
     state.waiting_outside = True
@@ -312,7 +312,7 @@ def wait(conn: Any, timeout: float | None = None) -> None:
         state.waiting_outside = False
         interrupts.close_if_asked(conn, state)
         state.relinquish()
-        if state is not getattr(conn, "_state", None):
+        if state is not getattr(conn, "_greenpg_state", None):
             state.waiter.close()
 
 

@@ -49,7 +49,7 @@ def _dead_socket() -> int:
 
 
 def _replace(conn: Any, dead: int) -> None:
-    state = conn._state
+    state = conn._greenpg_state
     state.disable_in_child()
     state.waiter.interrupt(state.parents_error())
     with suppress(state.errors.error):  # it was closed before the fork

@@ -244,7 +244,7 @@ class Copy:
             self._abandon()
 
     def _finish(self, exc: BaseException | None) -> None:
-        if self._conn._state.current() != self._task:
+        if self._conn._greenpg_state.current() != self._task:
             self._abandon()
         elif exc is not None:
             self._stop(exc)
@@ -260,7 +260,7 @@ class Copy:
 
     def _abandon(self) -> None:
         """Close the connection: the garbage collector has ended the block, in any task."""
-        state = self._conn._state
+        state = self._conn._greenpg_state
         if not state.holder_lost and state.resume_block(id(self)):
             state.shut(self._conn)
         self._leave()
@@ -272,10 +272,10 @@ class Copy:
         if self._task is not None:
             self._stop(error)
         else:
-            self._conn._state.note_outside(self._conn)
+            self._conn._greenpg_state.note_outside(self._conn)
 
     def _stop(self, exc: BaseException | None) -> None:
-        if self._conn._state.resume_block(id(self)):
+        if self._conn._greenpg_state.resume_block(id(self)):
             cancel_and_drain(self._conn, exc, self._rest_steps)
         try:
             self._leave()
@@ -291,7 +291,8 @@ class Copy:
             if libpq.PQresultStatus(result) != PGRES_COMMAND_OK:
                 errors.append(error_of(result, self._encoding))
             else:
-                self._cur._touched = (self._cur.query, rowcount(result), statusmessage(result))
+                touched = self._cur.query, rowcount(result), statusmessage(result)
+                object.__setattr__(self._cur, "_greenpg_touched", touched)
 
         self._drive(self._ending(take))
         self._leave()
@@ -308,12 +309,12 @@ class Copy:
         if self._status != status:
             fact = {0: "not running", PGRES_COPY_IN: "a COPY FROM", PGRES_COPY_OUT: "a COPY TO"}
             raise ProgrammingError(f"this copy is {fact[self._status]}")
-        if self._conn._state.current() != self._task:
+        if self._conn._greenpg_state.current() != self._task:
             raise ProgrammingError("this copy belongs to another task")
 
     def _drive(self, operation: Operation[_T]) -> _T:
         """Run a part of the COPY; an interrupt ends the whole COPY."""
-        state = self._conn._state
+        state = self._conn._greenpg_state
         if not state.resume_block(id(self)):
             self._leave()
             raise closed()
@@ -342,7 +343,7 @@ class Copy:
 
         After Ctrl-C in here, `__exit__` or the garbage collector calls this again.
         """
-        conn, state, task = self._conn, self._conn._state, self._task
+        conn, state, task = self._conn, self._conn._greenpg_state, self._task
         if state.resume_block(id(self)):  # else another task closes
             state.note_copy()
         if error is not None and not isinstance(error, Exception):
@@ -361,7 +362,7 @@ class Copy:
 def _state_for(cur: Any) -> State:
     libpq.need("PQputCopyData", "PQputCopyEnd", "PQgetlineAsync", "PQgetResult")
     conn = cur.connection
-    state: State | None = getattr(conn, "_state", None)
+    state: State | None = getattr(conn, "_greenpg_state", None)
     if state is None or ext.get_wait_callback() is not wait_callback:
         raise ProgrammingError("copy() needs a connection made by greenpg, and its wait callback")
     if conn.async_:

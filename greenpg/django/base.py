@@ -18,6 +18,7 @@ from django.utils.asyncio import async_unsafe
 
 import greenpg
 from greenpg.backend import Backend, as_backend, current
+from greenpg.sync import Deadline
 
 from ._choice import require_psycopg2
 from ._loan import Loan, end_forgotten
@@ -187,7 +188,7 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
         if conn is None:
             return
         try:
-            with conn.deadline(0):
+            with Deadline(conn, 0):
                 conn.rollback()
         except BaseException as error:
             self.close()

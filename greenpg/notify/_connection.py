@@ -39,7 +39,7 @@ class ListenerConnection:
         self._heard = monotonic()
         self._conn = connect_untraced(dsn, backend=backend)
         self._input = InputWait(self._conn)
-        self._conn._state.cancel_timeout = CANCEL_TIMEOUT
+        self._conn._greenpg_state.cancel_timeout = CANCEL_TIMEOUT
         self._conn.autocommit = True
         self._conn.notifies = self.notes
 

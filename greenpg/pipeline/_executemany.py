@@ -70,7 +70,8 @@ class _Part:
 
     def steps(self, rows: list[Any]) -> Steps:
         pipe = self.pipe
-        self._cur.connection._state.note_blocked()  # first: what breaks the repair may be missed
+        # first: what breaks the repair may be missed
+        self._cur.connection._greenpg_state.note_blocked()
         pipe.enter()
         if self._plain is not None:
             self._plain.forget()

@@ -92,7 +92,7 @@ class PipelineResult:
     def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
         """Return up to `size` rows; many rows are built in time slices, as by a cursor."""
         rows, found = self._result(), list[tuple[Any, ...]]()
-        time_slice = TimeSlice(self._pipeline.cursor.connection._state.backend)
+        time_slice = TimeSlice(self._pipeline.cursor.connection._greenpg_state.backend)
         try:
             while part := rows.take(min(size - len(found), rows.few)):
                 found += part
@@ -135,16 +135,17 @@ class Pipeline:
             # psycopg2 begins a transaction, or not: it alone knows of a `with conn` block
             green_class(c_cursor)(conn).execute("SELECT")
         pgconn, fd = pgconn_of(conn)
-        conn._state.enter()
+        conn._greenpg_state.enter()
         try:
-            conn._state.note_blocked()  # until the end: it also finds a repair that has failed
+            # until the end: it also finds a repair that has failed
+            conn._greenpg_state.note_blocked()
             self._pipe = Pipe(pgconn, fd)
-            self._time_slice = TimeSlice(conn._state.backend)
+            self._time_slice = TimeSlice(conn._greenpg_state.backend)
             self._pipe.enter()
         except BaseException:
             self._pipe = None
-            conn._state.in_driver = False
-            conn._state.leave(conn)
+            conn._greenpg_state.in_driver = False
+            conn._greenpg_state.leave(conn)
             raise
         return self
 
@@ -186,7 +187,7 @@ class Pipeline:
 
     def _drive(self, steps: Any) -> None:
         """Run the steps; an interrupt ends the pipeline and drops all queued statements."""
-        pipe, state = self._open(), self._conn._state
+        pipe, state = self._open(), self._conn._greenpg_state
         try:
             drive(self._conn, steps, pipe.abandon, self._time_slice)
             if pipe.is_settled():
@@ -200,7 +201,7 @@ class Pipeline:
     def pause(self, time_slice: TimeSlice) -> None:
         """Let other tasks run if the time slice of a fetch is over; the pipeline may have ended."""
         if self._pipe is None:
-            self._conn._state.pause_outside(self._conn, time_slice)
+            self._conn._greenpg_state.pause_outside(self._conn, time_slice)
         else:
             self._drive(self._pipe.pause())
 
@@ -208,7 +209,7 @@ class Pipeline:
         """End the pipeline if an interrupt, such as Ctrl-C, has come outside a wait."""
         if isinstance(error, Exception):
             return
-        state = self._conn._state
+        state = self._conn._greenpg_state
         if self._pipe is None:
             state.note_outside(self._conn)
             return
@@ -235,8 +236,8 @@ class Pipeline:
         finally:
             if self._pipe is not None:
                 self._pipe = None
-                conn._state.in_driver = False
-                conn._state.leave(conn)
+                conn._greenpg_state.in_driver = False
+                conn._greenpg_state.leave(conn)
         self._raise_unread(exc)
 
     def __del__(self) -> None:
@@ -244,10 +245,10 @@ class Pipeline:
         if self._pipe is None:
             return
         conn, self._pipe = self._conn, None
-        if not conn._state.holder_lost:
-            conn._state.shut(conn)
-        conn._state.in_driver = False
-        conn._state.leave(conn)
+        if not conn._greenpg_state.holder_lost:
+            conn._greenpg_state.shut(conn)
+        conn._greenpg_state.in_driver = False
+        conn._greenpg_state.leave(conn)
 
     def _raise_unread(self, exc: BaseException | None) -> None:
         answers, self._results = self._results, []  # they refer to this pipeline

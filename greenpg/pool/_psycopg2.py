@@ -20,7 +20,7 @@ from greenpg._psycopg2.psycopg2_c import c_connection, transaction_status
 from greenpg._session.connect_plan import plan
 from greenpg.backend import READ
 from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
-from greenpg.sync import state_of
+from greenpg.sync import Deadline, state_of
 from greenpg.threads import pristine
 
 from ._connections import CLEAN, Hook, PoolErrors, Reset
@@ -78,7 +78,7 @@ class Psycopg2Connections:
     def _run_hook(self, hook: Hook | None, conn: Any, name: str) -> None:
         if hook is None:
             return
-        with conn.deadline(HOOK_SECONDS):
+        with Deadline(conn, HOOK_SECONDS):
             hook(conn)
         if self.condition(conn) is not CLEAN:
             raise ProgrammingError(f"the pool's {name} function did not leave the connection idle")
@@ -93,13 +93,13 @@ class Psycopg2Connections:
 
     def check(self, conn: Any) -> None:
         if self.on_check is None:
-            with conn.deadline(CHECK_SECONDS):
+            with Deadline(conn, CHECK_SECONDS):
                 ping(conn)
         self._run_hook(self.on_check, conn, "check")
 
     def clean(self, conn: Any) -> None:
         reset = self.reset
-        with nullcontext() if reset == "none" else conn.deadline(CHECK_SECONDS):
+        with nullcontext() if reset == "none" else Deadline(conn, CHECK_SECONDS):
             if reset == "discard":
                 conn.reset()
             elif self.condition(conn) is not CLEAN:

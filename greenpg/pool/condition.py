@@ -27,7 +27,7 @@ def condition(conn: Any) -> Condition:
     A connection that greenpg did not make has no lock that a task could keep.
     """
     try:
-        if conn._state_made.holder is not None:
+        if conn._greenpg_state_made.holder is not None:
             return BROKEN
     except AttributeError:
         pass

@@ -60,27 +60,27 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
     leaves the stream open: continue to consume, or end it with `stop_replication`.
     """
 
-    _consuming = False
-    _its_stream: ReplicationStream | None = None
+    _greenpg_consuming = False
+    _greenpg_its_stream: ReplicationStream | None = None
 
     def __init__(self, conn: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(conn, *args, **kwargs)
-        if not hasattr(conn, "_state"):  # a plain connection
+        if not hasattr(conn, "_greenpg_state"):  # a plain connection
             become(self, _PlainReplicationCursor)
 
     @property
-    def _stream(self) -> ReplicationStream:
+    def _greenpg_stream(self) -> ReplicationStream:
         if self.closed:
             raise InterfaceError("cursor already closed")
-        if self._its_stream is None:
-            self._its_stream = ReplicationStream(self.connection)
-        return self._its_stream
+        if self._greenpg_its_stream is None:
+            self._greenpg_its_stream = ReplicationStream(self.connection)
+        return self._greenpg_its_stream
 
     def start_replication_expert(
         self, command: Any, decode: bool = False, status_interval: float = 10
     ) -> None:
         """Start the stream with the given START_REPLICATION command."""
-        stream = self._stream
+        stream = self._greenpg_stream
         if status_interval < 1.0:
             raise ProgrammingError("status_interval must be >= 1 (sec)")
         conn = self.connection
@@ -90,10 +90,10 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
 
     def read_message(self) -> ReplicationMessage | None:
         """Return the next message that has arrived, or None; never waits."""
-        stream = self._stream
+        stream = self._greenpg_stream
         if not stream.active:
             raise ProgrammingError("read_message: not replicating, call start_replication first")
-        return self._next(stream)
+        return self._greenpg_next(stream)
 
     def consume_stream(
         self, consume: Callable[[Any], object], keepalive_interval: float | None = None
@@ -106,28 +106,28 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
         if self.connection.async_:
             raise ProgrammingError("consume_stream cannot be used in asynchronous mode")
         interval = _checked(keepalive_interval)
-        stream = self._stream
-        if self._consuming:
+        stream = self._greenpg_stream
+        if self._greenpg_consuming:
             raise ProgrammingError("consume_stream cannot be used when already in the consume loop")
         if not stream.active:
             raise ProgrammingError("consume_stream: not replicating, call start_replication first")
         if interval is not None:
             stream.interval = interval
-        backend = self.connection._state.backend
+        backend = self.connection._greenpg_state.backend
         done = backend.event()
-        self._consuming = True
+        self._greenpg_consuming = True
         try:
             backend.spawn(stream.feedback_loop, done)
-            self._consume(stream, consume)
+            self._greenpg_consume(stream, consume)
         finally:
-            self._consuming = False
+            self._greenpg_consuming = False
             done.set()
 
-    def _consume(self, stream: ReplicationStream, consume: Callable[[Any], object]) -> None:
+    def _greenpg_consume(self, stream: ReplicationStream, consume: Callable[[Any], object]) -> None:
         conn = self.connection
-        time_slice = conn._state.time_slice
+        time_slice = conn._greenpg_state.time_slice
         while stream.active:
-            message = self._next(stream)
+            message = self._greenpg_next(stream)
             if message is not None:
                 consume(message)
             elif stream.active:
@@ -135,16 +135,16 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
                 time_slice.restart()
             time_slice.pause_if_over()
 
-    def _next(self, stream: ReplicationStream) -> ReplicationMessage | None:
+    def _greenpg_next(self, stream: ReplicationStream) -> ReplicationMessage | None:
         ahead = stream.ahead
-        while ahead or self._stream.read():
+        while ahead or self._greenpg_stream.read():
             header, payload = ahead.popleft()
             if header[0] == DATA:
-                return self._message(stream, header, payload)
+                return self._greenpg_message(stream, header, payload)
             stream.handle_keepalive(header)
         return None
 
-    def _message(
+    def _greenpg_message(
         self, stream: ReplicationStream, header: bytes, payload: bytes
     ) -> ReplicationMessage:
         start, wal_end, sent = stream.parsed(data_header, header)
@@ -169,7 +169,7 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
 
         From any task. `reply` also sends them now, and requests a keepalive message.
         """
-        stream = self._stream
+        stream = self._greenpg_stream
         stream.progress.confirm(write_lsn, flush_lsn, apply_lsn)
         if force or reply:
             stream.send_feedback(bool(reply))
@@ -180,35 +180,35 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
         The connection stays usable, but another stream of a logical slot needs a new one. If the
         server does not answer within `cancel_timeout` the connection is closed.
         """
-        stream = self._stream
+        stream = self._greenpg_stream
         if not stream.active:
             return
         conn = self.connection
         stream.send_feedback()
         stream.stop()
         pgconn, fd = pgconn_of(conn)
-        with Deadline(conn, conn._state.cancel_timeout):
+        with Deadline(conn, conn._greenpg_state.cancel_timeout):
             run_operation(conn, finish(pgconn, fd), lambda: finish(pgconn, fd))
 
     @property
     def flush_lsn(self) -> int:
         """The flushed position: `send_feedback`'s, or the end of WAL once all is confirmed."""
-        return 0 if self._its_stream is None else self._its_stream.progress.flush
+        return 0 if self._greenpg_its_stream is None else self._greenpg_its_stream.progress.flush
 
     @property
     def wal_end(self) -> int:
         """The end of the server's WAL in its last message."""
-        return 0 if self._its_stream is None else self._its_stream.progress.wal_end
+        return 0 if self._greenpg_its_stream is None else self._greenpg_its_stream.progress.wal_end
 
     @property
     def io_timestamp(self) -> datetime:
         """When data was last sent or received, in local time."""
-        return datetime.fromtimestamp(self._stream.io_time)
+        return datetime.fromtimestamp(self._greenpg_stream.io_time)
 
     @property
     def feedback_timestamp(self) -> datetime:
         """When feedback was last sent, in local time."""
-        return datetime.fromtimestamp(self._stream.feedback_time)
+        return datetime.fromtimestamp(self._greenpg_stream.feedback_time)
 
 
 _PlainReplicationCursor: Final = with_c_methods(GreenReplicationCursor, c_replication_cursor)

@@ -101,7 +101,7 @@ class ReplicationStream:
         self.progress.kept_alive(wal_end)
         if reply:
             self.send_feedback()
-        self._conn._state.time_slice.pause_if_over()
+        self._conn._greenpg_state.time_slice.pause_if_over()
 
     def parsed(self, parse: Callable[[bytes], _T], message: bytes) -> _T:
         """Return the parts of a message; what no server sends closes the connection."""
@@ -123,7 +123,7 @@ class ReplicationStream:
         A busy consumer does not answer keepalives: after wal_sender_timeout the server disconnects.
         """
         while not done.wait(min(BUSY, max(self.due - monotonic(), SHORTEST))):
-            waiting, holder = self._input.waiting, self._conn._state.holder
+            waiting, holder = self._input.waiting, self._conn._greenpg_state.holder
             wanted = monotonic() >= self.due if waiting else holder is None
             if wanted and self.active and not self._conn.closed:
                 with suppress(Error):  # the consumer gets the same error
@@ -203,7 +203,7 @@ class ReplicationStream:
     def _unexpected(self) -> Error:
         """Close the connection; return the error for an answer that libpq cannot be rid of."""
         self.stop()
-        self._conn._state.shut(self._conn)
+        self._conn._greenpg_state.shut(self._conn)
         return OperationalError(UNEXPECTED)
 
     def _failure(self, pgconn: int) -> Error:
@@ -215,5 +215,5 @@ class ReplicationStream:
         with suppress(Error):
             checked_poll(self._conn)
         if self._conn.closed:
-            self._conn._state.waiter.close()
+            self._conn._greenpg_state.waiter.close()
         return error

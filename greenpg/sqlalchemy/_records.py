@@ -14,6 +14,7 @@ from greenpg import Connection, Error, OperationalError, ProgrammingError
 from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
 from greenpg.pool.condition import BROKEN, CLEAN, Condition, condition
 from greenpg.pool.core import PoolErrors
+from greenpg.sync import Deadline
 from greenpg.threads import pristine
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Records:
             return
         green = isinstance(conn, Connection)
         try:
-            with conn.deadline(CHECK_SECONDS) if green else nullcontext():
+            with Deadline(conn, CHECK_SECONDS) if green else nullcontext():
                 if not self._pool._dialect._do_ping_w_event(conn):
                     raise OperationalError("the connection is lost")
         except BaseException as error:

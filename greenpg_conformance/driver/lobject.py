@@ -174,7 +174,7 @@ def test_lost_server_is_told(ctx: Context) -> None:
 
 
 USES: Final[dict[str, Callable[[Any], object]]] = {
-    "open": lambda lob: lob._conn.lobject(),
+    "open": lambda lob: lob._greenpg_conn.lobject(),
     "read": lambda lob: lob.read(1),
     "write": lambda lob: lob.write(b"x"),
     "close": lambda lob: lob.close(),

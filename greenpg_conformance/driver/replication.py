@@ -113,7 +113,7 @@ def _consume(cur: Any, consumer: Callable[[Any], object]) -> None:
 def _asleep(ctx: Context, cur: Any, consumer: Callable[[Any], object] = print) -> Any:
     """Return the job of a consumer that waits."""
     job = ctx.spawn(_consume, cur, consumer)
-    ctx.wait_until(lambda: cur._stream._input.waiting, "it waits")
+    ctx.wait_until(lambda: cur._greenpg_stream._input.waiting, "it waits")
     return job
 
 
@@ -149,9 +149,9 @@ def test_idle_stream_costs_nothing(ctx: Context) -> None:
 def _quiet_cost(ctx: Context, cur: Any) -> float:
     """Return the CPU time of a fifth of a second in which no keepalive message came."""
     while True:
-        heard = cur._stream.io_time
+        heard = cur._greenpg_stream.io_time
         cost = ctx.idle_cpu(0.2)
-        if cur._stream.io_time == heard:
+        if cur._greenpg_stream.io_time == heard:
             return cost
 
 

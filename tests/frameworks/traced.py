@@ -213,7 +213,7 @@ def test_error_and_deadline_are_on_the_span(conn, spans):
 def test_kill_ends_the_span_and_leaves_the_connection_usable(conn, spans):
     backend = current()
     sleeping = Job(backend, lambda: conn.cursor().execute("select pg_sleep(9)"), ())
-    while not conn._state.in_driver:
+    while not conn._greenpg_state.in_driver:
         backend.sleep(0.002)
 
     sleeping.kill()
@@ -257,7 +257,7 @@ def test_backend_of_one_traced_connection_is_its_own(dsn, unpatched, instrumento
     instrumentor.instrument(tracer_provider=provider)
 
     with closing(greenpg.connect(dsn, backend="threads")) as conn:
-        assert conn._state.backend.name == "threads"
+        assert conn._greenpg_state.backend.name == "threads"
 
 
 def test_asynchronous_connection_is_traced(connect, spans):

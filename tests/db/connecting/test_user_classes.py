@@ -159,3 +159,23 @@ def test_named_cursor_builds_each_row_once(conn, bases):
     cur.execute("select generate_series(1, 3)")
 
     assert cur.fetchall() == [2, 4, 6]
+
+
+def test_classes_may_refuse_attributes(connect, bases):
+    class ClosedConnection(bases[0]):
+        def __setattr__(self, name, value):
+            raise AttributeError(name)
+
+    class ClosedCursor(bases[1]):
+        __setattr__ = ClosedConnection.__setattr__
+
+    conn = connect(connection_factory=ClosedConnection)
+    cur = conn.cursor(cursor_factory=ClosedCursor)
+    cur.execute("create temp table refused (n int)")
+    cur.executemany("insert into refused values (%s)", [(n,) for n in range(100)])
+    counts = [cur.rowcount]
+    with cur.copy("copy refused from stdin") as copy:
+        copy.write_row([100])
+    counts.append(cur.rowcount)
+
+    assert counts == [100, 1]

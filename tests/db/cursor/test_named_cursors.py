@@ -287,7 +287,9 @@ def test_other_tasks_run_while_a_large_result_is_built(conn, monkeypatch):
     cur.execute(SERIES, (100_000,))
     monkeypatch.setattr("greenpg._session.time_slice.SECONDS", 0)
     pauses: list[int] = []
-    monkeypatch.setattr(conn._state.backend, "pause", lambda: pauses.append(1), raising=False)
+    monkeypatch.setattr(
+        conn._greenpg_state.backend, "pause", lambda: pauses.append(1), raising=False
+    )
 
     rows = cur.fetchall()
 

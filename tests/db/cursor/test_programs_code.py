@@ -207,7 +207,7 @@ def test_rows_of_a_named_cursor_query_its_connection(conn, asking, name):
     rows = FETCHES[name](asking)
 
     assert [row[0] for row in rows] == [2, 4, 6]
-    assert conn._state.holder is None
+    assert conn._greenpg_state.holder is None
 
 
 def test_large_result_queries_its_connection(conn, asking):

@@ -262,7 +262,7 @@ def test_cursor_being_fetched_refuses_other_tasks(conn, spawn, monkeypatch, use)
             current().sleep(0.01)
         usual()
 
-    monkeypatch.setattr(conn._state.backend, "pause", pause)
+    monkeypatch.setattr(conn._greenpg_state.backend, "pause", pause)
     rows = cur.fetchall()
 
     assert isinstance(jobs[0].join().error, psycopg2.ProgrammingError)
@@ -281,7 +281,7 @@ def test_interrupted_fetch_leaves_the_cursor_between_rows(either, monkeypatch):
     cur.execute(SERIES, (100_000,))
     monkeypatch.setattr("greenpg._session.time_slice.SECONDS", 0)
     with monkeypatch.context() as patch:
-        patch.setattr(either._state.backend, "pause", pause)
+        patch.setattr(either._greenpg_state.backend, "pause", pause)
         with pytest.raises(Struck):
             cur.fetchall()
 

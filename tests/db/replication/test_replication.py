@@ -57,7 +57,7 @@ def consume(cur, count):
 
 
 def sleeps(cur):
-    return cur._stream._input.waiting
+    return cur._greenpg_stream._input.waiting
 
 
 def test_quick_start_of_the_manual(db, source, connect, spawn):

@@ -65,7 +65,7 @@ def prepared(connect, monkeypatch):
 
     def prepare():
         conn = connect()
-        conn._state.cancel_timeout = 1
+        conn._greenpg_state.cancel_timeout = 1
         conn.cursor().execute("create temp table t (n int)")
         return conn
 

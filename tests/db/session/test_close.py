@@ -40,7 +40,7 @@ def test_task_between_two_statements_meets_the_closed_connection(db, conn, spawn
             one(conn, "select 1 from pg_sleep(0.001)")
 
     job = spawn(work)
-    until(lambda: conn._state.fd >= 0, "the task works")
+    until(lambda: conn._greenpg_state.fd >= 0, "the task works")
     conn.close()
 
     with pytest.raises(db.InterfaceError, match="already closed"):
@@ -91,7 +91,7 @@ def piped(conn, gate):
 def test_another_os_thread_closes_without_an_error(db, auto, gate, spawn, use):
     job = spawn(USES[use], auto, gate)
     if use == "listen":
-        until(lambda: auto._state.waiting_outside, "the task listens")
+        until(lambda: auto._greenpg_state.waiting_outside, "the task listens")
     else:
         gate.wait_for()
 

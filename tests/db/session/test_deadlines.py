@@ -220,9 +220,9 @@ def test_deadline_leaves_nothing_behind(auto):
         raise LookupError
 
     assert one(auto, "select 1 from pg_sleep(0.1)") == 1
-    assert auto._state.deadlines == {}
+    assert auto._greenpg_state.deadlines == {}
     assert one(auto) == 1
-    assert not auto._state.entry_needs_check
+    assert not auto._greenpg_state.entry_needs_check
 
 
 def test_object_of_a_deadline_serves_again(auto, gate):

@@ -85,7 +85,7 @@ def test_collected_inside_an_operation_of_its_task(auto, leave):
     auto.cursor().copy_expert("copy (select 1) to stdout", Collecting(gc.collect))
 
     until(lambda: one(auto, count) == 0, "it is closed")
-    assert auto._state.holder is None
+    assert auto._greenpg_state.holder is None
 
 
 @pytest.mark.green

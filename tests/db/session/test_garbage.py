@@ -95,7 +95,7 @@ def run(operation, fake, reply, ends=None):
     fake.answer(STATEMENTS[operation], reply, end=True)
     factory = LogicalReplicationConnection if operation is replicate else None
     with closing(greenpg.connect(fake.dsn, connection_factory=factory)) as conn:
-        conn._state.cancel_timeout = SECONDS
+        conn._greenpg_state.cancel_timeout = SECONDS
         if factory is None:
             conn.autocommit = True
         try:

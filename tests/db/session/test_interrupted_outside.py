@@ -77,7 +77,7 @@ def strike(monkeypatch):
 
         patch = pytest.MonkeyPatch()
         patches.append(patch)
-        patch.setattr(conn._state.backend, "pause", pause, raising=False)
+        patch.setattr(conn._greenpg_state.backend, "pause", pause, raising=False)
 
     patches = list[Any]()
     monkeypatch.setattr("greenpg._session.time_slice.SECONDS", 0)

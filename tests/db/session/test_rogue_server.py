@@ -34,14 +34,14 @@ def keepalive(reply):
 def rogue(fake, connect):
     conn = connect(fake.dsn)
     conn.autocommit = True
-    conn._state.cancel_timeout = SECONDS
+    conn._greenpg_state.cancel_timeout = SECONDS
     return conn
 
 
 @pytest.fixture
 def streaming(fake, connect):
     conn = connect(fake.dsn, connection_factory=LogicalReplicationConnection)
-    conn._state.cancel_timeout = SECONDS
+    conn._greenpg_state.cancel_timeout = SECONDS
     return conn
 
 

@@ -73,7 +73,7 @@ def test_values_of_the_backend_option_are_known():
     settings["OPTIONS"]["backend"] = "threads"
     try:
         count = Account.objects.count()
-        waits = connection.connection._state.backend.name
+        waits = connection.connection._greenpg_state.backend.name
     finally:
         connection.close()
         del settings["OPTIONS"]["backend"]

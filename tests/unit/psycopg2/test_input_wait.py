@@ -21,7 +21,9 @@ class Scene(Threads):
         monkeypatch.setattr(input_wait, "wait_for_input", self.wait_for_input)
         self.interrupts = []
         self.waits, self.data, self.interrupting, self.paused = (self.event() for _ in range(4))
-        self.conn = SimpleNamespace(closed=0, _state=SimpleNamespace(backend=self, waiter=self))
+        self.conn = SimpleNamespace(
+            closed=0, _greenpg_state=SimpleNamespace(backend=self, waiter=self)
+        )
 
     def wait_for_input(self, conn, timeout, events=READ):
         self.waits.set()

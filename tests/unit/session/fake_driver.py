@@ -70,14 +70,14 @@ class FakeConnection:
     """`ran` are the completed statements, `cancels` the requests sent."""
 
     def __init__(self, sim: Sim) -> None:
-        self._state: Any = FakeSession(sim)
+        self._greenpg_state: Any = FakeSession(sim)
         self.status = TransactionStatus.IDLE
         self.ran: list[str] = []
         self.cancels = 0
         self.closed = False
 
     def execute(self, statement: str, seconds: float = 1.0) -> None:
-        state = self._state
+        state = self._greenpg_state
         state.enter(statement == "rollback", statement)
         try:
             self._run(statement, seconds)
@@ -86,7 +86,7 @@ class FakeConnection:
             state.leave(self)
 
     def _run(self, statement: str, seconds: float) -> None:
-        state = self._state
+        state = self._greenpg_state
         if state.forked:
             raise state.parents_error()
         if statement == "begin":
@@ -105,7 +105,7 @@ class FakeConnection:
             self.status = TransactionStatus.IDLE
 
     def _interrupted(self, statement: str, exc: BaseException) -> None:
-        state = self._state
+        state = self._greenpg_state
         recover = partial(self._drain, statement) if state.finish_on_interrupt else self._cancel
         verdict, failure = state.bounded(exc, state.cancel_timeout, recover)
         if failure is not None:
@@ -113,15 +113,15 @@ class FakeConnection:
         state.note_interrupt(verdict)
 
     def _drain(self, statement: str, shield: Shield) -> None:
-        shield.wait(lambda left: self._state.wait(3, READ, left))
+        shield.wait(lambda left: self._greenpg_state.wait(3, READ, left))
         self._ended(statement)
 
     def _cancel(self, shield: Shield) -> None:
         """Send a request and wait for the statement's end; each takes a tenth of a second."""
         self.cancels += 1
         for _ in range(2):
-            self._state.waiter.delay = 0.1
-            shield.wait(lambda left: self._state.wait(3, READ, left))
+            self._greenpg_state.waiter.delay = 0.1
+            shield.wait(lambda left: self._greenpg_state.wait(3, READ, left))
         if self.status is TransactionStatus.IN_TRANSACTION:
             self.status = TransactionStatus.IN_ERROR
 

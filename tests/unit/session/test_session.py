@@ -62,7 +62,7 @@ class Task:
 
 def is_free(conn: FakeConnection) -> bool:
     """Return True if nothing of an operation or of an interrupt is left."""
-    state = conn._state
+    state = conn._greenpg_state
     left = (state.holder, state.in_driver, state.depth, list(state.queue), state.pending)
     return left == (None, False, 0, [], None)
 
@@ -136,7 +136,7 @@ def test_interrupt_is_raised_as_the_same_object_after_a_cancel(sim, conn):
 
     def interrupt() -> None:
         sim.park(1)
-        conn._state.waiter.interrupt(kill)
+        conn._greenpg_state.waiter.interrupt(kill)
 
     Task(sim, interrupt)
     sim.run()
@@ -227,8 +227,8 @@ def test_close_ends_another_tasks_wait(sim, conn):
 
     def close() -> None:
         sim.park(1)
-        conn._state.close_soon()
-        conn._state.waiter.interrupt(conn._state.closed_error())
+        conn._greenpg_state.close_soon()
+        conn._greenpg_state.waiter.interrupt(conn._greenpg_state.closed_error())
 
     Task(sim, close)
     sim.run()
@@ -239,7 +239,7 @@ def test_close_ends_another_tasks_wait(sim, conn):
 
 def test_operation_waits_for_cancel_requests_under_way(sim, conn):
     def cancel() -> None:
-        with conn._state.cancelling():
+        with conn._greenpg_state.cancelling():
             sim.park(3)
 
     Task(sim, cancel)
@@ -257,7 +257,7 @@ def test_nothing_may_wait_in_the_hub(sim, conn):
 
 def test_reentry_of_the_same_task_is_refused(sim, conn):
     def program() -> None:
-        conn._state.enter()
+        conn._greenpg_state.enter()
         conn.execute("nested")
 
     task = Task(sim, program)
@@ -292,7 +292,7 @@ def test_forked_child_reads_the_end_of_file_and_the_parent_nothing(sim):
 
     assert os.waitstatus_to_exitcode(status) == 1
     assert conn.ours.recv(1) == b"!"
-    assert not conn._state.forked
+    assert not conn._greenpg_state.forked
     forks.watched.discard(conn.watched)
     conn.ours.close()
     conn.peers.close()

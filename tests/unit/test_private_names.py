@@ -1,0 +1,41 @@
+"""Names of the green classes: what users may derive from leaves them all names but a few."""
+
+from __future__ import annotations
+
+import psycopg2
+import pytest
+
+import greenpg
+from greenpg.cursor import NamedCursor
+from greenpg.replication import ReplicationCursor
+
+PREFIX = "_greenpg_"
+PUBLIC = {
+    "Connection": {"deadline", "exclusive", "listen", "pipeline"},
+    "Cursor": {"copy", "stream"},
+    "NamedCursor": set(),
+    "Lobject": {"flush", "readable", "readinto", "seekable", "writable"},
+    "GreenReplicationCursor": {"flush_lsn", "stop_replication"},
+}
+CLASSES = [
+    greenpg.Connection,
+    greenpg.Cursor,
+    NamedCursor,
+    greenpg.extensions.lobject,
+    ReplicationCursor.__bases__[1],
+]
+C = {*dir(psycopg2._psycopg.ReplicationCursor), *dir(psycopg2._psycopg.connection)}
+C |= {*dir(psycopg2._psycopg.lobject), "__module__", "__dict__", "__weakref__", "__annotations__"}
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_names_are_psycopg2s_or_public_or_have_our_prefix(kind):
+    names = {*vars(kind), *kind.__annotations__} - C
+
+    assert {name for name in names if not name.startswith(PREFIX)} == PUBLIC[kind.__name__]
+
+
+def test_every_green_class_is_looked_at():
+    found = {kind for base in CLASSES for kind in [base, *base.__mro__] if "greenpg" in str(kind)}
+
+    assert found == set(CLASSES)
