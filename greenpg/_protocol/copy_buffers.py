@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from .libpq import libpq
 
+SKIPPED: Final = 1000  # messages; half a millisecond
+
 
 class Intake:
     """Reads a stream of data from the socket, in larger parts as the stream goes on."""
@@ -61,11 +63,17 @@ def _reference(address: int) -> Any:
 
 
 def skip_copy_data(pgconn: int) -> int:
-    """Discard the received data of a COPY; return 0 if more may come, below 0 at its end."""
+    """Discard received data of a COPY, up to SKIPPED messages.
+
+    Returns 1 if more has been received, 0 if more may come, below 0 at the end.
+    """
     data = c_void_p()
-    while (count := libpq.PQgetCopyData(pgconn, byref(data), 1)) > 0:
+    for _ in range(SKIPPED):
+        count = libpq.PQgetCopyData(pgconn, byref(data), 1)
+        if count <= 0:
+            return int(count)
         libpq.PQfreemem(data)
-    return int(count)
+    return 1
 
 
 class CopyMessages:

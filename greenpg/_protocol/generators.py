@@ -181,9 +181,9 @@ def end_copy(pgconn: int, fd: int) -> Steps:
         error = b"interrupted" if status == PGRES_COPY_IN else None
         yield from end_copy_in(pgconn, fd, error)
     if status != PGRES_COPY_IN:
-        while (left := skip_copy_data(pgconn)) == 0:
-            yield fd, READ
-            if not libpq.PQconsumeInput(pgconn):
+        while (left := skip_copy_data(pgconn)) >= 0:
+            yield fd, 0 if left else READ
+            if not (left or libpq.PQconsumeInput(pgconn)):
                 return
         if left < -1:  # libpq stays in the COPY, and would return its result for ever
             raise _lost(pgconn)

@@ -122,6 +122,7 @@ def _fake() -> Iterator[FakeServer]:
 @pytest.fixture
 def fake(_fake: FakeServer) -> Iterator[FakeServer]:
     """A server that answers as the test says."""
+    _fake.received()  # forget what other tests have sent
     yield _fake
     _fake.answer(b"", b"")
 
