@@ -1,6 +1,6 @@
 """The whole of tests/db once more under every green backend, one child process each.
 
-`make test` runs each backend in one mode, `make modes` in the other and on libuv and asyncio.
+`make test` runs them on gevent, `make modes` in all other modes, on libuv and asyncio too.
 """
 
 from typing import Final
@@ -11,7 +11,7 @@ from tests.green import suite
 from tests.green.__main__ import MODES, MONKEY, OTHER_LOOPS
 
 SECONDS: Final = 900.0  # each test has a limit of its own
-DAILY: Final = {("gevent", "patched"), ("eventlet", "explicit")}
+DAILY: Final = {("gevent", "patched")}
 COLUMNS: Final = [
     pytest.param(name, mode, marks=[] if (name, mode) in DAILY else pytest.mark.modes)
     for name in MONKEY

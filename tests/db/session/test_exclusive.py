@@ -227,6 +227,7 @@ def test_holder_that_ends_without_release_keeps_nobody_out_for_good(conn, spawn)
     assert conn.closed
 
 
+@pytest.mark.filterwarnings("ignore::greenpg.errors.ConnectionFactoryWarning")
 def test_connection_that_greenpg_did_not_make_has_no_lock(dsn):
     conn = psycopg2._psycopg.connection(dsn)
 
