@@ -62,6 +62,11 @@ def _facts() -> Mapping[str, str]:
     return {"event loop": hub, "resolver": "getaddrinfo in a thread"}
 
 
+def _survives_recursion() -> bool:
+    """eventlet's hub is in Python: a listener whose removal fails stays in it."""
+    return False
+
+
 description: Final = Description(
     modes=MODES,
     sockets="eventlet.green.socket",
@@ -69,5 +74,6 @@ description: Final = Description(
     timeout=eventlet.Timeout,
     registered=_registered,
     hub_of_thread_ends=_hub_of_thread_ends,
+    survives_recursion=_survives_recursion,
     facts=_facts,
 )

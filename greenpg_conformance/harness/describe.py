@@ -42,8 +42,8 @@ class Description:
     `fn` soon, and `timeout(seconds)` is the library's own timeout, which raises in a with block.
     `registered` returns what is registered with the event loop, `hub_of_thread_ends` is called at
     the end of an OS thread that has used the library, `fork` is the plainest way to fork that the
-    library survives. `survives_recursion` returns whether the loop's own code does, where the stack
-    ends in it. `facts` returns, for the doctor, which of its event loops and resolvers the
+    library survives. `survives_recursion` returns whether the loop survives where memory or the
+    stack ends in it. `facts` returns, for the doctor, which of its event loops and resolvers the
     library uses.
     """
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 MODULES: Final = {
     "rules": ("waits", "tasks", "watcher", "hub", "os_threads"),
-    "storm": ("storm",),
+    "storm": ("storm", "starved"),
     "driver": (
         "sharing", "inside", "forks", "interrupts", "doomed", "deadlines", "cancelling",
         "closing", "connecting", "authenticating", "startup", "copy", "copy_stopped", "lobject",
