@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
-from psycopg2.extensions import make_dsn, parse_dsn
+from psycopg2.extensions import make_dsn
 
 from greenpg.backend import current
 from greenpg.embedded import server_dsn
@@ -54,8 +54,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def dsn() -> Iterator[str]:
     """The server of GREENPG_DSN, else an embedded one; its sessions bear our name."""
     with server_dsn() as server:
-        if passfile := parse_dsn(server).get("passfile"):
-            os.environ["PGPASSFILE"] = passfile  # for children that get few of its parameters
         yield make_dsn(server, application_name=APPLICATION)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import secrets
 import shutil
 import signal
 import socket
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from greenpg._helper_process import ChildError, Reply, send, serve
 
-from ._server import PASSFILE, SOURCE
+from ._server import SOURCE
 
 if TYPE_CHECKING:
     import pwd
@@ -121,27 +120,13 @@ class Cluster:
         self._sentinel.communicate(b"ended\n")
 
     def _fill(self) -> None:
-        command = ["initdb", "--auth-local=trust", "--auth-host=scram-sha-256"]
-        command += ["--encoding=UTF8", "--locale=C", "--username=postgres"]
-        password = secrets.token_urlsafe()
-        if self._source is None:
-            command += ["--pwfile", str(self._write("password", password))]
-            rule = f"*:*:*:postgres:{password}"
-        else:
-            source, password, rule = _secrets_of(self._source)
+        command = ["initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres"]
+        password = ""
+        if self._source is not None:
+            source, password = _without_password(self._source)
             command = ["pg_basebackup", "--write-recovery-conf", "--checkpoint=fast"]
             command += ["--dbname", source]
-        self._write(PASSFILE, rule)
         self._run(*command, "--no-sync", "--pgdata", str(self._data), PGPASSWORD=password)
-
-    def _write(self, name: str, text: str) -> Path:
-        """Write a file that nobody else can read."""
-        path = self._directory / name
-        path.touch(mode=0o600)
-        path.write_text(f"{text}\n")
-        if self._owner is not None:
-            os.chown(path, self._owner.pw_uid, self._owner.pw_gid)
-        return path
 
     def _run(self, program: str, *arguments: str, **variables: str) -> None:
         process = self._popen(program, *arguments, **variables)
@@ -207,16 +192,13 @@ def _identity(owner: pwd.struct_passwd | None) -> dict[str, Any]:
     return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
 
 
-def _secrets_of(dsn: str) -> tuple[str, str, str]:
-    """Return a primary's DSN as others may see it, its password, and its standby's pgpass."""
+def _without_password(dsn: str) -> tuple[str, str]:
+    """Return a connection string as others may see it, and its password."""
     from psycopg2 import extensions as ext  # late: only a standby needs it
 
     params = ext.parse_dsn(dsn)
     password = params.pop("password", "")
-    rule = f"*:*:*:{params.get('user', '*')}:{password}"
-    if not password and "passfile" in params:
-        rule = Path(params["passfile"]).read_text().strip()
-    return ext.make_dsn(**params), password, rule
+    return ext.make_dsn(**params), password
 
 
 def _quoted(value: str | int) -> str:
