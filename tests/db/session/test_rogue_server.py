@@ -80,6 +80,7 @@ def consume(conn):
     cur.consume_stream(lambda _: None)
 
 
+STALL = 0.1  # seconds for which nonsense may hold others up, while the fake server floods too
 PREPARED = message(b"1") + message(b"2")
 NEVER_ENDING = {
     "copy in": COPY_IN,
@@ -96,7 +97,10 @@ def test_answer_that_fits_no_pipeline_closes_the_connection(fake, rogue, operati
     part = b"values ($1)" if operation is many else b"insert"
     fake.answer(part, NEVER_ENDING[case])
 
-    with heartbeat(current()), pytest.raises(psycopg2.OperationalError, match=r"protocol|COPY"):
+    with (
+        heartbeat(current(), STALL),
+        pytest.raises(psycopg2.OperationalError, match=r"protocol|COPY"),
+    ):
         operation(rogue)
 
     assert rogue.closed
@@ -108,7 +112,7 @@ def test_answer_that_fits_no_pipeline_closes_the_connection(fake, rogue, operati
 def test_stream_that_goes_over_to_another_copy_closes_the_connection(fake, streaming, case):
     fake.answer(b"START_REPLICATION", COPY_BOTH + COPY_DONE + NEVER_ENDING[case])
 
-    with heartbeat(current()), pytest.raises(psycopg2.OperationalError, match="protocol"):
+    with heartbeat(current(), STALL), pytest.raises(psycopg2.OperationalError, match="protocol"):
         consume(streaming)
 
     assert streaming.closed
@@ -117,7 +121,7 @@ def test_stream_that_goes_over_to_another_copy_closes_the_connection(fake, strea
 def test_stream_that_ends_again_and_again_closes_the_connection(fake, streaming):
     fake.answer(b"START_REPLICATION", COPY_BOTH + COPY_DONE, flood=COPY_IN * 1000)
 
-    with heartbeat(current()), pytest.raises(psycopg2.OperationalError, match="protocol"):
+    with heartbeat(current(), STALL), pytest.raises(psycopg2.OperationalError, match="protocol"):
         consume(streaming)
 
     assert streaming.closed
@@ -137,7 +141,11 @@ def test_flood_ends_at_the_deadline(fake, rogue, operation, case):
     reply, flood = FLOODS[case]
     fake.answer(b"insert", reply, flood=flood * 100)
 
-    with heartbeat(current()), pytest.raises(greenpg.DeadlineExceeded), rogue.deadline(SECONDS):
+    with (
+        heartbeat(current(), STALL),
+        pytest.raises(greenpg.DeadlineExceeded),
+        rogue.deadline(SECONDS),
+    ):
         operation(rogue)
 
     assert rogue.closed
@@ -147,7 +155,11 @@ def test_flood_ends_at_the_deadline(fake, rogue, operation, case):
 def test_copy_without_an_end_ends_at_the_deadline(fake, rogue, operation):
     fake.answer(b"copy", COPY_OUT, flood=message(b"d", b"row\n") * 100)
 
-    with heartbeat(current()), pytest.raises(greenpg.DeadlineExceeded), rogue.deadline(SECONDS):
+    with (
+        heartbeat(current(), STALL),
+        pytest.raises(greenpg.DeadlineExceeded),
+        rogue.deadline(SECONDS),
+    ):
         operation(rogue)
 
     assert rogue.closed
@@ -157,7 +169,7 @@ def test_copy_without_an_end_ends_at_the_deadline(fake, rogue, operation):
 def test_copies_without_an_end_close_the_connection(fake, rogue, flood):
     fake.answer(b"insert", b"", flood=flood * 100)
 
-    with heartbeat(current()), pytest.raises(psycopg2.Error):
+    with heartbeat(current(), STALL), pytest.raises(psycopg2.Error):
         execute(rogue)
 
     assert rogue.closed
@@ -168,7 +180,7 @@ def test_flood_of_keepalives_holds_nobody_up(fake, streaming, reply):
     fake.answer(b"START_REPLICATION", COPY_BOTH, flood=keepalive(reply) * 100)
 
     limit = streaming.deadline(SECONDS)
-    with heartbeat(current()) as pulse, pytest.raises(greenpg.DeadlineExceeded), limit:
+    with heartbeat(current(), STALL) as pulse, pytest.raises(greenpg.DeadlineExceeded), limit:
         consume(streaming)
 
     assert pulse.beats
@@ -190,5 +202,8 @@ def test_kill_lands_in_a_flood_of_keepalives(fake, streaming, spawn):
 def test_connect_timeout_ends_a_startup_without_an_end(fake):
     fake.answer(b"user\0", message(b"R", bytes(4)), flood=SETTING * 100)
 
-    with heartbeat(current()), pytest.raises(psycopg2.OperationalError, match="timeout expired"):
+    with (
+        heartbeat(current(), STALL),
+        pytest.raises(psycopg2.OperationalError, match="timeout expired"),
+    ):
         greenpg.connect(fake.dsn, connect_timeout=2)
