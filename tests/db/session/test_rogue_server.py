@@ -81,6 +81,13 @@ def consume(conn):
 
 
 STALL = 0.1  # seconds for which nonsense may hold others up, while the fake server floods too
+
+
+def fair():
+    """Return a heartbeat that fails if other tasks are held up for too long."""
+    return heartbeat(current(), STALL)
+
+
 PREPARED = message(b"1") + message(b"2")
 NEVER_ENDING = {
     "copy in": COPY_IN,
@@ -98,7 +105,7 @@ def test_answer_that_fits_no_pipeline_closes_the_connection(fake, rogue, operati
     fake.answer(part, NEVER_ENDING[case])
 
     with (
-        heartbeat(current(), STALL),
+        fair(),
         pytest.raises(psycopg2.OperationalError, match=r"protocol|COPY"),
     ):
         operation(rogue)
@@ -112,7 +119,7 @@ def test_answer_that_fits_no_pipeline_closes_the_connection(fake, rogue, operati
 def test_stream_that_goes_over_to_another_copy_closes_the_connection(fake, streaming, case):
     fake.answer(b"START_REPLICATION", COPY_BOTH + COPY_DONE + NEVER_ENDING[case])
 
-    with heartbeat(current(), STALL), pytest.raises(psycopg2.OperationalError, match="protocol"):
+    with fair(), pytest.raises(psycopg2.OperationalError, match="protocol"):
         consume(streaming)
 
     assert streaming.closed
@@ -121,7 +128,7 @@ def test_stream_that_goes_over_to_another_copy_closes_the_connection(fake, strea
 def test_stream_that_ends_again_and_again_closes_the_connection(fake, streaming):
     fake.answer(b"START_REPLICATION", COPY_BOTH + COPY_DONE, flood=COPY_IN * 1000)
 
-    with heartbeat(current(), STALL), pytest.raises(psycopg2.OperationalError, match="protocol"):
+    with fair(), pytest.raises(psycopg2.OperationalError, match="protocol"):
         consume(streaming)
 
     assert streaming.closed
@@ -142,7 +149,7 @@ def test_flood_ends_at_the_deadline(fake, rogue, operation, case):
     fake.answer(b"insert", reply, flood=flood * 100)
 
     with (
-        heartbeat(current(), STALL),
+        fair(),
         pytest.raises(greenpg.DeadlineExceeded),
         rogue.deadline(SECONDS),
     ):
@@ -156,7 +163,7 @@ def test_copy_without_an_end_ends_at_the_deadline(fake, rogue, operation):
     fake.answer(b"copy", COPY_OUT, flood=message(b"d", b"row\n") * 100)
 
     with (
-        heartbeat(current(), STALL),
+        fair(),
         pytest.raises(greenpg.DeadlineExceeded),
         rogue.deadline(SECONDS),
     ):
@@ -169,7 +176,7 @@ def test_copy_without_an_end_ends_at_the_deadline(fake, rogue, operation):
 def test_copies_without_an_end_close_the_connection(fake, rogue, flood):
     fake.answer(b"insert", b"", flood=flood * 100)
 
-    with heartbeat(current(), STALL), pytest.raises(psycopg2.Error):
+    with fair(), pytest.raises(psycopg2.Error):
         execute(rogue)
 
     assert rogue.closed
@@ -180,7 +187,7 @@ def test_flood_of_keepalives_holds_nobody_up(fake, streaming, reply):
     fake.answer(b"START_REPLICATION", COPY_BOTH, flood=keepalive(reply) * 100)
 
     limit = streaming.deadline(SECONDS)
-    with heartbeat(current(), STALL) as pulse, pytest.raises(greenpg.DeadlineExceeded), limit:
+    with fair() as pulse, pytest.raises(greenpg.DeadlineExceeded), limit:
         consume(streaming)
 
     assert pulse.beats
@@ -203,7 +210,7 @@ def test_connect_timeout_ends_a_startup_without_an_end(fake):
     fake.answer(b"user\0", message(b"R", bytes(4)), flood=SETTING * 100)
 
     with (
-        heartbeat(current(), STALL),
+        fair(),
         pytest.raises(psycopg2.OperationalError, match="timeout expired"),
     ):
         greenpg.connect(fake.dsn, connect_timeout=2)
