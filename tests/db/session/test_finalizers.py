@@ -10,16 +10,11 @@ from psycopg2.extras import RealDictCursor
 from greenpg.backend import current
 from greenpg_conformance.harness.describe import find
 from tests.db.conftest import until
+from tests.db.session.asking import one
 
 SERIES = "select generate_series(1, 9000) as n"
 CURSORS = "select count(*) from pg_cursors"
 CHANNELS = "select count(*) from pg_listening_channels()"
-
-
-def one(conn, query="select 1"):
-    cur = conn.cursor()
-    cur.execute(query)
-    return cur.fetchone()[0]
 
 
 class Circle:

@@ -9,6 +9,7 @@ import pytest
 
 import greenpg
 from greenpg.backend import current
+from tests.db.session.asking import one, stored
 
 DeadlineExceeded = greenpg.DeadlineExceeded
 
@@ -28,18 +29,6 @@ def doomed(conn, table, gate):
     with suppress(DeadlineExceeded), conn.deadline(0.05):
         cur.execute(gate.sql)
     return conn
-
-
-def stored(connect, table):
-    cur = connect().cursor()
-    cur.execute(f"select n from {table} order by n")
-    return [row[0] for row in cur.fetchall()]
-
-
-def one(conn):
-    cur = conn.cursor()
-    cur.execute("select 1")
-    return cur.fetchone()[0]
 
 
 @pytest.mark.parametrize(

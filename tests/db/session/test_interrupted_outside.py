@@ -11,6 +11,7 @@ from psycopg2.extras import DictCursor
 
 from greenpg._psycopg2.input_wait import wait_for_input
 from greenpg.backend import current
+from tests.db.session.asking import one, stored
 
 SERIES = "select generate_series(1, 9000)"
 
@@ -51,18 +52,6 @@ def written(conn, table):
     """A connection with a row in its open transaction."""
     conn.cursor().execute(f"insert into {table} values (1)")
     return conn
-
-
-def stored(connect, table):
-    cur = connect().cursor()
-    cur.execute(f"select n from {table} order by n")
-    return [row[0] for row in cur.fetchall()]
-
-
-def one(conn):
-    cur = conn.cursor()
-    cur.execute("select 1")
-    return cur.fetchone()[0]
 
 
 @pytest.fixture

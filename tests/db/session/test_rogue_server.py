@@ -88,6 +88,13 @@ def fair():
     return heartbeat(current(), STALL)
 
 
+def ends_at_the_deadline(rogue, operation):
+    with fair(), pytest.raises(greenpg.DeadlineExceeded), rogue.deadline(SECONDS):
+        operation(rogue)
+
+    assert rogue.closed
+
+
 PREPARED = message(b"1") + message(b"2")
 NEVER_ENDING = {
     "copy in": COPY_IN,
@@ -148,28 +155,14 @@ def test_flood_ends_at_the_deadline(fake, rogue, operation, case):
     reply, flood = FLOODS[case]
     fake.answer(b"insert", reply, flood=flood * 100)
 
-    with (
-        fair(),
-        pytest.raises(greenpg.DeadlineExceeded),
-        rogue.deadline(SECONDS),
-    ):
-        operation(rogue)
-
-    assert rogue.closed
+    ends_at_the_deadline(rogue, operation)
 
 
 @pytest.mark.parametrize("operation", [copy_block, copy_file])
 def test_copy_without_an_end_ends_at_the_deadline(fake, rogue, operation):
     fake.answer(b"copy", COPY_OUT, flood=message(b"d", b"row\n") * 100)
 
-    with (
-        fair(),
-        pytest.raises(greenpg.DeadlineExceeded),
-        rogue.deadline(SECONDS),
-    ):
-        operation(rogue)
-
-    assert rogue.closed
+    ends_at_the_deadline(rogue, operation)
 
 
 @pytest.mark.parametrize("flood", [COPY_OUT + COPY_DONE, COPY_IN], ids=["out", "in"])
