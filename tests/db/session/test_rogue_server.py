@@ -80,7 +80,8 @@ def consume(conn):
     cur.consume_stream(lambda _: None)
 
 
-STALL = 0.1  # seconds for which nonsense may hold others up, while the fake server floods too
+# An operation that held others up would do so for good, as it would hold its own deadline up.
+STALL = 2 * SECONDS
 
 
 def fair():
