@@ -97,7 +97,7 @@ def spawn_busy(ctx: Context, conn: Any, work: Callable[..., object], *args: obje
 def check_alive(ctx: Context, conn: Any) -> None:
     """Fail unless the server has stopped the query and the connection does the next one."""
     pid = conn.info.backend_pid
-    ctx.wait_until(lambda: not ctx.server.is_busy(pid), "the query has ended", 1)
+    ctx.wait_until(lambda: not ctx.server.is_busy(pid), "the query has ended")
     assert ask(conn) == 7
     assert conn.info.backend_pid == pid
 
@@ -125,7 +125,7 @@ def interrupted(ctx: Context, how: str, work: Callable[[], object], seconds: flo
     if how == "kill":
         ctx.backend.sleep(seconds)
         task.kill()
-    task.join(3)
+    task.join()
     if how == "timeout":
         assert task.error is timeouts[0], repr(task.error)
     else:

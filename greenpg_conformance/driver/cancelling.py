@@ -24,7 +24,7 @@ def _connected(ctx: Context) -> Any:
     return conn
 
 
-def _sleeper(ctx: Context, conn: Any, seconds: float = 10) -> Any:
+def _sleeper(ctx: Context, conn: Any, seconds: float = 30) -> Any:
     pid = conn.info.backend_pid
     query = ctx.spawn(lambda: conn.cursor().execute("select pg_sleep(%s)", (seconds,)))
     ctx.wait_until(lambda: query.ended or ctx.server.is_busy(pid), "the query runs, or is over")
@@ -51,7 +51,7 @@ def test_cancel_holds_up_nobody(ctx: Context, case: str) -> None:
 
     with libpq(case), ctx.heartbeat():
         conn.cancel()
-        query.join(3)
+        query.join()
 
     assert type(query.error) is QueryCanceled
     ctx.proxy().flow()
@@ -64,7 +64,7 @@ def test_cancel_that_travels_long_hits_no_later_query(ctx: Context, case: str) -
 
     with libpq(case):
         cancel = ctx.spawn(conn.cancel)
-        query.join(3)
+        query.join()
         _answers_until(conn, cancel)
 
     cancel.result()
@@ -87,7 +87,7 @@ def test_cancels_of_many_tasks_hit_no_later_query(ctx: Context, case: str) -> No
 
         with libpq(case):
             cancels = [ctx.spawn(conn.cancel) for _ in range(4)]
-            query.join(3)
+            query.join()
             for cancel in cancels:
                 cancel.result()
         _answers(conn, number)
@@ -102,10 +102,10 @@ def test_killed_canceller_lets_its_request_hit_no_later_query(ctx: Context, case
         cancel = ctx.spawn(conn.cancel)
         ctx.wait_until(lambda: cancel.began, "the request is under way")
         cancel.kill()
-        query.join(3)
+        query.join()
         _answers_until(conn, cancel)
 
-    assert isinstance(cancel.join(3).error, ctx.backend.exits)
+    assert isinstance(cancel.join().error, ctx.backend.exits)
 
 
 @each(*LIBPQS)
@@ -118,7 +118,7 @@ def test_frozen_server_takes_no_cancel(ctx: Context, case: str) -> None:
 
     with libpq(case), ctx.heartbeat(), raises(OperationalError, words="cancel"):
         conn.cancel()
-    query.join(3)
+    query.join()
 
     assert watch.seconds() < 2
     assert isinstance(query.error, InterfaceError)
@@ -136,7 +136,7 @@ def test_cancel_that_cannot_be_delivered_closes(ctx: Context, case: str) -> None
     try:
         with libpq(case), raises(OperationalError, words="cancel"):
             conn.cancel()
-        assert query is None or isinstance(query.join(3).error, InterfaceError)
+        assert query is None or isinstance(query.join().error, InterfaceError)
     finally:
         ctx.proxy().admit()
 

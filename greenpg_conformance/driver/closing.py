@@ -47,7 +47,7 @@ def _database(ctx: Context) -> Iterator[str]:
 
 
 def _gone(ctx: Context, pid: int) -> None:
-    ctx.wait_until(lambda: not ctx.server.exists(pid), f"session {pid} has ended", 1)
+    ctx.wait_until(lambda: not ctx.server.exists(pid), f"session {pid} has ended")
 
 
 @each(*WAYS)
@@ -58,7 +58,7 @@ def test_close_ends_the_wait_of_another_task(ctx: Context, case: str) -> None:
 
     with ctx.heartbeat():
         conn.close()
-        task.join(2)
+        task.join()
 
     assert isinstance(task.error, InterfaceError)
     assert "connection already closed" in str(task.error)
@@ -80,7 +80,7 @@ def _seconds_to_close(ctx: Context, dsn: str) -> float:
     task = spawn_busy(ctx, conn, _long, conn)
     watch = Stopwatch()
     conn.close()
-    task.join(2)
+    task.join()
     return watch.seconds()
 
 
@@ -100,7 +100,7 @@ def test_close_says_goodbye(ctx: Context, case: str) -> None:
 
             conn.close()
 
-            task.join(2)
+            task.join()
             _gone(ctx, pid)
         assert ctx.server.ask(RUDE, name) == [(0,)]
 
@@ -136,7 +136,7 @@ def test_close_of_what_is_being_interrupted(ctx: Context) -> None:
 
     conn.close()
 
-    assert task.join(2).error is not None
+    assert task.join().error is not None
     ctx.proxy().flow()
     _gone(ctx, pid)
 
@@ -150,7 +150,7 @@ def test_close_of_a_frozen_server_is_bounded(ctx: Context) -> None:
 
     with ctx.heartbeat():
         conn.close()
-        task.join(3)
+        task.join()
 
     assert watch.seconds() < 2
     assert isinstance(task.error, InterfaceError)
@@ -177,9 +177,9 @@ def test_close_ends_a_connect(ctx: Context, case: str) -> None:
         else:
             made[0].close()
 
-        assert isinstance(task.join(2).error, InterfaceError)
+        assert isinstance(task.join().error, InterfaceError)
     assert made.pop().closed
-    ctx.wait_until(lambda: ctx.descriptors() == descriptors, "its socket is closed", 2)
+    ctx.wait_until(lambda: ctx.descriptors() == descriptors, "its socket is closed")
 
 
 @needs("hub")
@@ -190,7 +190,7 @@ def test_close_in_the_hub_ends_the_wait(ctx: Context) -> None:
 
     ctx.in_hub(conn.close)
 
-    assert isinstance(task.join(2).error, InterfaceError)
+    assert isinstance(task.join().error, InterfaceError)
     assert conn.closed
     _gone(ctx, pid)
 
@@ -204,4 +204,4 @@ def test_close_interrupts_what_waits_for_an_asynchronous_connection(ctx: Context
 
     conn.close()
 
-    assert isinstance(task.join(2).error, (InterfaceError, OperationalError))
+    assert isinstance(task.join().error, (InterfaceError, OperationalError))

@@ -238,7 +238,7 @@ def test_interrupt_of_a_server_that_is_silent_after_the_handshake(ctx: Context, 
 
         interrupted(ctx, case, lambda: ctx.connect(dsn), 0.05)
 
-    ctx.wait_until(lambda: ctx.descriptors() == descriptors, "its socket is closed", 2)
+    ctx.wait_until(lambda: ctx.descriptors() == descriptors, "its socket is closed")
 
 
 @each(HERE, "localhost")
@@ -352,8 +352,8 @@ def test_interrupt_at_any_wait_leaves_nothing(ctx: Context, case: str) -> None:
         run.perform(_connecting(dsn, counting))
 
         assert run.error is (interrupt.error if interrupt.landed else None), repr(run.error)
-        ctx.wait_until(lambda: ctx.descriptors() == descriptors, "its socket is closed", 2)
-        ctx.wait_until(lambda: ctx.server.sessions(ctx.name) == sessions, "its session is over", 2)
+        ctx.wait_until(lambda: ctx.descriptors() == descriptors, "its socket is closed")
+        ctx.wait_until(lambda: ctx.server.sessions(ctx.name) == sessions, "its session is over")
         landed += interrupt.landed
 
     assert landed  # what is over before it is waited for is no wait
@@ -373,4 +373,4 @@ def test_interrupt_of_a_silent_host_comes_out(ctx: Context, case: str) -> None:
 
         interrupted(ctx, case, lambda: ctx.connect(dsn), 0.05)
 
-    ctx.wait_until(lambda: ctx.descriptors() == descriptors, "its socket is closed", 2)
+    ctx.wait_until(lambda: ctx.descriptors() == descriptors, "its socket is closed")

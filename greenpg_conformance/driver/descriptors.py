@@ -99,7 +99,7 @@ def _check_spent(ctx: Context, conn: Any) -> None:
     """Fail unless the connection is usable, or closed since nothing could be cancelled."""
     assert conn.closed or ask(conn) == 7
     conn.close()
-    ctx.wait_until(lambda: not ctx.server.sessions(ctx.name), "the query is over", 3)
+    ctx.wait_until(lambda: not ctx.server.sessions(ctx.name), "the query is over")
 
 
 @each("an address", "a name", "two hosts", "a socket")
@@ -140,4 +140,4 @@ def test_pool_is_whole_afterwards(ctx: Context, case: str) -> None:
 
         assert [ask(conn) for conn in lent] == [7, 7]
         assert pool.get_stats()["pool_size"] <= 3
-    ctx.wait_until(lambda: not ctx.server.sessions(ctx.name), "its sessions are over", 3)
+    ctx.wait_until(lambda: not ctx.server.sessions(ctx.name), "its sessions are over")

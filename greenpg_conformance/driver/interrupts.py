@@ -107,7 +107,7 @@ def test_exit_beats_a_timeout(ctx: Context, case: str) -> None:
     task = ctx.spawn(work)
     ctx.backend.sleep(second)
     task.kill()
-    task.join(3)
+    task.join()
 
     assert isinstance(task.error, ctx.backend.exits)
     ctx.proxy().flow()
@@ -125,7 +125,7 @@ def test_plain_connection_is_closed_and_its_query_cancelled(ctx: Context, case: 
         interrupted(ctx, case, lambda: conn.cursor().execute(LONG), SHORT)
 
         assert conn.closed
-        ctx.wait_until(lambda: not ctx.server.exists(pid), "the session has ended", 1)
+        ctx.wait_until(lambda: not ctx.server.exists(pid), "the session has ended")
     finally:
         conn.close()
 

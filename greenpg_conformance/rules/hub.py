@@ -81,7 +81,7 @@ def test_close_interrupts_the_task_that_waits(ctx: Context) -> None:
     took = ctx.in_hub(lambda: _timed(conn.close))
 
     assert took < AT_ONCE
-    assert isinstance(query.join(2).error, (greenpg.InterfaceError, greenpg.OperationalError))
+    assert isinstance(query.join().error, (greenpg.InterfaceError, greenpg.OperationalError))
     assert conn.closed
     ctx.wait_until(lambda: not ctx.server.exists(pid), "the session has ended")
 
@@ -95,7 +95,7 @@ def test_close_meets_those_who_wait_for_their_turn(ctx: Context) -> None:
     ctx.in_hub(conn.close)
 
     for job in jobs:
-        assert isinstance(job.join(2).error, (greenpg.InterfaceError, greenpg.OperationalError))
+        assert isinstance(job.join().error, (greenpg.InterfaceError, greenpg.OperationalError))
 
 
 @needs("hub")

@@ -86,7 +86,7 @@ def test_close_by_another_thread_ends_a_query(ctx: Context) -> None:
 
     ctx.native(conn.close).result()
 
-    assert isinstance(query.join(3).error, (greenpg.InterfaceError, greenpg.OperationalError))
+    assert isinstance(query.join().error, (greenpg.InterfaceError, greenpg.OperationalError))
     assert conn.closed
 
 
@@ -164,9 +164,9 @@ def test_task_is_killed_by_another_thread(ctx: Context) -> None:
 
     def kill() -> bool:
         task.kill()
-        return task.join(3)
+        return task.join(10)
 
     ended = ctx.native(kill)
 
-    assert task.join(3)
+    assert task.join(10)
     assert ended.result()
