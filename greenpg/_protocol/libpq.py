@@ -44,7 +44,6 @@ _O: Final = POINTER(ConninfoOption)
 _FUNCTIONS: Final[tuple[tuple[Any, tuple[Any, ...], str], ...]] = (
     (_I, (_P,), "PQconnectionNeedsPassword PQstatus PQsocket PQflush PQconsumeInput PQisBusy"),
     (_I, (_P,), "PQenterPipelineMode PQexitPipelineMode PQpipelineSync PQsendFlushRequest"),
-    (_I, (_P,), "PQpipelineStatus"),
     (_I, (_P,), "PQcancelStart PQcancelPoll PQcancelSocket PQresultStatus PQntuples PQnfields"),
     (_S, (_P,), "PQerrorMessage PQcancelErrorMessage PQresultErrorMessage PQcmdTuples PQcmdStatus"),
     (_P, (_P,), "PQgetResult PQgetCancel PQcancelCreate"),

@@ -125,5 +125,5 @@ def _block_sending(conn: Any, state: State) -> None:
     """
     if state.sending_blocked or not libpq.has("PQenterPipelineMode", "PQexitPipelineMode"):
         return
-    if libpq.PQenterPipelineMode(conn.pgconn_ptr):
-        state.note_blocked()
+    state.note_blocked()  # first: where memory or stack ends, the mode must be known
+    libpq.PQenterPipelineMode(conn.pgconn_ptr)

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from psycopg2 import extensions as ext
 
-from greenpg._protocol.libpq import libpq
 from greenpg._psycopg2.hang_up import hang_up
 
 from ._connections import BROKEN, CLEAN, DIRTY, Condition
@@ -16,7 +15,6 @@ __all__ = ["BROKEN", "CLEAN", "DIRTY", "Condition", "condition", "end"]
 READY: Final = ext.STATUS_READY
 IDLE: Final = ext.TRANSACTION_STATUS_IDLE
 OPEN: Final = (ext.TRANSACTION_STATUS_INTRANS, ext.TRANSACTION_STATUS_INERROR)
-_in_pipeline: Final = libpq.PQpipelineStatus if libpq.has("PQpipelineStatus") else lambda _: 0
 
 
 def condition(conn: Any) -> Condition:
@@ -27,16 +25,12 @@ def condition(conn: Any) -> Condition:
     A connection that greenpg did not make has no lock that a task could keep.
     """
     try:
-        if conn._greenpg_state_made.holder is not None:
+        state = conn._greenpg_state_made
+        if state.holder is not None or state.sending_blocked:
             return BROKEN
     except AttributeError:
         pass
     status = conn.get_transaction_status()
-    try:
-        if _in_pipeline(conn.pgconn_ptr):
-            return BROKEN
-    except Exception:  # ctypes' ArgumentError, where the stack is full
-        return BROKEN
     if status == IDLE:
         return CLEAN if conn.status == READY else DIRTY
     return BROKEN if conn.closed or status not in OPEN else DIRTY

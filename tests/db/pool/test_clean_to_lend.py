@@ -59,6 +59,7 @@ def test_a_pipeline_whose_task_lives_on_costs_no_slot(make, auto):
 def test_a_connection_in_pipeline_mode_is_not_lent(make):
     pool = make(max_size=1)
     conn = pool.getconn()
+    conn._greenpg_state.note_blocked()  # as every use of the mode does first
     libpq.PQenterPipelineMode(conn.pgconn_ptr)
 
     pool.putconn(conn)
