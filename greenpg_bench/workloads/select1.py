@@ -27,7 +27,7 @@ TASKS = 32
 WARM_UP = 20
 UNITS = TASKS * 100
 ASYNCPG_NAMES = {"dbname": "database"} | {
-    name: name for name in ("host", "port", "user", "password")
+    name: name for name in ("host", "port", "user", "password", "passfile")
 }
 
 

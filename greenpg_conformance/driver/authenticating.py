@@ -46,7 +46,9 @@ def test_tls_passwords_and_refusals(ctx: Context) -> None:
 def _connect(ctx: Context, params: dict[str, Any], *names: str) -> Any:
     backend = Resolver(ctx.backend, {name: [HERE] for name in names})
     with ctx.heartbeat():
-        return ctx.connect("", backend=backend, **params)
+        return ctx.connect(
+            ext.make_dsn(**{"application_name": ctx.name, **params}), backend=backend
+        )
 
 
 def _verify_full(ctx: Context, site: Secured) -> None:

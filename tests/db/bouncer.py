@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from .conftest import until
+from .conftest import password_of, until
 
 POOL_SIZE = 5
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin") or ""
@@ -26,7 +26,7 @@ class Bouncer:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         users = directory / "users.txt"
-        users.write_text(f'"{where["user"]}" ""\n')
+        users.write_text(f'"{where["user"]}" "{password_of(dsn)}"\n')
         self._file = directory / "pgbouncer.ini"
         self._file.write_text(
             f"[databases]\n* = host={where['host']} port={where['port']}\n[pgbouncer]\n"

@@ -6,11 +6,13 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 import psycopg2
 import pytest
+from psycopg2.extensions import parse_dsn
 
 import greenpg
 from greenpg.backend import current
@@ -33,6 +35,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         out = [item for item in items if item.get_closest_marker("green")]
         items[:] = [item for item in items if item not in out]
         config.hook.pytest_deselected(items=out)
+
+
+def password_of(dsn: str) -> str:
+    """Return the password of a DSN; any one if it names none."""
+    params = parse_dsn(dsn)
+    if "passfile" in params:
+        return Path(params["passfile"]).read_text().strip().rpartition(":")[2]
+    return str(params.get("password", "secret"))
 
 
 def until(true: Callable[[], Any], why: str) -> Any:

@@ -20,7 +20,7 @@ class Server:
     def environ(self) -> dict[str, str]:
         """The environment variables with which `dbname=app` connects to the server."""
         given = parse_dsn(self.dsn)
-        return {f"PG{name.upper()}": given[name] for name in ("host", "port", "user")}
+        return {f"PG{name.upper()}": given[name] for name in ("host", "port", "user", "passfile")}
 
     def make_database(self) -> None:
         """Make a new database; terminate the sessions of the old one."""

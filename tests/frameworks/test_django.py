@@ -345,7 +345,8 @@ server = parse_dsn(sys.argv[1])
 settings.configure(
     DATABASES={"default": {
         "ENGINE": "greenpg.django.postgis", "NAME": server["dbname"], "USER": server["user"],
-        "HOST": server["host"], "PORT": server["port"], "OPTIONS": {"pool": True},
+        "HOST": server["host"], "PORT": server["port"],
+        "OPTIONS": {"pool": True, "passfile": server["passfile"]},
     }},
     INSTALLED_APPS=["django.contrib.gis"],
 )

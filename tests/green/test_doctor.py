@@ -13,6 +13,7 @@ from psycopg2.extensions import make_dsn
 from greenpg.doctor import examine
 from greenpg_conformance.toolkit.proxy import Proxy
 from tests.db.bouncer import bouncing
+from tests.db.conftest import password_of
 
 GREEN = ("eventlet", "gevent")
 MONKEY = {
@@ -207,7 +208,8 @@ def test_unreachable_server_leaves_the_local_rows_and_no_password():
 
 
 def test_password_that_the_server_repeats_is_hidden(dsn):
-    where = make_dsn(dsn, dbname=SECRET, password=SECRET)
+    password = password_of(dsn)
+    where = make_dsn(dsn, dbname=password, password=password)
 
     code, rows = report(where, "--backend", "gevent")
 

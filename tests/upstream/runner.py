@@ -120,4 +120,6 @@ def _environment(dsn: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     server = parse_dsn(dsn)
     named = {name: server[key] for key, name in _SERVER_VARIABLES.items() if key in server}
+    if "passfile" in server:
+        named["PGPASSFILE"] = server["passfile"]
     return kept | named | {"PSYCOPG2_TEST_REPL_DSN": ""}  # empty: the same server

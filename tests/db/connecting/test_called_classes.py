@@ -17,6 +17,7 @@ from greenpg.backend import choose, chosen, current
 from greenpg.errors import ConnectionFactoryWarning
 from greenpg.patch import patcher
 from greenpg_conformance.toolkit.heartbeat import heartbeat
+from tests.db.conftest import password_of
 from tests.green.plugin import PATCHED
 
 C_CONNECTION = psycopg2._psycopg.connection
@@ -70,7 +71,7 @@ def test_host_of_a_class_called_itself_is_resolved_by_the_backend(store, dsn, mo
         return [(0, 0, 6, "", ("127.0.0.1", port))] * 2
 
     monkeypatch.setattr(current(), "resolve", resolve)
-    params = {**parse_dsn(dsn), "host": "db.greenpg.test", "password": "secret"}
+    params = {**parse_dsn(dsn), "host": "db.greenpg.test", "password": password_of(dsn)}
 
     with closing(store(make_dsn(**params))) as conn:
         assert asked == ["db.greenpg.test"]

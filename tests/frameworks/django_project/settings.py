@@ -10,6 +10,7 @@ from greenpg.django import use_psycopg2
 use_psycopg2()
 
 _server = parse_dsn(os.environ["GREENPG_DSN"])
+_secrets = {"passfile": _server["passfile"]} if "passfile" in _server else {}
 
 DATABASES = {
     "default": {
@@ -19,7 +20,7 @@ DATABASES = {
         "PASSWORD": _server.get("password", ""),
         "HOST": _server.get("host", ""),
         "PORT": _server.get("port", ""),
-        "OPTIONS": json.loads(os.environ.get("DJANGO_OPTIONS", "{}")),
+        "OPTIONS": {**_secrets, **json.loads(os.environ.get("DJANGO_OPTIONS", "{}"))},
     }
 }
 INSTALLED_APPS = ["tests.frameworks.django_project"]
