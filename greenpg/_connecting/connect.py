@@ -172,7 +172,12 @@ def _try_in_turn(backend: Backend, targets: Plan, factory: Callable[..., Any]) -
     """Connect to the first address that lets us in; an answer that is final ends the search."""
     failed: list[str] = []
     for dsn, resolved in targets.attempts(partial(addresses, backend), failed):
-        attempt = Attempt(targets.timeout, verbose_errors=True, resolved=resolved)
+        attempt = Attempt(
+            targets.timeout,
+            verbose_errors=True,
+            resolved=resolved,
+            demanding=targets.demands_more_of_sockets,
+        )
         try:
             return _make(backend, attempt, factory, dsn)
         except OperationalError as err:
@@ -200,8 +205,7 @@ def _make(
         try:
             _init(conn, *args)
         except BaseException as exc:
-            state.shut(conn)
-            _explain(exc)
+            _give_up(conn, attempt, exc)
             raise
         state.attempt = None
         return conn
@@ -209,12 +213,21 @@ def _make(
     try:
         return with_request(request, _instantiate, request, factory, args)
     except BaseException as exc:
-        if request.conn is not None:
-            _shut(request.conn)
-        _explain(exc)
+        _give_up(request.conn, attempt, exc)
         raise
     finally:
         request.end()
+
+
+def _give_up(conn: Any, attempt: Attempt | None, exc: BaseException) -> None:
+    """Close a connection that could not be made; see `Attempt.note_refusal` and `_explain`."""
+    if conn is not None:
+        try:
+            if attempt is not None:
+                attempt.note_refusal(conn, str(exc))
+        finally:
+            _shut(conn)
+    _explain(exc)
 
 
 def _explain(exc: BaseException) -> None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _VERBOSE: Final = 2  # libpq-fe.h, PGVerbosity: PQERRORS_VERBOSE
 _DEFAULT: Final = 1  # PQERRORS_DEFAULT
+LOCAL: Final = ("/", "@")  # begin the names of Unix-domain sockets, which are connected at once
+_BAD: Final = 1  # CONNECTION_BAD of ConnStatusType: libpq has failed
+_REFUSALS: Final = ("PQconnectionNeedsPassword", "PQsocket", "PQstatus")
 _CODE: Final = re.compile(r"(?P<before>(?:^|: )\w+: +)(?P<code>[0-9A-Z]{5}): ", re.M)
 _LOCATION: Final = re.compile(r"\n[^\n]*: +\w+, \w+\.c:\d+\s*$")
 
@@ -28,14 +31,19 @@ _LOCATION: Final = re.compile(r"\n[^\n]*: +\w+, \w+\.c:\d+\s*$")
 class Attempt:
     """The limits of one attempt to connect, applied by the wait callback; `timeout` in seconds."""
 
-    __slots__ = ("deadline", "final", "resolved", "verbose_errors")
+    __slots__ = ("deadline", "demanding", "final", "resolved", "verbose_errors")
 
     def __init__(
-        self, timeout: float | None, verbose_errors: bool = False, resolved: bool = False
+        self,
+        timeout: float | None,
+        verbose_errors: bool = False,
+        resolved: bool = False,
+        demanding: bool = False,
     ) -> None:
         self.deadline = None if timeout is None else monotonic() + timeout
         self.verbose_errors = verbose_errors and libpq.has("PQsetErrorVerbosity")
         self.resolved = resolved  # the address is not the user's
+        self.demanding = demanding  # see `Plan.demands_more_of_sockets`
         self.final = False  # no other host would let us in either
 
     def set_verbosity(self, conn: Any, verbose: bool) -> None:
@@ -49,24 +57,36 @@ class Attempt:
         where = f'at "{address or host}", port {port}'
         if address and self.resolved:
             where = f'at "{host}" ({address}), port {port}'
-        elif host.startswith(("/", "@")) and not address:
+        elif host.startswith(LOCAL) and not address:
             where = f'on socket "{host}/.s.PGSQL.{int(port)}"'
         if not text.startswith("connection to server"):
             text = f"connection to server {where} failed: {text}"
         return OperationalError(text)
 
-    def note_refusal(self, conn: Any) -> None:
-        """Note in `final` whether libpq, which has just failed, tries no other host.
+    def note_refusal(self, conn: Any, text: str) -> None:
+        """Note in `final` whether libpq, if it has failed with this text, tries no other host.
 
         So it is once it has met a server that it refuses, for its certificate, say: it keeps the
         socket then, while the server has not let us in. It passes over one that does not answer,
         and one that let us in and is not what target_session_attrs asks for.
         """
         pgconn = conn.pgconn_ptr
-        if libpq.has("PQconnectionNeedsPassword", "PQsocket"):
+        if libpq.has(*_REFUSALS) and pgconn and libpq.PQstatus(pgconn) == _BAD:
             is_in = conn.info.parameter_status("server_version") is not None
             unwanted = not is_in and is_connected(libpq.PQsocket(pgconn))
-            self.final = bool(unwanted or libpq.PQconnectionNeedsPassword(pgconn))
+            self.final = bool(
+                unwanted or self._has_refused_socket(conn, text)
+                or libpq.PQconnectionNeedsPassword(pgconn)
+            )  # fmt: skip
+
+    def _has_refused_socket(self, conn: Any, text: str) -> bool:
+        """Return True if libpq could connect to a Unix-domain socket, and refuses its server.
+
+        It closes the socket at once (fe-connect.c, connectDBStart). Where it cannot connect, the
+        text has a second line, which asks whether the server is running.
+        """
+        local: bool = conn.info.host.startswith(LOCAL)
+        return self.demanding and local and text.count("\n") == 1
 
     def left(self) -> float | None:
         """Return the seconds that are left, at least 0; None without a timeout."""

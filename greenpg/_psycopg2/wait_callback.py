@@ -21,7 +21,7 @@ from greenpg.errors import DeadlineExceeded
 from greenpg.threads import write_check
 
 from . import interrupts
-from .attempt import current_request
+from .attempt import LOCAL, current_request
 from .psycopg2_c import checked_poll, garbled, poll, transaction_status
 from .state import State
 
@@ -32,7 +32,6 @@ CONNECTED: Final = (ext.STATUS_READY, ext.STATUS_BEGIN, ext.STATUS_PREPARED)
 ACTIVE: Final = ext.TRANSACTION_STATUS_ACTIVE
 # libpq's CONNECTION_MADE: about to send something short; elsewhere TCP may be so at once
 MADE: Final = 3 if sys.platform == "linux" else -1
-LOCAL: Final = "/@"  # begins the names of Unix-domain sockets, which are connected at once
 
 _installed = False
 _on_plain: Callable[[Any], object] = id
@@ -193,7 +192,6 @@ def _advance(conn: Any, state: State) -> None:
         except OperationalError as err:
             if attempt is None:
                 raise
-            attempt.note_refusal(conn)
             raise attempt.failed(conn, str(err)) from None
         if want == POLL_OK:
             break

@@ -104,6 +104,12 @@ class Plan:
     refusal: str | None  # why no host may be tried
     passes: tuple[str | None, ...]  # target_session_attrs of each pass; None: as given
 
+    @property
+    def demands_more_of_sockets(self) -> bool:
+        """Return True if a Unix-domain socket to which one can connect may yet be refused."""
+        settings = self.settings
+        return bool(settings.get("requirepeer")) or settings.get("gssencmode") == "require"
+
     def attempts(self, resolve: Resolve, failed: list[str]) -> Iterator[tuple[str, bool]]:
         """Yield a DSN for each address, and whether that was resolved.
 

@@ -114,6 +114,8 @@ def _server_that_libpq_refuses_is_final(ctx: Context, site: Secured) -> None:
         {"require_auth": "md5"},
         {"target_session_attrs": "standby"},
         {"port": f"1,{plain}", "require_auth": "md5"},
+        {"host": f"{site.server.directory},{HERE}", "requirepeer": "nobody"},
+        {"host": f"{site.server.directory},{HERE}", "gssencmode": "require"},
     ):
         hosts = {"host": f"{HERE},{HERE}", "sslmode": "disable", "password": PASSWORD}
         params = site.dsn(**{**hosts, **options})
