@@ -101,7 +101,9 @@ class Notifications:
 
         Notifications that were not yielded are left in `conn.notifies`.
         """
-        if self._state.current() == self._task:
+        if sys.is_finalizing():
+            self._open = False  # the session ends with the process
+        elif self._state.current() == self._task:
             self._end()
         elif self._waits:
             self._stop_waiting()

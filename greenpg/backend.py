@@ -102,7 +102,7 @@ class Backend(Protocol):
         """Make the waiter of one connection."""
 
     def can_wait(self) -> bool:
-        """Return True if the caller may wait; False inside the hub."""
+        """Return True if the caller may wait; False in the hub, and while the interpreter ends."""
 
     def sleep(self, seconds: float) -> None:
         """Suspend this task for `seconds`."""

@@ -153,6 +153,9 @@ class Connection(c_connection):
         state = self._greenpg_state
         if state.holder_lost:
             return  # psycopg2's mutex is held for good; the dead socket ends with the process
+        if state.is_ending():
+            state.abandon(self)
+            return
         if state.block_paused is not None and state.resume_block(id(self)):
             _cancel.cancel_block(self)
             state.shut(self)

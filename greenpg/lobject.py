@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -217,7 +218,8 @@ class Lobject(c_lobject):
         """Close the large object; callable any number of times, also after its transaction."""
         if self.closed or self._greenpg_conn.autocommit:
             return
-        if self._greenpg_conn._greenpg_state.must_roll_back:  # the rollback will close it
+        rolls_back = self._greenpg_conn._greenpg_state.must_roll_back
+        if rolls_back or sys.is_finalizing():  # the transaction's end will close it
             self._greenpg_fd = -1
         else:
             self._greenpg_begun(self._greenpg_close)

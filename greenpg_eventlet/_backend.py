@@ -259,7 +259,10 @@ class Eventlet:
     event = Event
 
     def can_wait(self) -> bool:
-        return getcurrent() is not get_hub().greenlet
+        try:
+            return getcurrent() is not get_hub().greenlet
+        except RuntimeError:  # the interpreter ends (greenlet, PyModule.cpp, mod_getcurrent)
+            return False
 
     def pause(self) -> None:
         eventlet.sleep(0)

@@ -134,7 +134,10 @@ class Gevent:
         return _waiter_class(get_hub().loop.__class__)()
 
     def can_wait(self) -> bool:
-        return getcurrent() is not get_hub()
+        try:
+            return getcurrent() is not get_hub()
+        except RuntimeError:  # the interpreter ends (greenlet, PyModule.cpp, mod_getcurrent)
+            return False
 
     def pause(self) -> None:
         gevent.sleep(1e-6)  # sleep(0) may run before timers and sockets (gevent.sleep)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from psycopg2 import Error
 
@@ -34,9 +34,13 @@ def guarded(
 ) -> _T:
     """Call a method as one operation; what it leaves half-way is put right.
 
+    A cleanup (`finish_on_interrupt`) while the interpreter ends closes the connection instead.
     `failed` notes on the state what an exception of the method may have left.
     """
     state: State = conn._greenpg_state
+    if finish_on_interrupt and state.is_ending():
+        state.abandon(conn)
+        return cast("_T", None)
     state.enter(finish_on_interrupt)
     try:
         return method(*args)

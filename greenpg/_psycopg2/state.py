@@ -175,6 +175,11 @@ class State(Session):
         finally:
             self.delivering = False
 
+    def abandon(self, conn: Any) -> None:
+        """Close without waiting, unless a task that never runs again has psycopg2's mutex."""
+        if not self.in_driver:
+            self.shut(conn)
+
     def shut(self, conn: Any) -> None:
         close(conn)
         self.waiter.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -218,6 +219,10 @@ class Session(Lock):
         else:
             self.backend.spawn(work)
 
+    def is_ending(self) -> bool:
+        """Return True if the interpreter ends, when green threads no longer switch."""
+        return sys.is_finalizing() and "hub" in self.backend.capabilities
+
     def wait_or_pause(self, events: int, time_slice: TimeSlice) -> None:
         """Wait for a protocol step's events; without any, pause if the time slice is over."""
         if events:
@@ -279,6 +284,8 @@ class Session(Lock):
         self, first: BaseException | None, seconds: float, recover: Callable[[Shield], object]
     ) -> tuple[BaseException | None, BaseException | None]:
         """Call `recover` under a shield; return what to raise, and why it failed if it did."""
+        if self.is_ending():
+            return first, Unrecovered()
         shield = Shield(self.backend, self.errors, first, seconds)
         try:
             recover(shield)

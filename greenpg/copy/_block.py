@@ -244,7 +244,8 @@ class Copy:
             self._abandon()
 
     def _finish(self, exc: BaseException | None) -> None:
-        if self._conn._greenpg_state.current() != self._task:
+        state = self._conn._greenpg_state
+        if state.is_ending() or state.current() != self._task:
             self._abandon()
         elif exc is not None:
             self._stop(exc)

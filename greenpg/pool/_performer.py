@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 import weakref
 from collections import deque
@@ -169,6 +170,8 @@ class Performer:
             self._alarm.set()
 
     def _warn(self, error: BaseException) -> None:
+        if sys.is_finalizing():
+            return  # nothing is tried again
         try:  # noqa: SIM105  suppress() may find no depth or memory either
             log.warning("pool %r: trying again after an error: %s", self.name, one_line(error))
         except Exception:
