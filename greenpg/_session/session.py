@@ -263,8 +263,15 @@ class Session(Lock):
                 self.release()
 
     def pause_outside(self, conn: Any, time_slice: TimeSlice) -> None:
-        """Pause if the time slice is over, in an operation that is outside the driver."""
+        """Pause if the time slice is over, in an operation that is outside the driver.
+
+        Raises the task's deadline if it has passed by then.
+        """
         try:
+            if self.deadlines and time_slice.is_over():
+                end = self.deadlines.get(self.current())
+                if end is not None and monotonic() >= end:
+                    raise self.errors.deadline_exceeded("the deadline passed during the operation")
             time_slice.pause_if_over()
         except BaseException:
             self.note_outside(conn)

@@ -188,6 +188,7 @@ class Pipeline:
     def _drive(self, steps: Any) -> None:
         """Run the steps; an interrupt ends the pipeline and drops all queued statements."""
         pipe, state = self._open(), self._conn._greenpg_state
+        state.bound_operation(state.deadlines.get(state.holder))  # it may have begun in the block
         try:
             drive(self._conn, steps, pipe.abandon, self._time_slice)
             if pipe.is_settled():

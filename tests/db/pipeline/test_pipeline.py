@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import datetime as dt
 from decimal import Decimal
+from math import inf
 
 import psycopg2
 import psycopg2.extensions as ext
@@ -332,6 +333,27 @@ def test_deadline_ends_the_block(auto, gate):
 
     gate.wait_for(0)
     assert one(auto) == 1
+
+
+def test_deadline_that_begins_in_the_block_ends_it(auto, gate):
+    with pytest.raises(greenpg.DeadlineExceeded), auto.pipeline() as p:
+        with auto.deadline(10):
+            assert p.execute("select 1").fetchone() == (1,)
+        with auto.deadline(0.1):
+            p.execute(gate.sql).fetchone()
+
+    gate.wait_for(0)
+    assert one(auto, "select 1") == 1
+
+
+def test_deadline_that_has_ended_in_the_block_is_no_more(auto, monkeypatch):
+    with auto.pipeline() as p:
+        with auto.deadline(60):
+            p.execute("select 1").fetchone()
+        monkeypatch.setattr("greenpg._session.session.monotonic", lambda: inf)
+        found = p.execute("select 2").fetchone()
+
+    assert found == (2,)
 
 
 def test_deadline_bounds_the_end_too(auto, gate):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from math import inf
 
 import psycopg2.extensions as ext
 import pytest
@@ -211,6 +213,59 @@ def test_fetch_of_a_named_cursor_is_stopped(conn, gate):
 
     conn.rollback()
     assert one(conn) == 1
+
+
+ROWS = 100_000
+FETCHES = {
+    "fetchall": lambda cur: cur.fetchall(),
+    "fetchmany": lambda cur: cur.fetchmany(ROWS),
+}
+
+
+@pytest.fixture
+def late_in_a_fetch(monkeypatch):
+    """A fetch pauses after each slice of rows, and the deadline passes in the third pause."""
+    monkeypatch.setattr("greenpg._session.time_slice.SECONDS", 0)
+
+    def patched(conn):
+        pauses, pause = itertools.count(1), conn._greenpg_state.backend.pause
+
+        def late():
+            if next(pauses) == 3:
+                monkeypatch.setattr("greenpg._session.session.monotonic", lambda: inf)
+            pause()
+
+        monkeypatch.setattr(conn._greenpg_state.backend, "pause", late)
+
+    return patched
+
+
+@pytest.mark.parametrize("fetch", FETCHES)
+@pytest.mark.parametrize("name", [None, "named"])
+def test_fetch_of_a_large_result_ends_between_two_slices(conn, late_in_a_fetch, name, fetch):
+    cur = conn.cursor(name)
+    cur.execute("select generate_series(1, %s)", (ROWS,))
+    late_in_a_fetch(conn)
+
+    with pytest.raises(DeadlineExceeded), conn.deadline(60):
+        FETCHES[fetch](cur)
+
+    assert 0 < cur.rownumber < ROWS
+    with pytest.raises(greenpg.errors.InFailedSqlTransaction):
+        one(conn)
+    conn.rollback()
+    assert one(conn) == 1
+
+
+def test_deadline_of_another_task_does_not_end_a_fetch(auto, late_in_a_fetch, spawn):
+    cur = auto.cursor()
+    cur.execute("select generate_series(1, %s)", (ROWS,))
+    late_in_a_fetch(auto)
+
+    with auto.deadline(60):
+        rows = spawn(cur.fetchall).result()
+
+    assert len(rows) == ROWS
 
 
 def test_deadline_leaves_nothing_behind(auto):
