@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_COPY: Final = re.compile(rb"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*copy\b", re.I)
+from .statements import BEFORE
+
+_COPY: Final = re.compile((BEFORE + r"copy\b").encode(), re.I)
 _ASIDE: Final = re.compile(rb"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*(?:[^*]|\*(?!/))*\*/""")
 _CLIENT: Final = re.compile(rb"\b(?:from|to)\s+(?:stdin|stdout)\b", re.I)
 

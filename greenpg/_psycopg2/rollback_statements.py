@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from psycopg2.sql import SQL, Composed
 
-_ROLLBACK: Final = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*(?:rollback|abort)\b", re.I | re.S
-)
+from greenpg._protocol.statements import BEFORE
+
+_ROLLBACK: Final = re.compile(BEFORE + r"(?:rollback|abort)\b", re.I)
 
 
 def is_rollback(statement: Any) -> bool:
