@@ -15,7 +15,6 @@ from psycopg2 import extensions as ext
 from ._green_classes import green_class
 from ._psycopg2.identifiers import quoted
 from ._psycopg2.input_wait import InputWait
-from ._psycopg2.interrupts import closed
 from ._psycopg2.psycopg2_c import c_connection, c_cursor, execute, transaction_status
 from ._session.time_slice import TimeSlice
 from .backend import READ
@@ -151,7 +150,7 @@ class Notifications:
 
     def _refuse_transaction(self) -> None:
         if self._conn.closed:
-            raise closed()
+            raise self._state.closed_error()
         if self._conn.async_:
             raise ProgrammingError("listen cannot be used in asynchronous mode")
         if self._conn.get_transaction_status() != _IDLE:

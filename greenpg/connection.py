@@ -20,7 +20,7 @@ from ._psycopg2.attach import LazyState
 from ._psycopg2.attempt import Attempt, addresses
 from ._psycopg2.conninfo import CONNINFO, GivenInfo
 from ._psycopg2.hang_up import hang_up
-from ._psycopg2.interrupts import CLOSE_TIMEOUT, closed
+from ._psycopg2.interrupts import CLOSE_TIMEOUT
 from ._psycopg2.operation import guarded
 from ._psycopg2.psycopg2_c import checked_poll
 from ._psycopg2.state import ERRORS
@@ -166,7 +166,7 @@ class Connection(c_connection):
         if state.holder == state.current():
             raise ProgrammingError("the connection is inside an operation of this very task")
         state.close_soon()
-        state.waiter.interrupt(closed())
+        state.waiter.interrupt(state.closed_error())
         if has_ended(state.holder):
             hang_up(self)
         elif state.can_wait():
@@ -181,12 +181,12 @@ class Connection(c_connection):
                 return
             if state.is_in_other_thread():  # where the operation's end closes; no queue here
                 state.backend.sleep(AGAIN)
-                state.waiter.interrupt(closed())
+                state.waiter.interrupt(state.closed_error())
                 continue
             try:
                 state.acquire(state.current(), AGAIN, first=True)
             except DeadlineExceeded:  # a thread may have been only about to wait
-                state.waiter.interrupt(closed())
+                state.waiter.interrupt(state.closed_error())
                 continue
             try:
                 state.shut(self)

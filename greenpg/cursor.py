@@ -15,7 +15,6 @@ from psycopg2.extensions import get_wait_callback
 from . import _named_fetches as named
 from ._green_classes import become, green
 from ._large_results import SLICE_ROWS, RowStream, fetch_on, stream
-from ._psycopg2.interrupts import closed
 from ._psycopg2.operation import guarded
 from ._psycopg2.wait_callback import wait_callback
 from ._written import PLACEHOLDER, Written, write, write_each, written
@@ -336,7 +335,7 @@ def _statements(
         finally:
             state.in_driver = True
         if conn.closed:  # by another task meanwhile; C would call its pointer NULL
-            raise closed()
+            raise state.closed_error()
         yield (statement,)
 
 

@@ -18,7 +18,6 @@ from ._green_classes import become, green, with_c_methods
 from ._protocol.generators import UNEXPECTED, call, finish
 from ._protocol.libpq import libpq
 from ._protocol.parameters import BYTEA, INT4, INT8
-from ._psycopg2.interrupts import closed
 from ._psycopg2.operation import drive, pgconn_of
 from ._psycopg2.psycopg2_c import c_connection, c_cursor, c_lobject, execute, transaction_status
 from ._psycopg2.transaction_mark import TransactionMark
@@ -326,7 +325,7 @@ _NUMBER: Final = ext.new_type((20, 23, 26), "LARGE OBJECT NUMBER", _integer)
 def _select(conn: Any, statement: str, *args: int) -> tuple[int, ...]:
     """Run a statement through psycopg2, which begins a transaction if there is none."""
     if conn.closed:
-        raise closed()
+        raise conn._greenpg_state.closed_error()
     if conn.status == ext.STATUS_PREPARED:
         raise ProgrammingError("lobject cannot be used with a prepared two-phase transaction")
     cur = c_cursor(conn)

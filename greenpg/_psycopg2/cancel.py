@@ -11,7 +11,7 @@ from psycopg2 import extensions as ext
 from greenpg._session.lock import IN_HUB
 
 from .cancel_request import cancel_query
-from .interrupts import CLOSE_TIMEOUT, close_if_asked, closed
+from .interrupts import CLOSE_TIMEOUT, close_if_asked
 
 if TYPE_CHECKING:
     from .state import State
@@ -42,7 +42,7 @@ def cancel_block(conn: Any) -> None:
 
 def _refuse(conn: Any, state: State) -> None:
     if conn.closed:
-        raise closed()
+        raise state.closed_error()
     if state.forked:
         raise state.parents_error()
     if conn.status == ext.STATUS_PREPARED:
@@ -58,7 +58,7 @@ def _send_cancel(conn: Any, state: State) -> None:
     verdict, failure = state.bounded(None, state.cancel_timeout, partial(cancel_query, conn))
     if failure is not None:
         state.close_soon()
-        state.waiter.interrupt(closed())
+        state.waiter.interrupt(state.closed_error())
         late = f"the server did not take the request in {state.cancel_timeout:g} s"
         reason = str(failure).strip() or late
         raise verdict or OperationalError(

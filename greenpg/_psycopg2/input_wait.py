@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from greenpg.backend import READ
 from greenpg.errors import DeadlineExceeded
 
-from .interrupts import close_if_asked, closed
+from .interrupts import close_if_asked
 from .wait_callback import settle_descriptor
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _nearest(timeout: float | None, left: float) -> float:
 
 def _wait(conn: Any, state: State, events: int, timeout: float | None) -> int:
     if conn.closed:
-        raise closed()
+        raise state.closed_error()
     if state.fd < 0:
         settle_descriptor(conn, state)
     state.waiting_outside = True

@@ -12,7 +12,6 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from psycopg2 import InterfaceError
 from psycopg2 import extensions as ext
 
 from greenpg._protocol.generators import end_copy
@@ -31,11 +30,6 @@ if TYPE_CHECKING:
 CLOSE_TIMEOUT: Final = 1.0  # seconds
 AGAIN: Final = 0.25  # seconds until a cancel request is repeated: it may have overtaken its query
 log = logging.getLogger("greenpg")
-
-
-def closed() -> InterfaceError:
-    """Return psycopg2's error for the use of a closed connection."""
-    return InterfaceError("connection already closed")
 
 
 def close_if_asked(conn: Any, state: State) -> None:

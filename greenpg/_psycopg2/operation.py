@@ -11,7 +11,7 @@ from psycopg2 import Error
 from greenpg._session.time_slice import TimeSlice
 
 from .cancel_request import Canceller
-from .interrupts import AGAIN, CLOSE_TIMEOUT, closed
+from .interrupts import AGAIN, CLOSE_TIMEOUT
 from .psycopg2_c import checked_poll, close
 from .wait_callback import settle_descriptor
 
@@ -96,9 +96,9 @@ def drive(
 
 def pgconn_of(conn: Any) -> tuple[int, int]:
     """Return the PGconn and its descriptor; psycopg2's error if the connection is closed."""
-    if conn.closed:
-        raise closed()
     state: State = conn._greenpg_state
+    if conn.closed:
+        raise state.closed_error()
     if state.fd < 0:
         settle_descriptor(conn, state)
     return conn.pgconn_ptr, state.fd

@@ -22,7 +22,6 @@ from greenpg._protocol.generators import (
 )
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_COPY_IN, PGRES_COPY_OUT, libpq
 from greenpg._protocol.results import cast_of, error_of, rowcount, statusmessage
-from greenpg._psycopg2.interrupts import closed
 from greenpg._psycopg2.operation import cancel_and_drain, collect_notices, drive, pgconn_of
 from greenpg._psycopg2.psycopg2_c import execute
 from greenpg._psycopg2.wait_callback import wait_callback
@@ -318,7 +317,7 @@ class Copy:
         state = self._conn._greenpg_state
         if not state.resume_block(id(self)):
             self._leave()
-            raise closed()
+            raise state.closed_error()
         state.bound_operation(state.deadlines.get(self._task))  # which may have begun in the block
         try:
             value = drive(self._conn, operation, self._rest_steps, self._time_slice)
@@ -331,7 +330,7 @@ class Copy:
     def _pause(self, state: State) -> None:
         """Return to the block's code, or raise what is pending."""
         if state.closing and state.pending is None:
-            cancel_and_drain(self._conn, closed(), self._rest_steps)
+            cancel_and_drain(self._conn, state.closed_error(), self._rest_steps)
         if state.pending is not None:
             raise state.pending
         state.pause_block()

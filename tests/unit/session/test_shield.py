@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from greenpg._psycopg2.interrupts import closed
 from greenpg._psycopg2.state import ERRORS
 from greenpg._session.shield import Shield, Unrecovered, graver
 
@@ -19,7 +18,7 @@ class Killed(BaseException):
     """The library's exit."""
 
 
-FIRST, SECOND, CLOSED, KILLED = Late("first"), Late("second"), closed(), Killed()
+FIRST, SECOND, CLOSED, KILLED = Late("first"), Late("second"), ERRORS.interface("closed"), Killed()
 
 
 def raising(error: BaseException | None) -> Callable[[float], bool]:
