@@ -14,6 +14,7 @@ from greenpg.errors import DeadlineExceeded
 from greenpg_conformance.toolkit.internals import waits_for_input
 from greenpg_conformance.toolkit.jobs import Job
 from tests.db.conftest import until
+from tests.db.notify.conftest import payloads
 
 SHORT = 0.05
 
@@ -24,10 +25,6 @@ def channels(conn):
         found = sorted(row[0] for row in cur)
     conn.commit()
     return found
-
-
-def payloads(notes):
-    return [note.payload for note in notes]
 
 
 @pytest.mark.parametrize("autocommit", [True, False])
@@ -336,15 +333,6 @@ def test_another_task_may_close_an_iterator_that_nobody_waits_on(conn, spawn):
     assert not greenpg.ConnectionLock(conn).locked()
 
 
-NAMES = [
-    ("UTF8", 'j\u00f6rg "x"'),
-    ("LATIN1", 'j\u00f6rg "x"'),
-    ("SJIS", "\u8868"),
-    ("GBK", "\u529f"),
-]
-
-
-@pytest.mark.parametrize(("encoding", "name"), NAMES)
 def test_channel_is_heard_on_every_client_encoding(conn, notify, encoding, name):
     conn.set_client_encoding(encoding)
 

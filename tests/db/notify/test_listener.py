@@ -10,6 +10,7 @@ import greenpg
 from greenpg import Listener, Missed
 from greenpg.backend import current
 from tests.db.conftest import until
+from tests.db.notify.conftest import payloads
 
 SUBSCRIBERS, NOTIFICATIONS, CHANNELS = 200, 900, 3
 
@@ -32,10 +33,6 @@ def cut(auto):
 
 def pid_of(listener):
     return listener._connection._conn.info.backend_pid
-
-
-def payloads(items):
-    return [item.payload for item in items]
 
 
 def heard(subscription):
@@ -308,14 +305,11 @@ def test_wrong_arguments_are_refused(dsn, db):
         one.subscribe("")
 
 
-@pytest.mark.parametrize(
-    ("encoding", "name"), [("UTF8", "j\u00f6rg"), ("LATIN1", "j\u00f6rg"), ("SJIS", "\u8868")]
-)
-def test_channel_is_heard_on_every_client_encoding(dsn, auto, encoding, name):
+def test_channel_is_heard_on_every_client_encoding(dsn, notify, encoding, name):
     with (
         Listener(dsn, client_encoding=encoding) as listener,
         listener.subscribe(name) as subscription,
     ):
-        auto.cursor().execute("select pg_notify(%s, 'here')", (name,))
+        notify(name, "here")
 
         assert heard(subscription) == "here"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 from collections import deque
+from functools import partial
 
 import pytest
 
@@ -19,16 +20,9 @@ def listening(auto, request):
 
 
 @pytest.fixture
-def notify(listening, connect):
+def notify(listening, notify):
     """Send notifications from another connection."""
-    other = connect()
-    other.autocommit = True
-
-    def send(*payloads):
-        for payload in payloads:
-            other.cursor().execute("select pg_notify(%s, %s)", (listening.channel_of_test, payload))
-
-    return send
+    return partial(notify, listening.channel_of_test)
 
 
 class Collector:
