@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     import argparse
+
+    from rich.console import Console
+
+DSN_HELP: Final = "default: GREENPG_DSN, or an embedded server"
 
 
 class CommandError(Exception):
@@ -20,3 +24,13 @@ class Command(Protocol):
     ) -> None: ...
 
     def run(self, args: argparse.Namespace, /) -> int: ...
+
+
+def console_of(width: int) -> Console:
+    """Return the console for a command's output, of this width where it is not a terminal."""
+    from rich.console import Console  # late: `greenpg --version` does not require rich
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = width
+    return console

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from greenpg._command import DSN_HELP, console_of
 from greenpg.embedded import server_dsn
 from greenpg_bench.session import Plan, Result
 from greenpg_bench.session import run as run_workload
@@ -21,6 +21,8 @@ from greenpg_bench.workloads import NAMES, find
 
 if TYPE_CHECKING:
     import argparse
+
+    from rich.console import Console
 
     from greenpg_bench.model import Metric
     from greenpg_bench.runner import Record
@@ -37,9 +39,7 @@ DISTRIBUTIONS = (
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `bench` command."""
     parser = subparsers.add_parser("bench", help="compare greenpg's speed with its peers'")
-    parser.add_argument(
-        "dsn", nargs="?", metavar="DSN", help="default: GREENPG_DSN, or an embedded server"
-    )
+    parser.add_argument("dsn", nargs="?", metavar="DSN", help=DSN_HELP)
     parser.add_argument(
         "-w", "--workload", action="append", choices=NAMES, help="only this one; may be repeated"
     )
@@ -57,9 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run the workloads that the arguments select, print the results, return the exit code."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH
+    console = console_of(WIDTH)
     with nullcontext(args.dsn) if args.dsn else server_dsn() as dsn:
         console.print(", ".join(" ".join(pair) for pair in _versions().items()), style="dim")
         _warn_if_busy(console)

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from greenpg._command import CommandError
+from greenpg._command import DSN_HELP, CommandError, console_of
 from greenpg.embedded import server_dsn
 from greenpg.errors import BackendError
 from greenpg_conformance.harness.describe import installed
@@ -28,6 +27,8 @@ from greenpg_conformance.harness.tests import FOR_BACKENDS, MODULES, Test, disco
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+
+    from rich.console import Console
 
     from greenpg_conformance.harness.describe import Mode
 
@@ -60,7 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="run the part driver too: what the driver guarantees on any backend",
     )
     parser.add_argument("--strict", action="store_true", help="count skips as failures")
-    parser.add_argument("--dsn", help="default: GREENPG_DSN, or an embedded server")
+    parser.add_argument("--dsn", help=DSN_HELP)
     parser.add_argument(
         "-k", "--only", default="*", metavar="PATTERN", help="of these parts, such as 'waits.*'"
     )
@@ -78,9 +79,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run the tests that the arguments select, print the results, return the exit code."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH
+    console = console_of(WIDTH)
     tests = [test for test in discover(_parts(args)) if _is_wanted(test, args.only)]
     columns = [pair for which in args.backends or installed() for pair in _columns(which, args)]
     if not tests:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from greenpg._command import console_of
 from greenpg.doctor import Row, examine
 from greenpg.doctor.examination import LIMIT
 from greenpg.doctor.rows import NOT_A_DSN, is_dsn, is_green
@@ -83,9 +84,7 @@ def _backend(text: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Examine what the arguments select, print the rows, return the exit code."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH
+    console = console_of(WIDTH)
     asked = args.backend or (None if args.app else os.environ.get("GREENPG_BACKEND"))
     backends = [asked] if asked else []
     with _server(args.dsn) as dsn:

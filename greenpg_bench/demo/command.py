@@ -19,7 +19,7 @@ from psycopg2.extensions import parse_dsn
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from greenpg._command import CommandError
+from greenpg._command import DSN_HELP, CommandError
 from greenpg.backend import GROUP
 from greenpg.embedded import server_dsn
 from greenpg_bench.demo.facts import facts
@@ -48,7 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="|".join((*_known(), ALL)),
         help="default all: every installed one of these",
     )
-    parser.add_argument("--dsn", help="default: GREENPG_DSN, or an embedded server")
+    parser.add_argument("--dsn", help=DSN_HELP)
     parser.add_argument("--tasks", type=_positive, default=200, help="default 200")
     parser.add_argument("--connections", type=_positive, default=10, help="default 10")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="also save the pictures to FILE")
