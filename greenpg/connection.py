@@ -83,7 +83,7 @@ class Connection(c_connection):
 
     def __init__(self, dsn: str, *args: Any, **kwargs: Any) -> None:
         """Connect; for a class that is called itself libpq tries the hosts, in one attempt."""
-        super().__init__(_planned(self, dsn), *args, **kwargs)
+        super().__init__(planned(self, dsn), *args, **kwargs)
 
     def _greenpg_run(
         self, method: Callable[..., _T], *args: Any, finish_on_interrupt: bool = True
@@ -365,7 +365,7 @@ class Connection(c_connection):
         return Notifications(self, channels, timeout)
 
 
-def _planned(conn: Any, dsn: str) -> str:
+def planned(conn: Any, dsn: str) -> str:
     """Return the DSN of a connection that `connect` does not make, with its names resolved."""
     state = conn._greenpg_state
     if state.attempt is not None:

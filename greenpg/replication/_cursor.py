@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from psycopg2 import InterfaceError, ProgrammingError, extras
 from psycopg2 import extensions as ext
+from psycopg2._psycopg import ReplicationConnection as c_replication_connection
 from psycopg2._psycopg import ReplicationCursor as c_replication_cursor
 from psycopg2._psycopg import ReplicationMessage as c_replication_message
 
@@ -18,6 +19,7 @@ from greenpg._protocol.generators import finish
 from greenpg._protocol.replication_messages import DATA, data_header, moment
 from greenpg._psycopg2.operation import pgconn_of, run_operation
 from greenpg.backend import Backend, as_backend, current
+from greenpg.connection import Connection, planned
 from greenpg.cursor import Cursor
 from greenpg.sync import Deadline
 
@@ -50,6 +52,15 @@ class ReplicationMessage(c_replication_message):
 
 def _lsn(position: int) -> str:
     return f"{position >> 32:X}/{position & 0xFFFFFFFF:08X}"
+
+
+@green(c_replication_connection)
+class GreenReplicationConnection(c_replication_connection, Connection):
+    """psycopg2's replication connection, which refuses some settings, above the green one."""
+
+    def __init__(self, dsn: str, *args: Any, **kwargs: Any) -> None:
+        """Connect as `Connection.__init__` does, which psycopg2's class does not call."""
+        super().__init__(planned(self, dsn), *args, **kwargs)
 
 
 @green(c_replication_cursor)

@@ -37,6 +37,12 @@ def store(db):
     return Store
 
 
+@pytest.fixture(params=["ordinary", "replication"])
+def either(request, db, store):
+    """Such a class, or psycopg2's for replication."""
+    return store if request.param == "ordinary" else db.extras.LogicalReplicationConnection
+
+
 def test_connection_class_called_itself_is_green(store, dsn, spawn, gate):
     with closing(store(dsn)) as conn:
         job = spawn(conn.cursor().execute, gate.sql)
@@ -63,7 +69,7 @@ def test_connection_class_called_itself_survives_an_interrupt(store, dsn, spawn,
         assert cur.fetchone() == (5,)
 
 
-def test_host_of_a_class_called_itself_is_resolved_by_the_backend(store, dsn, monkeypatch):
+def test_host_of_a_class_called_itself_is_resolved_by_the_backend(either, dsn, monkeypatch):
     asked = []
 
     def resolve(host, port):
@@ -73,18 +79,18 @@ def test_host_of_a_class_called_itself_is_resolved_by_the_backend(store, dsn, mo
     monkeypatch.setattr(current(), "resolve", resolve)
     params = {**parse_dsn(dsn), "host": "db.greenpg.test", "password": password_of(dsn)}
 
-    with closing(store(make_dsn(**params))) as conn:
+    with closing(either(make_dsn(**params))) as conn:
         assert asked == ["db.greenpg.test"]
         assert conn.info.host == "db.greenpg.test"
         assert parse_dsn(conn.dsn) == {**params, "password": "xxx"}
 
 
-def test_class_called_itself_gives_up_at_the_connect_timeout(db, store, proxy):
+def test_class_called_itself_gives_up_at_the_connect_timeout(db, either, proxy):
     proxy.stall()
     dsn = make_dsn(proxy.dsn, connect_timeout=1)
 
     with heartbeat(current()), pytest.raises(db.OperationalError, match="timeout expired"):
-        store(dsn)
+        either(dsn)
 
 
 def test_class_called_itself_refuses_a_dsn_as_psycopg2_does(db, store):
