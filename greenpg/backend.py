@@ -7,7 +7,6 @@ may wait there. Only the backends that have the capability "hub" have one.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -134,8 +133,6 @@ class Backend(Protocol):
 
 def has_ended(task: Hashable) -> bool:
     """Return True if a task, as `Backend.current` identified it, is known to have ended."""
-    if type(task) is int:  # an OS thread, until a later one has its number
-        return task not in sys._current_frames()
     return bool(getattr(task, "dead", False))
 
 

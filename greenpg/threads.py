@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.machinery import BuiltinImporter, PathFinder
 from importlib.util import module_from_spec
 from itertools import chain, islice, repeat
@@ -17,7 +17,10 @@ from typing import Any, Final
 
 from .backend import READ, WRITE, Address
 
-__all__ = ["Threads", "backend", "is_connected", "pristine", "write_check"]
+__all__ = [
+    "ThisThread", "Threads", "backend", "duplicate", "is_connected", "pristine", "this_thread",
+    "write_check",
+]  # fmt: skip
 
 
 def pristine(name: str) -> ModuleType:
@@ -33,6 +36,7 @@ def pristine(name: str) -> ModuleType:
 _thread = pristine("_thread")
 _select = pristine("select")
 _time = pristine("time")
+_Closing: Final[Any] = getattr(_select, "epoll", None) or getattr(_select, "kqueue", None)
 _BAD: Final = _select.POLLERR | _select.POLLHUP | _select.POLLNVAL
 _SHORT: Final = 0.01  # seconds; only a longer wait needs the pipe
 _MASKS: Final = {
@@ -40,6 +44,51 @@ _MASKS: Final = {
     WRITE: _select.POLLOUT,
     READ | WRITE: _select.POLLIN | _select.POLLOUT,
 }
+
+
+class ThisThread:
+    """Identifies one OS thread; `dead` is true once that has ended.
+
+    The thread's ident does not do: a later thread may have the same.
+    """
+
+    __slots__ = ("__weakref__", "dead", "ident")
+
+    def __init__(self) -> None:
+        self.ident: int = _thread.get_ident()
+        self.dead = False
+
+
+class _End:
+    """Is freed with the thread's local storage."""
+
+    __slots__ = ("_thread",)
+
+    def __init__(self, thread: ThisThread) -> None:
+        self._thread = thread
+
+    def __del__(self) -> None:
+        self._thread.dead = True
+
+
+class _Local(_thread._local):  # type: ignore[misc,name-defined]  # of a module without stubs
+    def __init__(self) -> None:
+        self.thread = ThisThread()
+        self._end = _End(self.thread)
+
+
+# in C alone, which takes half as long as a Python function: each operation calls it
+this_thread: Final[Callable[[], ThisThread]] = partial(getattr, _Local(), "thread")
+
+
+def duplicate(fd: int) -> Any:
+    """Return a duplicate of a descriptor, which is closed by its `close()`, or when it is freed.
+
+    Both happen in C, since no memory or depth may be left for a Python function, and Ctrl-C may
+    land in one. The type is that of an epoll or kqueue object: it closes any descriptor, and
+    unlike a socket's or a file's it gives no ResourceWarning.
+    """
+    return next(map(_Closing.fromfd, map(os.dup, (fd,))))  # one call, for Ctrl-C
 
 
 class Waiter:
@@ -242,7 +291,7 @@ class Threads:
     exits: Final[tuple[type[BaseException], ...]] = (KeyboardInterrupt, SystemExit)
     capabilities: Final[frozenset[str]] = frozenset()
 
-    current = staticmethod(_thread.get_ident)
+    current = staticmethod(this_thread)
     sleep = staticmethod(_time.sleep)
     waiter = Waiter
     event = Event

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,9 +13,8 @@ from weakref import WeakKeyDictionary
 from eventlet.hubs import _threadlocal
 
 from greenpg.backend import after_fork
-from greenpg.threads import pristine
+from greenpg.threads import this_thread
 
-_ident = pristine("_thread").get_ident
 _wakers: Final[WeakKeyDictionary[Any, Waker]] = WeakKeyDictionary()
 
 
@@ -30,13 +28,13 @@ class Waker:
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[0], False)
         os.set_blocking(self._pipe[1], False)
-        self._thread = _ident()
+        self._thread = this_thread()
         listener = hub.add("read", self._pipe[0], self._run, _ignore, None)
         listener.greenlet = hub.greenlet  # FdListener would keep a finished task alive
 
     def has_thread(self) -> bool:
         """Return True if the hub's thread is alive."""
-        return self._thread in sys._current_frames()
+        return not self._thread.dead
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         """Run `fn` soon in the hub; if the pipe is full, the hub is already woken."""

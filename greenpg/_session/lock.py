@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 from greenpg.backend import has_ended
-from greenpg.threads import pristine
+from greenpg.threads import this_thread
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend, Event
+    from greenpg.threads import ThisThread
 
     from .errors import ErrorClasses
 
@@ -30,7 +31,6 @@ ENDED: Final = (
     "listen, ...); leave each block in its own task"
 )
 _LOOK: Final = 1.0  # seconds; a wake-up is lost to a signal that lands in the releasing task
-_ident = pristine("_thread").get_ident
 
 
 class Once:
@@ -89,7 +89,7 @@ class Lock:
         self.depth = 0
         self.queue: deque[Waiting] = deque()
         self.granted: Waiting | None = None
-        self.thread = 0
+        self.thread: ThisThread | None = None
         self.last: Callable[[], Hashable | None] = lambda: None
         self.holder_lost = False
         self.deadlines: dict[Hashable, float] = {}
@@ -110,7 +110,7 @@ class Lock:
             deadline = None if timeout is None else monotonic() + timeout
             own = None if first else self.deadlines.get(me)
             self._line_up(me, _nearer(deadline, own), first)
-        self.thread = _ident()
+        self.thread = this_thread()
         self.depth += 1  # no call follows, hence no Ctrl-C
         self.exit_needs_check = True
 
@@ -157,10 +157,10 @@ class Lock:
         if not self.can_wait():
             raise self.errors.programming(IN_HUB)
         self._refuse_other_thread()
-        self.thread = _ident()
+        self.thread = this_thread()
         try:
             self.last = ref(me)
-        except TypeError:  # a number, such as a thread's
+        except TypeError:  # a number, for example
             self.last = lambda: me
 
     def _pass_on(self, waiting: Waiting) -> bool:
@@ -234,12 +234,14 @@ class Lock:
 
     def is_in_other_thread(self) -> bool:
         """Return True if another OS thread used the connection last, on a green backend."""
-        return self.thread != _ident() and "hub" in self.backend.capabilities
+        return self.thread is not this_thread() and "hub" in self.backend.capabilities
 
     def _refuse_other_thread(self) -> None:
-        if self.in_driver and self.is_in_other_thread():
+        other = self.thread
+        if self.in_driver and other is not None and self.is_in_other_thread():
+            here = this_thread().ident
             raise self.errors.programming(
-                f"the connection is used by OS threads {self.thread} and {_ident()} at once; on "
+                f"the connection is used by OS threads {other.ident} and {here} at once; on "
                 f"backend {self.backend.name!r} it belongs to one thread at a time"
             )
 

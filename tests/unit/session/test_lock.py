@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,6 +18,7 @@ from greenpg import DeadlineExceeded
 from greenpg._psycopg2.state import State
 from greenpg._session import lock as _lock
 from greenpg._session import session as _session
+from greenpg.threads import backend as threads
 from tests.unit.session.simtasks import Killed, Sim, leave
 
 
@@ -406,3 +408,32 @@ def test_lock_is_exclusive_fair_and_never_lost(programs, victims, schedule):
 
     assert set(ended) <= {"done", Killed}
     assert room.free()
+
+
+def test_a_thread_with_an_ended_holders_ident_is_not_the_holder(monkeypatch):
+    monkeypatch.setattr(_lock, "_LOOK", 0.02)
+    state, idents, refused = State(threads), list[int](), list[bool]()
+
+    def hold():
+        state.acquire(threads.current())
+        idents.append(threading.get_ident())
+
+    def enter():
+        idents.append(threading.get_ident())
+        with pytest.raises(ProgrammingError, match="has ended inside a block"):
+            state.enter()
+        refused.append(True)
+
+    run_in_thread(hold)
+    for _ in range(20):
+        run_in_thread(enter)
+
+    assert len(refused) == 20
+    assert idents[0] in idents[1:], "no ident was used again"
+
+
+def run_in_thread(fn: Any) -> None:
+    """Call a function in a new OS thread, and wait for the thread's own end."""
+    thread = threading.Thread(target=fn)
+    thread.start()
+    thread.join()

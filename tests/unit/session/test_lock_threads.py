@@ -33,8 +33,8 @@ class Guarded:
     def __init__(self) -> None:
         self.state: Any = State(backend)
         self.count = 0
-        self.inside: list[int] = []
-        self.met: list[list[int]] = []
+        self.inside: list[Any] = []
+        self.met: list[list[Any]] = []
 
     def touch(self) -> None:
         me = backend.current()
