@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 import eventlet
-from eventlet.hubs import get_hub
+from eventlet.hubs import _threadlocal, get_hub
 from eventlet.support.greenlets import GreenletExit, getcurrent
 
 from greenpg.backend import READ, WRITE, Address
+from greenpg.threads import duplicate
 
 from ._relay import EventWait, relay, resume
 from ._waker import call_in_hub, waker
@@ -29,12 +29,15 @@ class Waiter:
     reserved until `close` (conformance test next_owner_of_a_descriptor_is_left_alone).
     """
 
-    __slots__ = ("_error", "_fd", "_hub", "_listener", "_ready", "_source", "_task", "_writer")
+    __slots__ = (
+        "_dup", "_error", "_fd", "_hub", "_listener", "_ready", "_source", "_task", "_writer",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._hub: Any = None
         self._listener: Any = None
         self._writer: Any = None
+        self._dup: Any = None
         self._fd = self._source = -1
         self._ready = 0
         self._task: Any = None
@@ -71,7 +74,8 @@ class Waiter:
         if self._hub is not None:
             self.close()
         waker(hub)
-        self._fd = os.dup(fd)
+        self._dup = duplicate(fd)
+        self._fd = self._dup.fileno()
         self._hub, self._source = hub, fd
 
     def _listen(self, event: int, callback: Callable[[int], None]) -> Any:
@@ -149,16 +153,17 @@ class Waiter:
         return self._fd
 
     def close(self) -> None:
-        hub, fd, listener = self._hub, self._fd, self._listener
-        self._hub = self._listener = None
-        self._fd = self._source = -1
+        hub = self._hub
         if hub is not None:
-            call_in_hub(hub, _dispose, hub, listener, fd)
+            call_in_hub(hub, _dispose, hub, self._listener, self._dup)
+        # last: where memory or stack ends, the next call tries again
+        self._hub = self._listener = self._dup = None
+        self._fd = self._source = -1
 
 
-def _dispose(hub: Any, listener: Any, fd: int) -> None:
+def _dispose(hub: Any, listener: Any, dup: Any) -> None:
     _remove(hub, listener)
-    os.close(fd)
+    dup.close()
 
 
 def _remove(hub: Any, listener: Any) -> None:
@@ -259,8 +264,9 @@ class Eventlet:
     event = Event
 
     def can_wait(self) -> bool:
+        hub = getattr(_threadlocal, "hub", None)  # get_hub() would make a hub
         try:
-            return getcurrent() is not get_hub().greenlet
+            return hub is None or getcurrent() is not hub.greenlet
         except RuntimeError:  # the interpreter ends (greenlet, PyModule.cpp, mod_getcurrent)
             return False
 

@@ -12,13 +12,15 @@ import gevent
 from gevent import GreenletExit, get_hub, getcurrent, spawn
 from gevent._hub_local import get_hub_if_exists
 
-from ._watch import LibuvWaiter, Waiter, runs
+from greenpg.threads import this_thread
+
+from ._watch import LibuvWaiter, Waiter, call_in
 
 if TYPE_CHECKING:
     from greenpg.backend import Address
 
 
-# one wait for an event: its hub, its task (None once it has ended), whether it was woken
+# one wait for an event: its hub, task (None once it has ended), whether it was woken, and thread
 EventWait: TypeAlias = list[Any]
 
 
@@ -48,8 +50,8 @@ class Event:
             hub = entry[0]
             if hub is get_hub_if_exists():
                 hub.loop.run_callback(_resume, entry)
-            elif runs(hub):  # else its task is never run again
-                hub.loop.run_callback_threadsafe(_resume, entry)
+            else:
+                call_in(hub, entry[3], _resume, entry)
             self._leave(entry)  # last: where memory or stack ends, the next call tries again
 
     def is_set(self) -> bool:
@@ -59,7 +61,7 @@ class Event:
         if self._flag:
             return True
         hub = get_hub()
-        entry = [hub, getcurrent(), False]
+        entry = [hub, getcurrent(), False, this_thread()]
         watcher = None
         try:
             if timeout is None:
@@ -94,11 +96,12 @@ def _resume(entry: EventWait) -> None:
 class Task:
     """A spawned greenlet; unlike gevent's, other threads can wait for it and kill it."""
 
-    __slots__ = ("_done", "_greenlet", "_hub")
+    __slots__ = ("_done", "_greenlet", "_hub", "_thread")
 
     def __init__(self, greenlet: gevent.Greenlet) -> None:
         self._done = Event()
         self._hub: Any = get_hub()
+        self._thread = this_thread()
         self._greenlet = greenlet
         greenlet.rawlink(self._finished)
 
@@ -107,7 +110,7 @@ class Task:
 
     @property
     def stranded(self) -> bool:
-        return not self._greenlet.dead and self._hub.loop is None
+        return not self._greenlet.dead and (self._hub.loop is None or self._thread.dead)
 
     def join(self, timeout: float | None = None) -> bool:
         return not self.stranded and self._done.wait(timeout)
@@ -115,8 +118,8 @@ class Task:
     def kill(self) -> None:
         if self._hub is get_hub_if_exists():
             self._greenlet.kill(block=False)
-        elif self._hub.loop is not None:
-            self._hub.loop.run_callback_threadsafe(self._greenlet.kill, GreenletExit, False)
+        else:
+            call_in(self._hub, self._thread, self._greenlet.kill, GreenletExit, False)
 
 
 class Gevent:
@@ -135,7 +138,7 @@ class Gevent:
 
     def can_wait(self) -> bool:
         try:
-            return getcurrent() is not get_hub()
+            return getcurrent() is not get_hub_if_exists()
         except RuntimeError:  # the interpreter ends (greenlet, PyModule.cpp, mod_getcurrent)
             return False
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from posix import close  # gevent's os.close() may defer to the loop (gevent/os.py)
+from collections.abc import Callable
 from typing import Any
 
 from gevent import Greenlet, get_hub, getcurrent
 from gevent._hub_local import get_hub_if_exists
 
 from greenpg.backend import READ
+from greenpg.threads import ThisThread, duplicate, this_thread
 
 _switch = Greenlet.switch
 
@@ -26,12 +25,13 @@ class Waiter:
     its own.
     """
 
-    __slots__ = ("_early", "_fd", "_hub", "_io", "_task")
+    __slots__ = ("_dup", "_early", "_hub", "_io", "_task", "_thread")
 
     def __init__(self) -> None:
         self._hub: Any = None
         self._io: Any = None
-        self._fd = -1
+        self._dup: Any = None
+        self._thread = this_thread()
         self._task: Any = None
         self._early = False
 
@@ -97,35 +97,30 @@ class Waiter:
         self._io.stop()
 
     def _watch(self, hub: Any, fd: int) -> None:
-        if self._fd >= 0:
-            self.close()
-        self._fd = os.dup(fd)
-        self._io = hub.loop.io(self._fd, READ)
-        self._hub = hub
+        self.close()
+        self._dup = duplicate(fd)
+        self._io = hub.loop.io(self._dup.fileno(), READ)
+        self._hub, self._thread = hub, this_thread()
 
     def interrupt(self, exc: BaseException) -> None:
         task, hub = self._task, self._hub
-        if task is not None and runs(hub):
-            hub.loop.run_callback_threadsafe(self._throw, task, exc)
+        if task is not None:
+            call_in(hub, self._thread, self._throw, task, exc)
 
     def _throw(self, task: Any, exc: BaseException) -> None:
         if self._task is task:
             task.throw(exc)
 
     def fileno(self) -> int:
-        return self._fd
+        return -1 if self._dup is None else int(self._dup.fileno())
 
     def close(self) -> None:
-        io, hub, fd = self._io, self._hub, self._fd
-        self._io = self._hub = None
-        self._fd = -1
-        if io is None:
-            if fd >= 0:
-                close(fd)
-        elif hub is get_hub_if_exists() or not runs(hub):
-            _dispose(io, fd)
-        else:
-            hub.loop.run_callback_threadsafe(_dispose, io, fd)
+        io, hub, dup = self._io, self._hub, self._dup
+        here = hub is None or hub is get_hub_if_exists()
+        if here or not call_in(hub, self._thread, _dispose, io, dup):
+            _dispose(io, dup)
+        # last: where memory or stack ends, the next call tries again
+        self._io = self._hub = self._dup = None
 
 
 class LibuvWaiter(Waiter):
@@ -188,14 +183,23 @@ def _pass_on(got: Any) -> None:
         waiter.came_early()
 
 
-def _dispose(io: Any, fd: int) -> None:
-    try:  # noqa: SIM105  suppress() costs three Python calls
-        io.close()
+def _dispose(io: Any, dup: Any) -> None:
+    try:
+        if io is not None:
+            io.close()
     except ValueError:  # the loop was destroyed together with the watcher
         pass
-    close(fd)
+    if dup is not None:
+        dup.close()
 
 
-def runs(hub: Any) -> bool:
-    """Return True if the hub of another thread can still run a callback."""
-    return hub.loop is not None and hub.thread_ident in sys._current_frames()
+def call_in(hub: Any, thread: ThisThread, fn: Callable[..., object], *args: Any) -> bool:
+    """Call `fn` soon in the hub of another thread; False if that hub never runs again."""
+    loop = hub.loop  # None once it is destroyed
+    if loop is None or thread.dead:
+        return False
+    try:
+        loop.run_callback_threadsafe(fn, *args)
+    except ValueError:  # its thread has destroyed it meanwhile
+        return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 
 import pytest
 
@@ -12,6 +13,7 @@ from greenpg.backend import current
 from greenpg_conformance.harness.describe import find
 from greenpg_conformance.toolkit.internals import waiting_tasks
 from greenpg_conformance.toolkit.jobs import NativeJob
+from greenpg_conformance.toolkit.leaks import descriptors
 from tests.db.conftest import until
 
 
@@ -235,3 +237,42 @@ def test_a_task_that_never_leaves_its_pipeline_does_not_keep_the_session(
     with pytest.raises(greenpg.Error):
         pipeline.execute("select 1").fetchone()
     assert conn.closed
+
+
+class Failing:
+    """Lets the nth call of a function of greenpg's fail, and those that it makes when freed."""
+
+    def __init__(self, nth, error):
+        self.left = nth
+        self._error = error
+
+    def __call__(self, frame, event, argument):
+        if event == "call" and "/greenpg" in frame.f_code.co_filename:
+            self.left -= 1
+            if self.left < 0:
+                raise self._error(frame.f_code.co_name)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # from __del__
+@pytest.mark.parametrize("error", [RecursionError, MemoryError])
+def test_no_descriptor_is_left_whichever_call_of_close_fails(db, dsn, error):
+    gc.collect()
+    before, ends = set(descriptors()), set()
+
+    for nth in range(30):
+        conn = db.connect(dsn)
+        one(conn)
+        fault, usual = Failing(nth, error), sys.gettrace()
+        sys.settrace(fault)
+        try:
+            conn.close()
+        except error:
+            pass
+        finally:
+            del conn
+            sys.settrace(usual)
+        ends.add(fault.left < 0)
+
+        assert set(descriptors()) == before, nth
+
+    assert ends == {True, False}
