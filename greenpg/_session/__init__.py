@@ -39,6 +39,7 @@ queue                _line_up, release               tasks that wait for the loc
 granted              _pass_on, the granted task      the place whose task has yet to run
 last                 _meet                           returns the task that entered last, if it lives
 thread               _meet, acquire                  the OS thread that used the connection last
+left_over            finalizers in other OS threads  what the next operation calls first
 in_driver            enter, before each leave        an operation is inside the driver
 waiting_outside      waits outside the driver        the holder waits for the socket, not in C
 fd                   the driver, once connected      the socket's descriptor; -1: may still change

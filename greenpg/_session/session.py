@@ -42,7 +42,7 @@ class Session(Lock):
 
     __slots__ = (
         "cancel_timeout", "cancels", "cancels_done", "closing", "entry_needs_check", "fd",
-        "finish_on_interrupt", "forked", "interrupted_outside", "must_roll_back",
+        "finish_on_interrupt", "forked", "interrupted_outside", "left_over", "must_roll_back",
         "operation_deadline", "pending", "rolling_back", "time_slice", "wait", "wait_needs_check",
         "waiter", "waiting_outside",
     )  # fmt: skip
@@ -59,6 +59,7 @@ class Session(Lock):
         self.pending: BaseException | None = None
         self.interrupted_outside: Callable[[], Any] | None = None
         self.must_roll_back = False
+        self.left_over: list[Callable[[], object]] = []
         self.cancels = 0
         self.cancels_done: Event | None = None
         self.cancel_timeout = CANCEL_TIMEOUT
@@ -109,6 +110,9 @@ class Session(Lock):
 
     def _admit(self, me: Hashable, finish_on_interrupt: bool, statement: object) -> None:
         refusal: Exception | None = None
+        if self.left_over:
+            self._do_left_over()
+            self.finish_on_interrupt = finish_on_interrupt
         self._settle_outside()
         self.bound_operation(self._deadline_of(me, finish_on_interrupt))
         if self.operation_deadline is not None and monotonic() >= self.operation_deadline:
@@ -126,6 +130,17 @@ class Session(Lock):
             raise refusal
         if not (self.must_roll_back or self.deadlines):  # the last deadline has gone
             self.refresh_flags()
+
+    def _do_left_over(self) -> None:
+        """Do, before the holder's operation, what finalizers in other OS threads have left."""
+        self.depth += 1
+        try:
+            while self.left_over:
+                self.left_over.pop(0)()
+        except BaseException:
+            self.relinquish()
+            raise
+        self.depth -= 1
 
     def bound_operation(self, deadline: float | None) -> None:
         """Set the running operation's deadline."""
@@ -211,8 +226,13 @@ class Session(Lock):
     def call_in_finalizer(self, work: Callable[[], object]) -> None:
         """Call `work`, which waits: at once if nobody uses the connection, else in a task.
 
-        A finalizer may run in the hub, in any task, and inside an operation of its own task.
+        A finalizer may run in the hub, in any task, inside an operation of its own task, and in an
+        OS thread that runs no hub: there, the connection's next operation calls it first.
         """
+        if self.is_in_other_thread():
+            self.left_over.append(work)
+            self.entry_needs_check = True
+            return
         free = self.holder is None or (self.holder == self.current() and not self.in_driver)
         if free and self.can_wait():
             work()
@@ -365,6 +385,8 @@ class Session(Lock):
             self.entry_needs_check = True
         else:
             self.operation_deadline = None
+        if self.left_over:
+            self.entry_needs_check = True
         if (
             self.fd < 0 or self.forked or self.closing
             or self.pending is not None or self.operation_deadline is not None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+from functools import partial
 
 import pytest
 from psycopg2.extras import RealDictCursor
 
+import greenpg
 from greenpg.backend import current
 from greenpg_conformance.harness.describe import find
+from greenpg_conformance.toolkit.jobs import NativeJob
+from greenpg_conformance.toolkit.leaks import descriptors
 from tests.db.conftest import until
 from tests.db.session.asking import one
 
@@ -116,6 +120,43 @@ def test_collected_at_rest_is_closed_at_once(auto, leave):
     gc.collect()
 
     assert one(auto, count) == 0
+
+
+def collect():
+    """Run the garbage collector, and return what descriptors are new."""
+    before = set(descriptors())
+    gc.collect()
+    return set(descriptors()) - before
+
+
+def in_other_thread(fn):
+    return NativeJob(current(), fn, (), lambda: None).result()
+
+
+@pytest.mark.green
+def test_collected_in_another_os_thread_which_gets_no_hub(auto, leave):
+    count = leave()
+
+    opened = in_other_thread(collect)
+
+    assert opened == set()
+    assert one(auto, count) == 0
+
+
+@pytest.mark.green
+@pytest.mark.parametrize("way", ["deadline", "timeout"])
+def test_what_another_os_thread_has_left_can_be_interrupted(auto, way):
+    state, library = auto._greenpg_state, find(current().name)[1]
+    assert library.timeout is not None
+    in_other_thread(lambda: state.call_in_finalizer(partial(one, auto, "select pg_sleep(9)")))
+    limit = auto.deadline(0.2) if way == "deadline" else library.timeout(0.2)
+    error = greenpg.DeadlineExceeded if way == "deadline" else type(limit)
+
+    with pytest.raises(error), limit:
+        one(auto, "select 1")
+
+    assert state.holder is None
+    assert one(auto, "select 42") == 42
 
 
 @pytest.mark.parametrize("kind", [stream, stream_of_dicts])
