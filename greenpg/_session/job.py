@@ -14,22 +14,28 @@ _LOST: Final = "lost"
 
 
 class Job:
-    """Calls `run` in the task that calls it, or `lost` if the task is killed before that.
+    """Calls `run` in the task that calls it, or `lost` if the task ends before `run` has begun.
 
-    `lost` is called by the finalizer, in any task or thread and in the hub; it may not wait.
+    `run` is given a function that it calls before all else, and goes on only if that returns True:
+    where memory or stack ends on the way to it, nothing has begun. `lost` is called by the
+    finalizer, in any task or thread and in the hub; it may not wait.
     """
 
     __slots__ = ("_fate", "_lost", "_run")
 
-    def __init__(self, run: Callable[[], object], lost: Callable[[], object]) -> None:
+    def __init__(
+        self, run: Callable[[Callable[[], bool]], object], lost: Callable[[], object]
+    ) -> None:
         self._run = run
         self._lost = lost
         self._fate = Once()
 
     def __call__(self) -> None:
         """Run, unless it was cancelled."""
-        if self._fate.settle(_RUN) is _RUN:
-            self._run()
+        self._run(self._begin)
+
+    def _begin(self) -> bool:
+        return self._fate.settle(_RUN) is _RUN
 
     def cancel(self) -> bool:
         """Return True if nothing of it has run, nor will."""

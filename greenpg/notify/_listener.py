@@ -25,6 +25,8 @@ from ._connection import LOOK, ListenerConnection
 from ._subscription import SUBSCRIBE_TIMEOUT, Change, Inbox, Missed, Subscription, again
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from greenpg.backend import Backend, Task
 
 log = logging.getLogger("greenpg")
@@ -186,7 +188,9 @@ class Listener:
 
     # What the listener's task does
 
-    def _run(self, token: object) -> None:
+    def _run(self, token: object, begin: Callable[[], bool]) -> None:
+        if not begin():
+            return
         ended = False
         try:
             while self._serves(token):

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 from greenpg._session.backoff import one_line
 from greenpg._session.job import Job
 from greenpg.backend import is_stranded
-from greenpg.threads import pristine
+from greenpg.threads import ThisThread, pristine, this_thread
 
 from ._report import Stats, describe_holder
-from ._slots import Limits, Slot, Waiter
+from ._slots import Limits, Phase, Slot, Waiter
 from ._state import WAKE, Effect, PoolState
 
 if TYPE_CHECKING:
@@ -31,14 +31,6 @@ if TYPE_CHECKING:
 RETRY: Final = 0.1  # seconds until what could not be started is tried again
 log = logging.getLogger("greenpg.pool")
 _thread = pristine("_thread")
-_local = _thread._local()
-
-
-class ThreadToken:
-    """Lives as long as its OS thread; a later thread may have the same ident."""
-
-
-NO_THREAD: Final = weakref.ref(ThreadToken())  # dead, like a reference to an ended thread's token
 
 
 @dataclass(eq=False, repr=False)
@@ -64,9 +56,9 @@ class Performer:
     def _start(self) -> None:
         self.lock = _thread.RLock()  # for its `_is_owned`; nothing acquires it twice
         self.lost: deque[Any] = deque()  # dead references to connections
-        self._keeper = NO_THREAD  # the token of the thread that keeps time
+        self._keeper: ThisThread | None = None  # the thread that keeps time
         self._keepers_task: Task | None = None
-        self._keeping = _thread.allocate_lock()  # held by the task that keeps time
+        self._seat: dict[int, object] = {}  # its entry is the token of the task that keeps time
         self._alarm: Event | None = None  # wakes that task
 
     @property
@@ -140,6 +132,8 @@ class Performer:
             self.apply(self.state.abandon, subject)
         elif effect is Effect.RECLAIM:
             self.apply(self.state.reclaim, *subject)
+        elif effect is Effect.STRAND:
+            self.apply(self.state.strand)
         elif effect is Effect.REPORT:
             subject()
         left.pop()
@@ -147,7 +141,7 @@ class Performer:
             self._warn_lost(subject)
 
     def _start_task(self, effect: Effect, subject: Any, left: list[tuple[Effect, Any]]) -> None:
-        job = Job(partial(TASKS[effect], self, subject), partial(self.request, effect, subject))
+        job = Job(partial(self._work, effect, subject), partial(self.request, effect, subject))
         try:
             self.backend.spawn(job)
         except BaseException:
@@ -169,6 +163,26 @@ class Performer:
         if self._alarm is not None:
             self._alarm.set()
 
+    def _work(self, effect: Effect, subject: Any, begin: Callable[[], bool]) -> None:
+        """Do the work of an effect: that on a slot once, however many tasks are started for it."""
+        if not begin():
+            return
+        if effect not in WORK:
+            TASKS[effect](self, subject)
+            return
+        slot, phase, me = subject, WORK[effect], object()
+        # on one line, as in `Lock.claim`
+        slot.worker = me if slot.worker is None and slot.phase is phase else slot.worker
+        if slot.worker is not me:
+            return
+        try:
+            TASKS[effect](self, slot)
+        except BaseException:  # it could not even report
+            if slot.worker is me and slot.phase is phase:
+                slot.worker = None
+                self.request(effect, slot)
+            raise
+
     def _warn(self, error: BaseException) -> None:
         if sys.is_finalizing():
             return  # nothing is tried again
@@ -188,20 +202,26 @@ class Performer:
         """Put a connection into a slot; returns its key in `state.lent`."""
         slot.has_input = self.manager.input_check(conn)
         slot.conn = conn
-        slot.ref = weakref.ref(conn, partial(_on_lost, weakref.ref(self)))
+        slot.alarm = weakref.ref(conn, partial(_on_lost, weakref.ref(self)))
+        slot.ref = weakref.ref(conn, self.lost.append)  # called first, and in C: it cannot fail
         return id(conn)
 
-    def note_lost(self, ref: Any) -> None:
-        """Free the slot of a garbage-collected connection, now or after the current operation."""
-        self.lost.append(ref)
-        if not self.lock._is_owned():
+    def note_lost(self) -> None:
+        """Free the slot of a garbage-collected connection, now or after the current operation.
+
+        A finalizer may run in any OS thread; one that has no hub of its own must not get one.
+        """
+        if self._keeper is not this_thread() and "hub" in self.backend.capabilities:
+            self.request(Effect.KEEP_TIME, None)
+        elif not self.lock._is_owned():
             self.apply(self._free_lost)
 
     def _free_lost(self, now: float) -> None:
         while self.lost:
-            ref = self.lost.popleft()
+            ref = self.lost[0]
             for slot in [slot for slot in self.state.lent.values() if slot.ref is ref]:
                 self.state.lost(slot, now)
+            self.lost.popleft()
 
     def _warn_lost(self, slot: Slot) -> None:
         if self.warns_of_leaks:
@@ -270,14 +290,19 @@ class Performer:
 
     def _report(self, event: Callable[..., None], slot: Slot, *args: Any) -> None:
         """Report how a task ended, unless it is a forked child's copy of the task."""
-        if slot not in self.state.slots:
+        self._report_in((slot.phase, slot.worker), event, slot, *args)
+
+    def _report_in(
+        self, turn: tuple[Phase, object], event: Callable[..., None], slot: Slot, *args: Any
+    ) -> None:
+        """Report once, while it is the task's turn."""
+        if slot not in self.state.slots or turn != (slot.phase, slot.worker):
             return
-        phase = slot.phase
         try:
             self.apply(event, slot, *args)
         except Exception as error:
-            if slot.phase is phase:  # nothing of it has happened
-                again = partial(self._report, event, slot, *args)
+            if turn == (slot.phase, slot.worker):  # nothing of it has happened
+                again = partial(self._report_in, turn, event, slot, *args)
                 self.state.effects.append((Effect.REPORT, again))
             self._warn(error)
 
@@ -295,32 +320,36 @@ class Performer:
     def waiter(self, deadline: float) -> Waiter:
         """Return a waiter, with its deadline if `tick` is called in this thread."""
         self._replace_keeper()
-        kept_here = self._keeper() is _thread_token()
+        kept_here = self._keeper is this_thread()
         return Waiter(self.backend.event(), deadline if kept_here else inf)
 
     def keep_time(self) -> None:
         """Start a task that calls `tick`, if it is needed and not running yet."""
         self._replace_keeper()
-        keeping, whose = self._keeping, weakref.ref(self)
-        if self.state.alive() and keeping.acquire(False):
-            job = Job(partial(_keep_time, whose, keeping), partial(_end_keeping, whose, keeping))
+        seat, whose, me = self._seat, weakref.ref(self), object()
+        if seat or not self.state.alive():
+            return
+        job = Job(partial(_keep_time, whose, seat, me), partial(_end_keeping, whose, seat, me))
+        if seat.setdefault(0, me) is me:
             try:
                 self._keepers_task = self.backend.spawn(job)
             except BaseException:
-                if job.cancel():
-                    keeping.release()
+                seat.clear()  # a task that runs even so finds that it has no seat
                 raise
 
     def _replace_keeper(self) -> None:
         """Forget the task that keeps time if its thread has ended, or its hub was destroyed."""
-        lost = self._keeper is not NO_THREAD and self._keeper() is None
-        if lost or is_stranded(self._keepers_task):
-            self._keeper, self._alarm, self._keeping = NO_THREAD, None, _thread.allocate_lock()
+        lost = self._keeper is not None and self._keeper.dead
+        stranded = is_stranded(self._keepers_task)
+        if lost or stranded:
+            self._keeper, self._alarm, self._seat = None, None, {}
             self._keepers_task = None
+        if stranded:
+            self.state.effects.append((Effect.STRAND, None))
 
     def tick(self) -> tuple[Event, float] | None:
         """Do what is due; return an event and the seconds to wait for it, None at the end."""
-        self._keeper = weakref.ref(_thread_token())
+        self._keeper = this_thread()
         alarm = self._alarm = self.backend.event()
         due = self.apply(self.state.tick)
         if self.state.effects:
@@ -361,36 +390,47 @@ TASKS: Final[dict[Effect, Callable[[Performer, Any], None]]] = {
     Effect.WARN_HELD: Performer._warn_held,  # a logging handler may wait
     Effect.GIVE_UP: Performer._call_give_up,
 }
+WORK: Final = {
+    Effect.CONNECT: Phase.CONNECTING,
+    Effect.CHECK: Phase.CHECKING,
+    Effect.CLEAN: Phase.CLEANING,
+    Effect.CLOSE: Phase.CLOSING,
+}
 
 
-def _thread_token() -> Any:
-    if not hasattr(_local, "token"):
-        _local.token = ThreadToken()
-    return _local.token
-
-
-def _on_lost(whose: Callable[[], Performer | None], ref: Any) -> None:
+def _on_lost(whose: Callable[[], Performer | None], _: Any) -> None:
     performer = whose()
     if performer is not None:
-        performer.note_lost(ref)
+        performer.note_lost()
 
 
-def _keep_time(whose: Callable[[], Performer | None], keeping: Any) -> None:
+def _keep_time(
+    whose: Callable[[], Performer | None],
+    seat: dict[int, object],
+    me: object,
+    begin: Callable[[], bool],
+) -> None:
     """Call `tick` whenever something is due, while the pool exists and needs it."""
+    if not begin() or seat.get(0) is not me:
+        return
     try:
         while (performer := whose()) is not None and (rest := performer.tick()) is not None:
             del performer  # this task must not keep the pool alive
             alarm, seconds = rest
             alarm.wait(seconds)
     finally:
-        _end_keeping(whose, keeping)
+        _end_keeping(whose, seat, me)
         performer = whose()
         if performer is not None:
             performer.perform()
 
 
-def _end_keeping(whose: Callable[[], Performer | None], keeping: Any) -> None:
-    keeping.release()
+def _end_keeping(
+    whose: Callable[[], Performer | None], seat: dict[int, object], me: object
+) -> None:
+    if seat.get(0) is not me:
+        return
+    seat.clear()
     performer = whose()
     if performer is not None:  # its task was killed, or needed again since its last tick
         performer.request(Effect.KEEP_TIME, None)

@@ -232,7 +232,7 @@ class Pool:
             condition = max(condition, self._released(self._on_release, conn))
         performer, now = self.performer, monotonic()
         state = performer.state
-        done = None
+        done, loan = None, slot.loan
         lock = performer.lock
         if lock._is_owned():
             raise performer.reentered()
@@ -253,7 +253,7 @@ class Pool:
             else:
                 state.give_back(slot, now)
         except BaseException:
-            if state.lent.get(slot.key) is slot and slot.conn is conn:
+            if slot.conn is conn and slot.loan == loan and state.lent.get(slot.key) is slot:
                 slot.conn = None  # as before: the holder has it
             raise
         finally:

@@ -46,9 +46,11 @@ class Slot:
     uses: float = 0.0  # a float like `max_uses`, for a faster comparison: `bench -w pool`
     stale: bool = False  # to be checked before it is lent
     warned: bool = False
+    worker: Any = None  # the task that does the work of the phase, once it has begun
     key: int = 0  # of `PoolState.lent`
     conn: Any = None
-    ref: Any = None
+    ref: Any = None  # adds itself to `Performer.lost`
+    alarm: Any = None  # called after that
     has_input: Callable[[int], Any] = _no_input  # called with 0; see ConnectionManager
     holder: tuple[Any, int] | None = None  # a code object and an offset in it
     stack: str | None = None
@@ -56,7 +58,8 @@ class Slot:
 
     def empty(self) -> Any:
         """Remove the connection from the slot and return it."""
-        conn, self.conn, self.ref, self.has_input = self.conn, None, None, _no_input
+        conn, self.conn, self.ref, self.alarm = self.conn, None, None, None
+        self.has_input = _no_input
         return conn
 
 

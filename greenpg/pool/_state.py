@@ -36,6 +36,7 @@ class Effect(Enum):
     RECLAIM = auto()  # an error has cut a loan short; the subject is a slot and its loan's number
     REPORT = auto()  # a task's report has failed; the subject is a function to be called again
     KEEP_TIME = auto()  # `tick` may be needed, and no task may be calling it
+    STRAND = auto()  # the hub of the pool's tasks was destroyed
 
 
 WAKE: Final = Effect.WAKE  # access through the class is slow before Python 3.12 (enum.py)
@@ -83,7 +84,7 @@ class PoolState:
         slot.loan += 1
         self.lent[slot.key] = slot
         slot.phase = LENT
-        idle.pop()  # last: nothing can fail after it
+        del idle[-1]  # no call, which could fail; and last
         return slot
 
     def queue(self, waiter: Waiter, now: float) -> bool:
@@ -191,12 +192,12 @@ class PoolState:
     # Cleaning, checking, closing
 
     def return_dirty(self, slot: Slot, now: float) -> None:
-        slot.phase, slot.since = Phase.CLEANING, now
+        slot.phase, slot.since, slot.worker = Phase.CLEANING, now, None
         self.effects.append((Effect.CLEAN, slot))
         del self.lent[slot.key]
 
     def check(self, slot: Slot, now: float) -> None:
-        slot.phase, slot.since = Phase.CHECKING, now
+        slot.phase, slot.since, slot.worker = Phase.CHECKING, now, None
         self.effects.append((Effect.CHECK, slot))
         self.lent.pop(slot.key, None)
 
@@ -219,16 +220,20 @@ class PoolState:
 
     def retire(self, slot: Slot, now: float) -> None:
         """Schedule the close of a connection, in any phase."""
+        self._close(slot, now)
         self.lent.pop(slot.key, None)
-        slot.phase, slot.since = Phase.CLOSING, now
-        self.effects.append((Effect.CLOSE, slot))
         self._feed(now)
         if self.watches:
             self._watch()
 
+    def _close(self, slot: Slot, now: float) -> None:
+        slot.phase, slot.since, slot.worker = Phase.CLOSING, now, None
+        self.effects.append((Effect.CLOSE, slot))
+
     def closed(self, slot: Slot, now: float) -> None:
         if slot.phase is not Phase.GONE:
-            self.lent.pop(slot.key, None)
+            if self.lent.get(slot.key) is slot:  # a later connection may have its key
+                del self.lent[slot.key]
             slot.phase = Phase.GONE
             self.slots.discard(slot)
             self.surplus = len(self.slots) > self.limits.max_size
@@ -357,8 +362,10 @@ class PoolState:
         return len(self.slots) - self._count(Phase.CLOSING)
 
     def _retire_idle(self, slot: Slot, now: float) -> None:
+        self._close(slot, now)
         self.idle.remove(slot)
-        self.retire(slot, now)
+        self._feed(now)
+        self._watch()
 
     # The pool as a whole
 
@@ -377,8 +384,11 @@ class PoolState:
 
     def drain(self, now: float) -> None:
         """Replace every connection: idle ones at once, the others when they are returned."""
-        for slot in self.clear(now):
-            self.effects.append((Effect.CLOSE, slot))
+        for slot in self.slots:
+            slot.expires = -inf
+        while self.idle:
+            self._close(self.idle[0], now)
+            del self.idle[0]
         self._feed(now)
         self._watch()
 
@@ -390,6 +400,14 @@ class PoolState:
         for slot in idle:
             slot.phase, slot.since = Phase.CLOSING, now
         return idle
+
+    def strand(self, now: float) -> None:
+        """Free the slots that tasks were at work on: they never run again."""
+        for slot in [slot for slot in self.slots if slot.worker is not None]:
+            if slot.phase in (Phase.CHECKING, Phase.CLEANING):
+                self.retire(slot, now)
+            elif slot.phase in (Phase.CONNECTING, Phase.CLOSING):
+                self.closed(slot, now)
 
     def wind_down(self, now: float) -> None:
         """Serve those who wait, with new connections, and keep none after that."""

@@ -37,6 +37,17 @@ with pool.connection() as conn, conn.cursor() as cur:
 pool.close(3)
 print(pool.closed)
 """
+AT_WORK = """
+pool = ConnectionPool(dsn, min_size=1, max_size=1, timeout=9, reset=lambda conn: gevent.sleep(99))
+pool.wait()
+with pool.connection():
+    pass
+destroy()
+with pool.connection() as conn, conn.cursor() as cur:
+    cur.execute("select 6 * 7")
+    print(cur.fetchone()[0])
+pool.close(0)
+"""
 LISTENER = """
 listener = greenpg.Listener(dsn)
 listener.subscribe("a")
@@ -69,6 +80,10 @@ def test_a_pool_with_waiting_tasks_times_out_and_closes(dsn):
 
 def test_an_idle_pool_works_on_and_closes(dsn):
     assert printed(IDLE, dsn) == ["42", "True"]
+
+
+def test_a_slot_that_a_task_was_at_work_on_is_free_again(dsn):
+    assert printed(AT_WORK, dsn) == ["42"]
 
 
 def test_a_listener_refuses_subscribers_and_closes(dsn):

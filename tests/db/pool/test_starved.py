@@ -7,6 +7,8 @@ import pytest
 import greenpg
 from greenpg.backend import current
 from greenpg.errors import PoolTimeout
+from greenpg_conformance.toolkit.jobs import NativeJob
+from greenpg_conformance.toolkit.leaks import descriptors
 from tests.db.conftest import until
 from tests.db.pool.conftest import answer
 from tests.db.starving import starved
@@ -122,3 +124,22 @@ def test_a_pool_survives_the_kill_of_all_tasks_that_have_not_begun(make, monkeyp
     with pool.connection() as conn:
         assert answer(conn) == 1
     until(lambda: pool.get_stats()["pool_size"] == 2, "filled")
+
+
+@pytest.mark.green
+@pytest.mark.filterwarnings("ignore:.* was never given back:ResourceWarning")
+def test_a_connection_that_another_os_thread_collects_gives_that_no_hub(make, spawn):
+    pool = make(min_size=0, max_size=1)
+    kept = [pool.getconn()]
+    waiting = spawn(pool.getconn)
+    until(lambda: pool.get_stats()["requests_waiting"] == 1, "a task waits")
+
+    def forget():
+        before = set(descriptors())
+        kept.clear()
+        return set(descriptors()) - before
+
+    opened = NativeJob(current(), forget, (), lambda: None).result()
+
+    assert opened == set()
+    pool.putconn(waiting.result())
