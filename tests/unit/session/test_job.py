@@ -24,7 +24,7 @@ class Failing:
 
 def outcome(nth):
     """Return what a job has done at whose nth call memory ends, and whether it ends there."""
-    done = []
+    done = list[object]()
 
     def run(begin):
         if begin():
@@ -51,7 +51,7 @@ def test_one_of_both_happens_whichever_call_fails():
 
 
 def test_it_is_lost_with_a_task_that_never_begins():
-    done = []
+    done = list[object]()
 
     job = Job(lambda begin: done.append(begin()), lambda: done.append("lost"))
     del job
@@ -60,7 +60,7 @@ def test_it_is_lost_with_a_task_that_never_begins():
 
 
 def test_cancelled_it_neither_runs_nor_is_lost():
-    done = []
+    done = list[object]()
     job = Job(lambda begin: done.append(begin()), lambda: done.append("lost"))
 
     assert job.cancel()
