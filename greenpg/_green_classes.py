@@ -1,14 +1,14 @@
-"""Which green class stands above each of psycopg2's C classes, and under users' classes.
+"""Which green class stands above each of a driver's classes, and under users' classes.
 
-A user's class `C`, derived from one of psycopg2's, becomes green by a *twin*: a class of the same
-name whose bases are `(C, Green)`. Its method resolution order is that of `C` with the green class
-before the C class, so `super()` in `C` finds the green methods. The program has not defined the
-twin, so nothing that observes definitions of classes may run:
+A user's class `C`, derived from one of psycopg2's C classes or from psycopg 3's, becomes green by
+a *twin*: a class of the same name whose bases are `(C, Green)`. Its method resolution order is that
+of `C` with the green class before the driver's, so `super()` in `C` finds the green methods. The
+program has not defined the twin, so nothing that observes definitions of classes may run:
 
 - Python requires that the twin's metaclass is that of `C`. `type.__new__` makes it, so `__new__`
   and `__init__` of the metaclass do not run.
-- `type.__new__` calls `__init_subclass__` as found from the first base. That is `_Silent`, which is
-  then taken out of `__bases__`.
+- `type.__new__` calls `__init_subclass__` as found from the first base. That is `_silent`'s, which
+  is then taken out of `__bases__`.
 - It calls `__set_name__` only for what the new class itself contains: nothing of `C`.
 - An ABC keeps answers of `isinstance` in the class, so a twin of an ABC has its own.
 - `C` keeps its twin in an attribute, past the metaclass's `__setattr__`.
@@ -31,6 +31,7 @@ from typing import Any, Final, TypeVar
 
 _Class = TypeVar("_Class", bound=type)
 _green: Final[dict[type, type]] = {}  # by psycopg2's C class, base classes first
+_HEAP_TYPE: Final = 1 << 9  # CPython's Py_TPFLAGS_HEAPTYPE: a class made in Python
 _set_bases: Final[Any] = type.__dict__["__bases__"].__set__
 
 
@@ -89,13 +90,19 @@ def original_class(twin: Any) -> Any:
     return twin
 
 
-class _Silent:
-    """The first base of a twin while it is made: no `__init_subclass__` of a user's class runs."""
+def _silent(base: type) -> type:
+    """Return the first base of a twin while it is made: no `__init_subclass__` of a user's runs.
 
-    __slots__ = ()
-
-    def __init_subclass__(cls) -> None:
-        pass
+    Its layout is that of `base`, else `__bases__` could not be set (typeobject.c,
+    compatible_for_assignment): a base in Python, such as psycopg 3's, must be its own too.
+    """
+    root = base
+    while root.__base__ not in (None, object):
+        root = root.__base__
+    above = (root,) if root.__flags__ & _HEAP_TYPE else ()
+    content: dict[str, Any] = {"__init_subclass__": classmethod(lambda cls: None)}
+    content |= {"__orig_bases__": ()} if above else {"__slots__": ()}  # Generic wants the first
+    return type("_Silent", above, content)
 
 
 def _twin(base: type, below: type) -> type:
@@ -105,7 +112,7 @@ def _twin(base: type, below: type) -> type:
         "__doc__": base.__doc__,
         "_greenpg_twin": True,
     }
-    twin = type.__new__(type(base), base.__name__, (_Silent, base, below), content)
+    twin = type.__new__(type(base), base.__name__, (_silent(base), base, below), content)
     _set_bases(twin, (base, below))
     if issubclass(type(base), ABCMeta):
         _abc_init(twin)

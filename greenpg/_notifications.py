@@ -14,8 +14,8 @@ from psycopg2 import extensions as ext
 
 from ._green_classes import green_class
 from ._psycopg2.identifiers import quoted
-from ._psycopg2.input_wait import InputWait
 from ._psycopg2.psycopg2_c import c_connection, c_cursor, execute, transaction_status
+from ._session.input_wait import InputWait
 from ._session.time_slice import TimeSlice
 from .backend import READ
 from .sync import ConnectionLock, Deadline
@@ -211,16 +211,16 @@ class _Sorter:
             self._others.append(self.found.popleft())
 
 
-def checked(channels: Iterable[str]) -> list[str]:
-    """Return the channels' names, each once; ProgrammingError for an impossible name."""
+def checked(channels: Iterable[str], wrong: type[Exception] = ProgrammingError) -> list[str]:
+    """Return the channels' names, each once; `wrong` is raised for an impossible name."""
     names = list(dict.fromkeys(channels))
     if not names:
-        raise ProgrammingError("listen: name at least one channel")
+        raise wrong("listen: name at least one channel")
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"a channel's name is a str, not {type(name).__name__}")
         if not 0 < len(name.encode()) <= LONGEST or "\0" in name:
-            raise ProgrammingError(
+            raise wrong(
                 f"channel {name[:LONGEST]!r}: a name has 1 to {LONGEST} bytes, none of them zero"
             )
     return names

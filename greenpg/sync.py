@@ -21,6 +21,11 @@ def state_of(conn: Any) -> Session:
     return state
 
 
+def is_green(conn: Any) -> bool:
+    """Return True if greenpg made the connection, of whichever driver."""
+    return isinstance(getattr(conn, "_greenpg_state", None), Session)
+
+
 def must_roll_back(conn: Any) -> bool:
     """Return True if an interrupt has left a transaction that accepts only a rollback."""
     return state_of(conn).must_roll_back

@@ -1,14 +1,18 @@
 """greenpg for gevent: the backend, the patch and a pool bound to gevent."""
 
 from greenpg import ConnectionLock
-from greenpg.patch import patcher
+from greenpg.patch import patcher, psycopg3_patcher
 from greenpg.pool import ConnectionPool as _ConnectionPool
 
 from ._backend import backend
 
-__all__ = ["ConnectionLock", "ConnectionPool", "backend", "patch_psycopg", "unpatch_psycopg"]
+__all__ = [
+    "ConnectionLock", "ConnectionPool", "backend", "patch_psycopg", "patch_psycopg3",
+    "unpatch_psycopg", "unpatch_psycopg3",
+]  # fmt: skip
 
 patch_psycopg, unpatch_psycopg = patcher(backend)
+patch_psycopg3, unpatch_psycopg3 = psycopg3_patcher(backend)
 
 
 class ConnectionPool(_ConnectionPool):

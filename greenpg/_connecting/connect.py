@@ -28,11 +28,11 @@ from greenpg._psycopg2.psycopg2_c import c_connect, c_connection, close
 from greenpg._psycopg2.wait_callback import install, on_plain, wait_callback
 from greenpg._session.connect_plan import Plan, plan
 from greenpg._session.lock import IN_HUB
-from greenpg.backend import Backend, as_backend, choose, chosen, current
+from greenpg.backend import Backend, as_backend, choose
 from greenpg.connection import Connection
-from greenpg.errors import ConnectionFactoryWarning, NotGreenWarning
+from greenpg.errors import ConnectionFactoryWarning
 
-from .monkey_patches import library
+from .default_backend import default_backend
 
 _unwrapped: Final = None if hasattr(psycopg2.connect, "__wrapped__") else psycopg2.connect
 _new: Final = c_connection.__new__
@@ -291,30 +291,3 @@ def _warn_half_green(factory: Callable[..., Any]) -> None:
         ConnectionFactoryWarning,
         stacklevel=5,
     )
-
-
-def default_backend() -> Backend:
-    """Return the default backend; in a patched process without a choice, warn once."""
-    found = chosen()
-    if found is None:
-        _warn_if_patched()
-        found = current()
-    return found
-
-
-_warned = False
-
-
-def _warn_if_patched() -> None:
-    global _warned
-    patched_by = None if _warned else library()
-    if patched_by is not None:
-        _warned = True
-        warnings.warn(
-            f"this process is monkey-patched by {patched_by}, but no greenpg backend was chosen, "
-            f"so its PostgreSQL connections block every green thread; add\n"
-            f"    from greenpg_{patched_by} import patch_psycopg; patch_psycopg()\n"
-            f"or greenpg.use({patched_by!r}), or greenpg.use('threads') if you mean it",
-            NotGreenWarning,
-            stacklevel=5,
-        )

@@ -5,29 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from greenpg._session.forks import Watched, watched
+from greenpg._session.waiter_closer import WaiterCloser
 from greenpg.backend import current
 
 from .attempt import current_request
 from .state import State
 
 if TYPE_CHECKING:
-    from greenpg.backend import Backend, Waiter
+    from greenpg.backend import Backend
 
     from .attempt import Attempt
-
-
-class WaiterCloser(list["Waiter"]):
-    """Closes the waiter before psycopg2's deallocator closes the socket.
-
-    Only the connection refers to it. A weakref's callback would run too late: connection_dealloc
-    (psycopg2, connection_type.c) clears weak references after it has closed the socket.
-    """
-
-    __slots__ = ()
-
-    def __del__(self) -> None:
-        for waiter in self:
-            waiter.close()
 
 
 class LazyState:

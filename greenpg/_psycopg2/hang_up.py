@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import Any
 
 from psycopg2 import Error
+
+from greenpg._session.hang_up import hang_up as shut_for_sending
 
 from .cancel import cancel_block
 
 
 def hang_up(conn: Any) -> None:
-    """End the session without entering C: cancel what runs, then shut the socket for sending.
-
-    The task that keeps the connection, if it comes back, meets a closed one.
-    """
+    """End the session without entering C: cancel what runs, then shut the socket for sending."""
     with suppress(Error, OSError):
         cancel_block(conn)
-        import _socket  # late: importing greenpg must not load it before a monkey-patch
-
-        with closing(_socket.socket(fileno=os.dup(conn.fileno()))) as sock:
-            sock.shutdown(_socket.SHUT_WR)
+        shut_for_sending(conn.fileno())

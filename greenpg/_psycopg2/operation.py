@@ -13,7 +13,6 @@ from greenpg._session.time_slice import TimeSlice
 from .cancel_request import Canceller
 from .interrupts import AGAIN, CLOSE_TIMEOUT
 from .psycopg2_c import checked_poll, close
-from .wait_callback import settle_descriptor
 
 if TYPE_CHECKING:
     from greenpg._protocol.generators import Steps
@@ -100,7 +99,7 @@ def pgconn_of(conn: Any) -> tuple[int, int]:
     if conn.closed:
         raise state.closed_error()
     if state.fd < 0:
-        settle_descriptor(conn, state)
+        state.settle_descriptor(conn)
     return conn.pgconn_ptr, state.fd
 
 

@@ -144,7 +144,7 @@ def _served_specially(conn: Any, state: State) -> bool:
         if conn.status not in CONNECTED:
             _connect(conn, state, _advance)
             return True
-        settle_descriptor(conn, state)
+        state.settle_descriptor(conn)
     if state.in_driver:
         return False
     if state.attempt is None:
@@ -152,12 +152,6 @@ def _served_specially(conn: Any, state: State) -> bool:
     else:
         _connect(conn, state, _set_up)
     return True
-
-
-def settle_descriptor(conn: Any, state: State) -> None:
-    """Note the descriptor, which no longer changes once the connection has connected."""
-    state.fd = conn.fileno()
-    state.refresh_flags()
 
 
 def _connect(conn: Any, state: State, steps: Callable[[Any, State], None]) -> None:

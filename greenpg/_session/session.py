@@ -121,9 +121,7 @@ class Session(Lock):
             )
         self.rolling_back = self.is_rollback(statement)
         if self.must_roll_back and not finish_on_interrupt and not self.rolling_back:
-            refusal = self.errors.failed_transaction(
-                "an operation of this transaction was interrupted; roll back before going on"
-            )
+            refusal = self.failed_transaction()
         if refusal is not None:
             if not self.depth:
                 self.release()
@@ -205,11 +203,33 @@ class Session(Lock):
 
     # Waiting
 
+    def settle_descriptor(self, conn: Any) -> None:
+        """Note the descriptor, which no longer changes once the connection has connected."""
+        self.fd = conn.fileno()
+        self.refresh_flags()
+
     def wait_for(self, events: int) -> None:
         """Wait for the socket until the operation's deadline; raises it, or a close."""
         left = self.check()
         if not self.wait(self.fd, events, left) and left is not None:
             self.check()
+
+    def wait_until(self, events: int, end: float | None) -> int:
+        """Wait as `wait_for` does, but no longer than until `end`; return what is ready.
+
+        For no events it pauses if the time slice is over.
+        """
+        left = self.check()
+        if not events:
+            self.time_slice.pause_if_over()
+            return 0
+        if end is not None:
+            until_end = max(end - monotonic(), 0.0)
+            left = until_end if left is None else min(left, until_end)
+        ready = self.wait(self.fd, events, left)
+        if not ready:
+            self.check()
+        return ready
 
     def check(self) -> float | None:
         """Return the seconds left; raises once the deadline has passed or another task closes."""
@@ -401,6 +421,12 @@ class Session(Lock):
             self.pending is not None or self.must_roll_back or self.closing or self.cancels
             or self.interrupted_outside is not None
         )  # fmt: skip
+
+    def failed_transaction(self) -> Exception:
+        """Return the error for anything but a rollback after an interrupt."""
+        return self.errors.failed_transaction(
+            "an operation of this transaction was interrupted; roll back before going on"
+        )
 
     def closed_error(self) -> Exception:
         """Return the error for the use of a closed connection."""

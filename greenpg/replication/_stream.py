@@ -21,9 +21,9 @@ from greenpg._protocol.libpq import (
 )
 from greenpg._protocol.replication_messages import HEADER, Progress, other_message
 from greenpg._protocol.results import error_of
-from greenpg._psycopg2.input_wait import InputWait
 from greenpg._psycopg2.operation import guarded, pgconn_of
 from greenpg._psycopg2.psycopg2_c import checked_poll
+from greenpg._session.input_wait import InputWait
 from greenpg.backend import READ, WRITE
 
 if TYPE_CHECKING:

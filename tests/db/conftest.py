@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import psycopg
 import psycopg2
 import pytest
 from psycopg2.extensions import parse_dsn
@@ -84,6 +85,13 @@ class Gate:
 def db(request: pytest.FixtureRequest) -> ModuleType:
     """The module that a program uses: psycopg2 once it is patched, else greenpg in its place."""
     return psycopg2 if request.config.stash.get(PATCHED, False) else greenpg
+
+
+@pytest.fixture(params=[psycopg2, psycopg], ids=lambda module: module.__name__)
+def driver(request: pytest.FixtureRequest) -> ModuleType:
+    """The module whose connections a pool or a listener of the test has."""
+    module: ModuleType = request.param
+    return module
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from .layers import ROOT, Module, modules
 
 # Lowest first: a module imports what stands before its room, or in the same line of the table.
 FLOORS = (
-    ("_command", "_fork_hooks", "errorcodes", "errors", "sql", "tz"),
+    ("_command", "_drivers", "_fork_hooks", "errorcodes", "errors", "sql", "tz"),
     ("backend",),
     ("_helper_process", "threads"),
     ("_session",),
@@ -23,7 +23,7 @@ FLOORS = (
     ("cursor",),
     ("connection",),
     ("_connecting",),
-    ("extensions", "notify", "patch", "replication"),
+    ("extensions", "notify", "patch", "psycopg3", "replication"),
     ("extras", "pool"),
     ("__init__",),
     ("celery", "django", "embedded", "metrics", "sqlalchemy"),
@@ -40,14 +40,15 @@ POOL = "greenpg.pool"
 # The modules with a driver. Core and the pool's decisions import none of them, even indirectly.
 DRIVERS = (
     "psycopg2", "psycopg", "ctypes", "greenpg._protocol", "greenpg._psycopg2", "greenpg.connection",
-    "greenpg.cursor", "greenpg._connecting",
+    "greenpg.cursor", "greenpg._connecting", "greenpg.psycopg3",
 )  # fmt: skip
-# The pool's classes for users, and psycopg2's connections.
+# The pool's classes for users, and what differs between the drivers.
 POOL_ENTRANCES = {
     "greenpg.pool",
     "greenpg.pool._connection_pool",
     "greenpg.pool._pool_set",
     "greenpg.pool._psycopg2",
+    "greenpg.pool._psycopg3",
     "greenpg.pool.condition",
 }
 
@@ -59,8 +60,8 @@ SOCKETS = {"_socket", "asyncio", "select", "selectors", "socket", "ssl"}
 # at whether a server has closed an idle connection, and the backend of OS threads.
 # It also ends a session from outside C.
 WITH_SOCKETS = {
-    "greenpg.threads", "greenpg._session.forks", "greenpg.pool._psycopg2",
-    "greenpg._psycopg2.hang_up",
+    "greenpg.threads", "greenpg._session.forks", "greenpg.pool._managed",
+    "greenpg._session.hang_up",
 }  # fmt: skip
 WITH_CTYPES = {
     "greenpg._protocol.libpq",

@@ -9,7 +9,7 @@ import psycopg2.extensions as ext
 import pytest
 from psycopg2.extras import DictCursor
 
-from greenpg._psycopg2.input_wait import wait_for_input
+from greenpg._session.input_wait import wait_for_input
 from greenpg.backend import current
 from tests.db.session.asking import one, stored
 

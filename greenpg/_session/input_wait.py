@@ -7,15 +7,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from greenpg.backend import READ
-from greenpg.errors import DeadlineExceeded
-
-from .interrupts import close_if_asked
-from .wait_callback import settle_descriptor
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
 
-    from .state import State
+    from .session import Session
 
 
 class _Wake(BaseException):
@@ -74,11 +70,11 @@ class InputWait:
 def wait_for_input(conn: Any, timeout: float | None, events: int = READ) -> bool:
     """Hold the connection until unsolicited data arrives; False after `timeout` seconds.
 
-    Data that libpq has read already does not count: take it first. The wait is outside C, so an
-    interrupt changes nothing on the connection and `close()` from another task ends it with
-    InterfaceError. The task's deadline raises DeadlineExceeded.
+    Data that libpq has read already does not count: take it first. The wait is outside the driver,
+    so an interrupt changes nothing on the connection and `close()` from another task ends it with
+    the driver's error. The task's deadline raises DeadlineExceeded.
     """
-    state: State = conn._greenpg_state
+    state: Session = conn._greenpg_state
     me = state.current()
     state.acquire(me)
     try:
@@ -86,7 +82,8 @@ def wait_for_input(conn: Any, timeout: float | None, events: int = READ) -> bool
         left = timeout if deadline is None else _nearest(timeout, deadline - monotonic())
         ready = _wait(conn, state, events, left)
         if not ready and deadline is not None and monotonic() >= deadline:
-            raise DeadlineExceeded("the deadline passed while waiting for the server to speak")
+            text = "the deadline passed while waiting for the server to speak"
+            raise state.errors.deadline_exceeded(text)
         return bool(ready)
     finally:
         state.relinquish()
@@ -96,14 +93,15 @@ def _nearest(timeout: float | None, left: float) -> float:
     return left if timeout is None else min(timeout, left)
 
 
-def _wait(conn: Any, state: State, events: int, timeout: float | None) -> int:
+def _wait(conn: Any, state: Session, events: int, timeout: float | None) -> int:
     if conn.closed:
         raise state.closed_error()
     if state.fd < 0:
-        settle_descriptor(conn, state)
+        state.settle_descriptor(conn)
     state.waiting_outside = True
     try:
         return state.wait(state.fd, events, timeout)
     finally:
         state.waiting_outside = False
-        close_if_asked(conn, state)
+        if state.closing:
+            state.shut(conn)

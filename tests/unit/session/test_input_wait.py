@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from greenpg._psycopg2 import input_wait
-from greenpg._psycopg2.input_wait import InputWait, _Wake
+from greenpg._session import input_wait
+from greenpg._session.input_wait import InputWait, _Wake
 from greenpg.backend import READ
 from greenpg.threads import Threads
 

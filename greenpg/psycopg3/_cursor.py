@@ -1,0 +1,145 @@
+"""psycopg's cursors on green connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import psycopg
+
+from greenpg._green_classes import green
+
+SLICE_ROWS: Final = 2000  # rows built between two looks at the clock
+PAUSE: Final = 0  # what a generator yields to `drive` for no event: others are due, maybe
+
+
+class _Green:
+    """A cursor whose statements an interrupted transaction refuses, unless they roll back.
+
+    A loop of calls that need not wait lets other tasks run.
+    """
+
+    _conn: Any
+
+    def _start_query(self, query: Any = None) -> Any:
+        state = self._conn._greenpg_state
+        if state.must_roll_back:
+            state.admit(query)
+        return super()._start_query(query)  # type: ignore[misc]
+
+    def _send_query_prepared(self, *args: Any, **options: Any) -> None:
+        self._conn._greenpg_state.refuse_if_stopping()  # after PREPARE
+        super()._send_query_prepared(*args, **options)  # type: ignore[misc]
+
+    def executemany(self, query: Any, params_seq: Iterable[Any], **options: Any) -> None:
+        """Execute a statement for each of many parameters; see psycopg.Cursor.executemany."""
+        super().executemany(query, self._greenpg_paced(params_seq), **options)  # type: ignore[misc]
+
+    def _greenpg_paced(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Yield the items, and let other tasks run after each time slice."""
+        state = self._conn._greenpg_state
+        state.time_slice.restart()
+        for item in items:
+            yield item
+            if state.time_slice.is_over():
+                state.pause_inside()
+
+    def __next__(self) -> Any:
+        self._greenpg_count()
+        return super().__next__()  # type: ignore[misc]
+
+    def nextset(self) -> bool | None:
+        """Move to the next result set; None if there is none."""
+        self._greenpg_count()
+        return super().nextset()  # type: ignore[misc, no-any-return]
+
+    def _greenpg_count(self) -> None:
+        state = self._conn._greenpg_state
+        try:
+            state.time_slice.count_call()
+        except BaseException:
+            state.note_outside(self._conn)
+            raise
+
+
+@green(psycopg.Cursor)
+class Cursor(_Green, psycopg.Cursor[Any]):
+    """psycopg.Cursor on a green connection; large results are built in time slices."""
+
+    def fetchone(self) -> Any:
+        """Return the next row, None after the last; a loop lets other tasks run."""
+        if self._pos:
+            self._greenpg_count()
+        return super().fetchone()
+
+    def fetchmany(self, size: int = 0) -> list[Any]:
+        """Return the next `size` rows, by default `arraysize`; other tasks run in between."""
+        return self._greenpg_fetch(psycopg.Cursor.fetchmany, size or self.arraysize)
+
+    def fetchall(self) -> list[Any]:
+        """Return all rows that are left; other tasks run after each time slice."""
+        if self._greenpg_rows() <= SLICE_ROWS:
+            return psycopg.Cursor.fetchall(self)
+        return self._greenpg_fetch(psycopg.Cursor.fetchmany, self._greenpg_rows())
+
+    def _greenpg_rows(self) -> int:
+        return self.pgresult.ntuples if self.pgresult else 0
+
+    def _greenpg_fetch(self, fetchmany: Any, wanted: int) -> list[Any]:
+        rows: list[Any] = fetchmany(self, min(wanted, SLICE_ROWS))
+        if len(rows) < SLICE_ROWS:
+            return rows
+        state = self._conn._greenpg_state
+        state.time_slice.restart()
+        while len(rows) < wanted:
+            more = fetchmany(self, min(wanted - len(rows), SLICE_ROWS))
+            rows += more
+            if not more:
+                break
+            state.pause_outside(self._conn, state.time_slice)
+        return rows
+
+
+class _Unbuilt:
+    """A cursor's Transformer, but that it leaves the rows of a fetch to be built later."""
+
+    def __init__(self, transformer: Any) -> None:
+        self._transformer = transformer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transformer, name)
+
+    def load_rows(self, first: int, end: int, make_row: Any) -> range:
+        return range(first, end, SLICE_ROWS)
+
+
+@green(psycopg.ServerCursor)
+class ServerCursor(_Green, psycopg.ServerCursor[Any]):
+    """psycopg.ServerCursor on a green connection; large results are built in time slices."""
+
+    def close(self) -> None:
+        """Close the cursor; in an interrupted transaction the server does so at its end."""
+        state = self._conn._greenpg_state
+        if state.must_roll_back:
+            psycopg.Cursor.close(self)
+            return
+        try:
+            with state.cleaning_up():
+                super().close()
+        finally:
+            psycopg.Cursor.close(self)  # an interrupt has kept psycopg from it
+
+    def _fetch_gen(self, num: int | None) -> Any:
+        if not self._described or (num is not None and num <= SLICE_ROWS):
+            return (yield from super()._fetch_gen(num))
+        transformer, self._tx = self._tx, _Unbuilt(self._tx)  # type: ignore[assignment]
+        try:
+            slices: Any = yield from super()._fetch_gen(num)
+        finally:
+            self._tx = transformer
+        rows: list[Any] = []
+        for first in slices:
+            end = min(first + SLICE_ROWS, slices.stop)
+            rows += transformer.load_rows(first, end, self._make_row)
+            yield PAUSE
+        return rows

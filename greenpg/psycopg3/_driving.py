@@ -1,0 +1,148 @@
+"""Consumes psycopg's generators: waits through the backend, and recovers from interrupts."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from psycopg import Error, ProgrammingError, pq
+from psycopg.errors import _WaitTimeout
+
+from greenpg._session.lock import IN_HUB
+
+from ._cancelling import cancel_query, wait_once
+from ._finishing import drop_unsent, finish
+
+if TYPE_CHECKING:
+    from greenpg._session.shield import Shield
+    from greenpg.backend import Backend
+
+    from ._state import State
+
+_T = TypeVar("_T")
+ACTIVE: Final = pq.TransactionStatus.ACTIVE
+
+
+def drive(
+    conn: Any, gen: Generator[Any, Any, _T], interval: float = 0.0, timeout: float | None = None
+) -> _T:
+    """Consume a generator on an open connection; psycopg's _WaitTimeout after `timeout` seconds.
+
+    An interrupt propagates once the query is cancelled and the generator has ended; if it does
+    not end within the connection's `cancel_timeout`, the connection is closed.
+    """
+    state: State = conn._greenpg_state
+    fd = conn.pgconn.socket  # raises psycopg's error if it is closed
+    if state.pending is not None:  # psycopg's own clean-up, after an interrupt
+        return _drive_shielded(conn, state, gen)
+    waited = False
+    state.waiting_outside = True  # no other task may close
+    try:
+        want = next(gen)
+        if not state.can_wait():  # a finalizer ends a block or a stream
+            state.shut(conn.pgconn)
+            raise ProgrammingError(IN_HUB)
+        end = None if timeout is None else monotonic() + timeout
+        wait = state.wait
+        while True:
+            try:
+                if want and end is None and not state.wait_needs_check:
+                    ready = wait(fd, want, None)
+                else:
+                    ready = state.wait_until(want, end)
+            except BaseException as exc:
+                _interrupted(conn, state, gen, want, exc)
+            waited = True
+            want = gen.send(ready)
+            if end is not None and monotonic() >= end:
+                raise _WaitTimeout("wait timeout expired")
+    except StopIteration as stop:
+        value = stop.value
+    finally:
+        state.waiting_outside = False
+    if not waited and state.time_slice.is_over():
+        _pause(conn, state, gen)
+    return value  # type: ignore[no-any-return]
+
+
+def drive_connecting(backend: Backend, gen: Generator[Any, Any, _T], timeout: float | None) -> _T:
+    """Consume a generator that yields its descriptor too, as connecting does."""
+    end = None if timeout is None else monotonic() + timeout
+    try:
+        fd, want = next(gen)
+        while True:
+            left = None if end is None else max(end - monotonic(), 0)
+            ready = wait_once(backend, fd, want, left)
+            if not ready:
+                raise _WaitTimeout("wait timeout expired")
+            fd, want = gen.send(ready)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    finally:
+        gen.close()
+
+
+def _pause(conn: Any, state: State, gen: Any) -> None:
+    """Let other tasks run after a time slice of operations that did not wait."""
+    try:
+        state.check()
+        state.time_slice.pause_if_over()
+    except BaseException as exc:
+        _interrupted(conn, state, gen, None, exc)
+
+
+def _interrupted(conn: Any, state: State, gen: Any, want: Any, exc: BaseException) -> None:
+    """Bring the operation to its end and raise `exc`, or what came meanwhile."""
+    pgconn, pipeline = conn.pgconn, conn._pipeline
+    state.note_interrupt(exc)
+    if pipeline and state.current() not in state.cleaners:  # at its end it is over anyway
+        state.pipeline_cut = True
+    running = want is not None and pgconn.transaction_status == ACTIVE
+
+    def recover(shield: Shield) -> None:
+        if running and not state.finish_on_interrupt:
+            cancel_query(state, pgconn, shield)
+        if pipeline:
+            drop_unsent(conn)
+        if want is not None and (running or pipeline):
+            with suppress(Error):  # that of the cancelled query
+                finish(state, pgconn, gen, want, shield)
+
+    state.stopping = not state.finish_on_interrupt
+    try:
+        verdict, failure = state.bounded(exc, state.patience(), recover)
+    finally:
+        state.stopping = False
+    if failure is not None:
+        state.shut(pgconn)
+    elif pipeline:
+        conn._prepared.clear()  # of what was not sent it may know more than the server
+    else:
+        gen.close()
+    state.note_interrupt(verdict)
+    assert verdict is not None
+    raise verdict
+
+
+def _drive_shielded(conn: Any, state: State, gen: Generator[Any, Any, _T]) -> _T:
+    """Consume a generator of psycopg's clean-up; later interrupts are weighed, not raised."""
+    outcome: list[Any] = []
+
+    def run(shield: Shield) -> None:
+        outcome.append(finish(state, conn.pgconn, gen, None, shield))
+
+    state.waiting_outside = True
+    try:
+        verdict, failure = state.bounded(state.pending, state.patience(), run)
+    finally:
+        state.waiting_outside = False
+    state.note_interrupt(verdict)
+    if isinstance(failure, Error):
+        raise failure
+    if failure is not None:
+        state.shut(conn.pgconn)
+        assert verdict is not None
+        raise verdict
+    return outcome[0]  # type: ignore[no-any-return]

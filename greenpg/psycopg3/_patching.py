@@ -1,0 +1,46 @@
+"""The hooks in psycopg: `Connection.connect`, and what an earlier import of it calls."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import psycopg
+from psycopg import generators
+
+from greenpg._green_classes import green_class
+
+_connect: Final[Any] = psycopg.Connection.__dict__["connect"]
+
+
+def patch() -> None:
+    """Make psycopg's connections green from now on, of its own class and of derived ones."""
+    _replace(classmethod(_green_connect))
+    psycopg.Connection._connect_gen = classmethod(_green_connect_gen)  # type: ignore[method-assign, assignment]
+
+
+def unpatch() -> None:
+    """Undo `patch`; existing green connections stay green."""
+    _replace(_connect)
+    if "_connect_gen" in vars(psycopg.Connection):
+        del psycopg.Connection._connect_gen
+
+
+def is_patched() -> bool:
+    """Return True if psycopg's connections are made green."""
+    return psycopg.Connection.__dict__["connect"] is not _connect
+
+
+def _replace(connect: Any) -> None:
+    psycopg.Connection.connect = connect  # type: ignore[method-assign]
+    psycopg.connect = psycopg.Connection.connect
+
+
+def _green_connect(cls: Any, /, conninfo: str = "", **options: Any) -> Any:
+    """Connect to a database server and return a new `Connection` instance."""
+    return green_class(cls).connect(conninfo, **options)
+
+
+def _green_connect_gen(cls: Any, /, conninfo: str = "") -> Any:
+    """Connect as an earlier `from psycopg import connect` does."""
+    pgconn = yield from generators.connect(conninfo)
+    return green_class(cls)(pgconn)

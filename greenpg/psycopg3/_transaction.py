@@ -1,0 +1,119 @@
+"""The blocks of a connection: `transaction()` and `pipeline()`, which end whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import transaction as _transaction
+
+from greenpg.sync import ConnectionLock
+
+from ._state import is_interrupt
+
+if TYPE_CHECKING:
+    from ._state import State
+
+
+class Transaction(_transaction.Transaction):
+    """psycopg.Transaction, which commits nothing after an interrupt."""
+
+    __module__ = "psycopg"
+
+    def __enter__(self) -> Any:
+        try:
+            return super().__enter__()
+        except BaseException as error:
+            if self.status is self.Status.ACTIVE:  # it had begun
+                self.__exit__(type(error), error, None)
+            raise
+
+    def __exit__(self, kind: Any, exc: Any, trace: Any) -> bool:
+        state = self._greenpg_state
+        try:
+            with state.ending(self.pgconn, exc) as interrupt:
+                exc = interrupt if exc is None else exc
+                if exc is None and self._conn.broken:
+                    raise state.closed_error()
+                with state.cleaning_up(exc is not None or self.force_rollback):
+                    return super().__exit__(kind or type(exc), exc, trace)
+        finally:
+            if self.status is self.Status.ACTIVE:  # its end could not begin
+                self._pop_savepoint("rollback")
+                self.status = self.Status.FAILED
+                state.note_outside(self._conn)
+
+    @property
+    def _greenpg_state(self) -> State:
+        return self._conn._greenpg_state  # type: ignore[attr-defined, no-any-return]  # green
+
+    def _commit_gen(self) -> Any:
+        state = self._greenpg_state
+        if state.must_roll_back:
+            refusal = state.failed_transaction()
+            state.finish_on_interrupt = True
+            yield from self._rollback_gen(refusal)
+            raise refusal
+        yield from super()._commit_gen()
+
+
+class Pipeline(psycopg.Pipeline):
+    """psycopg.Pipeline, of which an interrupt cancels what runs."""
+
+    __module__ = "psycopg"
+
+    def __enter__(self) -> Any:
+        with ConnectionLock(self._conn):
+            level = self.level
+            try:
+                super().__enter__()
+            except BaseException as error:
+                if self.level > level:
+                    self.__exit__(type(error), error, None)
+                raise
+            self._conn._pipeline = self
+        return self
+
+    def __exit__(self, kind: Any, exc: Any, trace: Any) -> None:
+        state, level = self._greenpg_state, None
+        try:
+            with state.ending(self.pgconn, exc) as interrupt:
+                level, exc = self.level, interrupt if exc is None else exc
+                refused = exc is None and state.must_roll_back
+                state.pipeline_cut = False
+                with state.cleaning_up(is_interrupt(exc)):  # which has cancelled what ran
+                    super().__exit__(kind, exc, trace)
+                if refused:
+                    raise state.failed_transaction()
+        finally:
+            self.level = (self.level if level is None else level) - 1
+            self._greenpg_forget()
+
+    def _communicate_gen(self) -> Any:
+        self._greenpg_state.refuse_if_stopping()  # executemany's next row
+        return super()._communicate_gen()
+
+    @property
+    def _greenpg_state(self) -> State:
+        return self._conn._greenpg_state  # type: ignore[attr-defined, no-any-return]  # green
+
+    def _greenpg_forget(self) -> None:
+        """Forget it after its outermost block; close if libpq cannot leave its mode."""
+        if not self.level:
+            self._conn._pipeline = None
+            if self.pgconn.pipeline_status:
+                self._greenpg_state.give_up(self.pgconn)
+
+
+@contextmanager
+def transaction(conn: Any, savepoint_name: str | None, force: bool) -> Iterator[Transaction]:
+    """Give a transaction, in a pipeline between two synchronisations, as psycopg does."""
+    block = Transaction(conn, savepoint_name, force)
+    if conn._pipeline:
+        with conn.pipeline(), block, conn.pipeline():
+            yield block
+    else:
+        with block:
+            yield block
