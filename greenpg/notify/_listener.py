@@ -11,9 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from psycopg2 import InterfaceError, OperationalError, ProgrammingError
-from psycopg2 import extensions as ext
-
+from greenpg._drivers import PSYCOPG2, driver_named
 from greenpg._fork_hooks import Order, in_child
 from greenpg._session.backoff import backoff, one_line
 from greenpg._session.job import Job
@@ -29,6 +27,8 @@ if TYPE_CHECKING:
 
     from greenpg.backend import Backend, Task
 
+    from ._connection import Driver
+
 log = logging.getLogger("greenpg")
 
 CONNECT_TIMEOUT: Final = 10  # seconds, unless the connection string sets it
@@ -42,27 +42,31 @@ class Listener:
     again when the connection is lost, and puts a `Missed(None)` into each queue. After
     `heartbeat` seconds of silence it queries the server; without an answer within `patience`
     seconds the connection counts as lost. A full queue (`max_queue` items) drops the oldest item
-    and yields `Missed(count)`. A forked child must subscribe again.
+    and yields `Missed(count)`. A forked child must subscribe again. `driver` is "psycopg2" or
+    "psycopg" (psycopg 3); notifications and errors are the driver's.
     """
 
     def __init__(
         self,
         dsn: str | None = None,
         *,
+        driver: str = PSYCOPG2,
         backend: str | Backend | None = None,
         heartbeat: float = 30.0,
         patience: float = 5.0,
         max_queue: int = 10_000,
         **options: Any,
     ) -> None:
-        self._dsn = _bounded(ext.make_dsn(dsn, **options))
+        self._driver: Driver = driver_named(driver, __package__)
+        self._errors = self._driver.errors
+        self._dsn = _bounded(self._driver, self._driver.make_conninfo(dsn or "", **options))
         self._given = backend
         self._backend: Backend
         self._heartbeat = heartbeat
         self._patience = patience
         self._max_queue = max_queue
         self._closed = False
-        self._reason: Exception = InterfaceError("the listener is closed")
+        self._reason: Exception = self._errors.interface("the listener is closed")
         self._forget()
         _listeners.add(self)
 
@@ -87,7 +91,8 @@ class Listener:
         Raises OperationalError after `timeout` seconds, as `Subscription.add` does.
         """
         self._start()
-        inbox = Inbox(self._backend, self._max_queue if max_queue is None else max_queue)
+        limit = self._max_queue if max_queue is None else max_queue
+        inbox = Inbox(self._backend, limit, self._errors)
         subscription = Subscription(inbox, self._add, self._change)
         try:
             subscription.add(*channels, timeout=timeout)
@@ -120,13 +125,13 @@ class Listener:
 
     def _add(self, inbox: Inbox, names: list[str], timeout: float) -> None:
         if not self._backend.can_wait():
-            raise ProgrammingError(IN_HUB)
+            raise self._errors.programming(IN_HUB)
         done = self._backend.event()
         self._change(Change(inbox, add=names, done=done))
         end, pause = monotonic() + timeout, FIRST_LOOK
         while not done.wait(min(pause, end - monotonic())):
             if monotonic() >= end:
-                raise OperationalError(
+                raise self._errors.operational(
                     f"listener: {', '.join(map(repr, names))} not listened to in {timeout:g} s; "
                     "see the cause, or raise timeout"
                 ) from self._error
@@ -165,7 +170,7 @@ class Listener:
         self._backend = current() if self._given is None else as_backend(self._given)
         self._stop = self._backend.event()
         if is_stranded(self._task):
-            self._end(OperationalError("the listener's hub was destroyed"))
+            self._end(self._errors.operational("the listener's hub was destroyed"))
             raise again(self._reason)
         found, token = self._token, object()
         if found.settle(token) is not token:
@@ -200,11 +205,11 @@ class Listener:
             if not ended:
                 self._killed(token)
             elif self._token.value() is token:
-                self._end(InterfaceError("the listener is closed"))
+                self._end(self._errors.interface("the listener is closed"))
 
     def _killed(self, token: object) -> None:
         if self._token.value() is token:
-            killed = OperationalError("the listener's task was killed")
+            killed = self._errors.operational("the listener's task was killed")
             self._end(self._reason if self._closed else killed)
 
     def _serves(self, token: object) -> bool:
@@ -213,7 +218,7 @@ class Listener:
 
     def _serve_once(self, token: object) -> None:
         try:
-            connection = ListenerConnection(self._dsn, self._backend, self._patience)
+            connection = ListenerConnection(self._driver, self._dsn, self._backend, self._patience)
             with closing(connection):
                 self._serve(connection, token)
         except Exception as err:
@@ -287,10 +292,10 @@ class Listener:
         self._forget()
 
 
-def _bounded(dsn: str) -> str:
-    if "connect_timeout" in ext.parse_dsn(dsn) or "PGCONNECT_TIMEOUT" in os.environ:
+def _bounded(driver: Driver, dsn: str) -> str:
+    if "connect_timeout" in driver.conninfo.parse(dsn) or "PGCONNECT_TIMEOUT" in os.environ:
         return dsn
-    return ext.make_dsn(dsn, connect_timeout=CONNECT_TIMEOUT)
+    return driver.make_conninfo(dsn, connect_timeout=CONNECT_TIMEOUT)
 
 
 _listeners: Final[WeakSet[Listener]] = WeakSet()
@@ -299,7 +304,9 @@ _listeners: Final[WeakSet[Listener]] = WeakSet()
 def _after_fork() -> None:
     for listener in list(_listeners):  # whose connection and task are the parent's
         for inbox in listener._inboxes:
-            inbox.finish(OperationalError("the listener's connection is the parent process's"))
+            inbox.finish(
+                inbox.errors.operational("the listener's connection is the parent process's")
+            )
         listener._forget()
 
 

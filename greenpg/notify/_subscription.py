@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from psycopg2 import InterfaceError, ProgrammingError
-
 from greenpg._notifications import checked
 from greenpg._session.lock import IN_HUB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    import psycopg
     from psycopg2.extensions import Notify
 
+    from greenpg._session.errors import ErrorClasses
     from greenpg.backend import Backend, Event
 
 SUBSCRIBE_TIMEOUT: Final = 30.0  # seconds
@@ -34,7 +34,7 @@ class Missed:
     count: int | None
 
 
-Item: TypeAlias = "Notify | Missed"
+Item: TypeAlias = "Notify | psycopg.Notify | Missed"
 
 
 class Inbox:
@@ -44,8 +44,9 @@ class Inbox:
     (tests/unit/notify/test_inbox.py).
     """
 
-    def __init__(self, backend: Backend, limit: int) -> None:
+    def __init__(self, backend: Backend, limit: int, errors: ErrorClasses) -> None:
         self._backend = backend
+        self.errors = errors
         self._limit = max(limit, 1)
         self._items: deque[Item] = deque()
         self._sleepers: deque[Event] = deque()
@@ -78,7 +79,7 @@ class Inbox:
 
     def reason(self) -> Exception:
         """Return a new exception like `over`: several tasks may raise it."""
-        return again(self.over or InterfaceError())
+        return again(self.over or self.errors.interface())
 
     def _wake(self) -> None:
         while self._sleepers:
@@ -112,7 +113,7 @@ class Inbox:
 
     def _wait(self, timeout: float | None) -> None:
         if not self._backend.can_wait():
-            raise ProgrammingError(IN_HUB)
+            raise self.errors.programming(IN_HUB)
         event = self._backend.event()
         self._sleepers.append(event)
         try:
@@ -169,7 +170,8 @@ class Subscription:
         del self  # else the traceback of a kill would keep the subscription open
         item = inbox.get()
         if item is None:
-            raise StopIteration if isinstance(inbox.over, InterfaceError) else inbox.reason()
+            closed = isinstance(inbox.over, inbox.errors.interface)
+            raise StopIteration if closed else inbox.reason()
         return item
 
     def get(self, timeout: float | None = None) -> Item | None:
@@ -189,7 +191,7 @@ class Subscription:
         """
         if self._inbox.over is not None:
             raise self._inbox.reason()
-        names = checked(channels)
+        names = checked(channels, self._inbox.errors.programming)
         try:
             self._add(self._inbox, names, timeout)
         except BaseException:
@@ -203,7 +205,7 @@ class Subscription:
     def close(self) -> None:
         """Unsubscribe from all channels; may be called again, and from any task."""
         if self._inbox.over is None:
-            self._inbox.finish(InterfaceError("the subscription is closed"))
+            self._inbox.finish(self._inbox.errors.interface("the subscription is closed"))
             self._change(Change(self._inbox, drop=None))
 
     @property

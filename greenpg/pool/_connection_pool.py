@@ -10,12 +10,13 @@ from math import inf
 from sys import _getframe
 from typing import Any, ClassVar, Final, Literal
 
-from greenpg._connecting.connect import default_backend
+from greenpg._connecting.default_backend import default_backend
+from greenpg._drivers import PSYCOPG2, driver_named
 from greenpg.backend import Backend, as_backend
 
 from ._connections import BROKEN, CLEAN, DIRTY, Hook, Reset
+from ._managed import Connections, ping
 from ._pool import Lease, Pool
-from ._psycopg2 import Psycopg2Connections, ping
 from ._report import Stats
 from ._slots import Limits
 
@@ -37,6 +38,7 @@ class ConnectionPool:
         self,
         conninfo: str | Callable[[], str] = "",
         *,
+        driver: str = PSYCOPG2,
         backend: str | Backend | None = None,
         kwargs: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
         min_size: int = 4,
@@ -64,6 +66,7 @@ class ConnectionPool:
     ) -> None:
         """Make a pool; psycopg_pool's parameters have the same meaning as there.
 
+        `driver` is "psycopg2" or "psycopg" (psycopg 3); `kwargs` are for its `connect`.
         `reset` is "none", "rollback" (the default), "discard" or a function. The `on_` hooks
         get the connection; `on_acquire` and `on_release` run in the borrower's task. After a
         block that ends with an error of `discard_on`, its connection is closed.
@@ -79,9 +82,10 @@ class ConnectionPool:
             max_uses=max_uses, reconnect_timeout=reconnect_timeout, num_workers=num_workers,
             warn_held=warn_held, always_check=check is not None,
         )  # fmt: skip
-        manager = Psycopg2Connections(
-            conninfo, kwargs, find_backend, reset, configure, check, on_connect, on_discard
-        )
+        manager = Connections(
+            driver_named(driver, __package__), conninfo, kwargs, find_backend, reset,
+            configure, check, on_connect, on_discard,
+        )  # fmt: skip
         self._pool = Pool(
             manager, find_backend, limits, name=name or f"pool-{next(_numbers)}",
             timeout=timeout, opens_itself=open is not False, keeps_stacks=holder == "stack",

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from greenpg._session.connect_plan import Conninfo
+    from greenpg.backend import Backend
 
 Hook: TypeAlias = Callable[[Any], object]
 Reset: TypeAlias = Literal["none", "rollback", "discard"] | Hook
@@ -66,3 +70,27 @@ class ConnectionManager(Protocol):
 
     def close(self, conn: Any) -> None:
         """Close a connection and wait briefly until the server has ended the session."""
+
+
+class Driver(Protocol):
+    """What pools need of a driver beyond its connections' common methods."""
+
+    errors: PoolErrors
+    error: type[Exception]  # the base of all that the driver raises
+    read_only: type[Exception]  # the error of a write where only reading is allowed
+    conninfo: Conninfo
+
+    def make_conninfo(self, conninfo: str, **params: Any) -> str:
+        """Return a connection string with more parameters; raises the driver's error."""
+
+    def connect(self, conninfo: str, backend: Backend, options: dict[str, Any]) -> Any:
+        """Return a new green connection."""
+
+    def condition(self, conn: Any) -> Condition:
+        """Return the condition of a connection that is not in use; does not wait."""
+
+    def reset(self, conn: Any) -> None:
+        """Roll back, discard all that the session holds, and forget the connection's settings."""
+
+    def end(self, conn: Any) -> None:
+        """Close a connection, even if a task keeps it."""

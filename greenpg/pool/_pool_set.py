@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from psycopg2.extensions import make_dsn
-
-from greenpg.errors import ReadOnlySqlTransaction
+from greenpg._drivers import PSYCOPG2, driver_named
 
 from ._connection_pool import ConnectionPool
 
@@ -35,13 +33,14 @@ class PoolSet:
     ) -> None:
         """Make both pools with `options`; `primary` and `replica` override them for one."""
         name = options.pop("name", "pools")
-        lost = (*options.pop("discard_on", ()), ReadOnlySqlTransaction)
+        driver = driver_named(options.get("driver", PSYCOPG2), __package__)
+        lost = (*options.pop("discard_on", ()), driver.read_only)
         self.primary = pool(
-            make_dsn(conninfo, **PRIMARY),
+            driver.make_conninfo(conninfo, **PRIMARY),
             **{"name": f"{name}.primary", "discard_on": lost, **options, **(primary or {})},
         )
         self.replica = pool(
-            make_dsn(conninfo, **REPLICA),
+            driver.make_conninfo(conninfo, **REPLICA),
             **{"name": f"{name}.replica", **options, **(replica or {})},
         )
         self._pools = self.primary, self.replica

@@ -1,157 +1,45 @@
-"""psycopg2's connections for a pool; the only module of the pool that imports a driver."""
+"""psycopg2 for pools."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext, suppress
-from dataclasses import dataclass
-from posix import close as close_descriptor  # a monkey-patch may have replaced those in os
-from posix import read
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2 import Error, ProgrammingError
-from psycopg2 import extensions as ext
+from psycopg2.extensions import make_dsn
 
 from greenpg._connecting.connect import connect
 from greenpg._psycopg2.conninfo import CONNINFO
-from greenpg._psycopg2.psycopg2_c import c_connection, transaction_status
-from greenpg._session.connect_plan import plan
-from greenpg.backend import READ
-from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
-from greenpg.sync import Deadline, state_of
-from greenpg.threads import pristine
+from greenpg._psycopg2.psycopg2_c import c_connection
+from greenpg.errors import PoolClosed, PoolTimeout, ReadOnlySqlTransaction, TooManyRequests
 
-from ._connections import CLEAN, Hook, PoolErrors, Reset
+from ._connections import PoolErrors
 from .condition import condition, end
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
 
-CHECK_SECONDS: Final = 1.0  # for a check, a rollback, a reset, or a cancel
-HOOK_SECONDS: Final = 5.0
-CONNECT_SECONDS: Final = 5  # for each host
-END_SECONDS: Final = 0.5  # from a close until the server has ended the session
-TIMED_BY: Final = {"service", "servicefile", "connect_timeout"}  # each may set a timeout
-_select = pristine("select")
+    from ._connections import Driver
 
 
-@dataclass(slots=True)
-class Psycopg2Connections:
-    """Makes connections of one kind, and resets them to their initial state."""
-
-    conninfo: str | Callable[[], str]
-    kwargs: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
-    backend: Callable[[], Backend]
-    reset: Reset
-    configure: Hook | None
-    on_check: Hook | None
-    on_connect: Hook | None
-    on_discard: Hook | None
-
+class _Psycopg2:
     errors = PoolErrors(ProgrammingError, PoolTimeout, PoolClosed, TooManyRequests)
+    error: type[Exception] = Error
+    read_only: type[Exception] = ReadOnlySqlTransaction
+    conninfo = CONNINFO
     condition = staticmethod(condition)
+    end = staticmethod(end)
 
-    def connect(self) -> Any:
-        conn = self._connected()
-        try:
-            while not issubclass(type(conn), c_connection):
-                conn = conn.__wrapped__  # a tracer's proxy
-            state_of(conn).cancel_timeout = CHECK_SECONDS
-            self._run_hook(self.configure, conn, "configure")
-            if self.on_connect is not None:
-                self.on_connect(conn)
-        except BaseException:
-            self._end(conn)
-            raise
+    def make_conninfo(self, conninfo: str, **params: Any) -> str:
+        return make_dsn(conninfo, **params)
+
+    def connect(self, conninfo: str, backend: Backend, options: dict[str, Any]) -> Any:
+        conn = connect(conninfo, backend=backend, **options)
+        while not issubclass(type(conn), c_connection):
+            conn = conn.__wrapped__  # a tracer's proxy
         return conn
 
-    def _connected(self) -> Any:
-        dsn = self.conninfo() if callable(self.conninfo) else self.conninfo
-        kwargs = dict((self.kwargs() if callable(self.kwargs) else self.kwargs) or {})
-        named = {key: kwargs[key] for key in TIMED_BY & kwargs.keys()}
-        if "connect_timeout" not in plan(ext.make_dsn(dsn, **named), CONNINFO).settings:
-            kwargs["connect_timeout"] = CONNECT_SECONDS  # a silent server must not keep the slot
-        return connect(dsn, backend=self.backend(), **kwargs)
-
-    def _run_hook(self, hook: Hook | None, conn: Any, name: str) -> None:
-        if hook is None:
-            return
-        with Deadline(conn, HOOK_SECONDS):
-            hook(conn)
-        if self.condition(conn) is not CLEAN:
-            raise ProgrammingError(f"the pool's {name} function did not leave the connection idle")
-
-    def input_check(self, conn: Any) -> Any:
-        poll = getattr(_select, "epoll", _select.poll)()  # epoll is faster: `bench -w pool`
-        poll.register(conn.fileno(), _select.POLLIN)
-        return poll.poll
-
-    def commit(self, conn: Any) -> None:
-        conn.commit()
-
-    def check(self, conn: Any) -> None:
-        if self.on_check is None:
-            with Deadline(conn, CHECK_SECONDS):
-                ping(conn)
-        self._run_hook(self.on_check, conn, "check")
-
-    def clean(self, conn: Any) -> None:
-        reset = self.reset
-        with nullcontext() if reset == "none" else Deadline(conn, CHECK_SECONDS):
-            if reset == "discard":
-                conn.reset()
-            elif self.condition(conn) is not CLEAN:
-                conn.rollback()
-        if reset == "discard":
-            self._run_hook(self.configure, conn, "configure")
-        elif callable(reset):
-            self._run_hook(reset, conn, "reset")
-        if self.condition(conn) is not CLEAN:
-            raise ProgrammingError("the connection is still in use, or in a transaction")
-
-    def cancel(self, conn: Any) -> None:
-        if not conn.closed and transaction_status(conn) == ext.TRANSACTION_STATUS_ACTIVE:
-            conn.cancel()
-
-    def close(self, conn: Any) -> None:
-        if self.on_discard is not None:
-            with suppress(Exception):
-                self.on_discard(conn)
-        self._end(conn)
-
-    def _end(self, conn: Any) -> None:
-        try:
-            fd = os.dup(conn.fileno())
-        except (Error, OSError):
-            conn.close()
-            return
-        try:
-            end(conn)
-        finally:
-            self._await_end(fd)
-
-    def _await_end(self, fd: int) -> None:
-        """Wait until the server has ended the session, which counts in max_connections."""
-        deadline = monotonic() + END_SECONDS
-        try:
-            with closing(self.backend().waiter()) as waiter, suppress(OSError):
-                while (left := deadline - monotonic()) > 0 and waiter.wait(fd, READ, left):
-                    if not read(fd, 65536):
-                        return
-        finally:
-            close_descriptor(fd)
+    def reset(self, conn: Any) -> None:
+        conn.reset()
 
 
-def ping(conn: Any) -> None:
-    """Raise unless the server answers."""
-    automatic = conn.autocommit
-    if not automatic:
-        conn.autocommit = True  # else psycopg2 would begin a transaction
-    try:
-        with conn.cursor() as cur:
-            cur.execute("select 1")
-    finally:
-        if not automatic and not conn.closed:
-            conn.autocommit = False
+DRIVER: Final[Driver] = _Psycopg2()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 
+import psycopg
+import psycopg2
 import pytest
 
 import greenpg
@@ -13,11 +16,18 @@ from tests.db.conftest import until
 from tests.db.notify.conftest import payloads
 
 SUBSCRIBERS, NOTIFICATIONS, CHANNELS = 200, 900, 3
+NOTIFY = {psycopg2: psycopg2.extensions.Notify, psycopg: psycopg.Notify}
 
 
 @pytest.fixture
-def listener(dsn):
-    with Listener(dsn) as made:
+def listen(driver):
+    """`Listener` over the tested driver."""
+    return partial(Listener, driver=driver.__name__)
+
+
+@pytest.fixture
+def listener(listen, dsn):
+    with listen(dsn) as made:
         yield made
 
 
@@ -69,10 +79,10 @@ def test_one_subscriber_hears_several_channels(listener, notify):
         assert [note.channel for note in islice(subscription, 2)] == ["one", "two"]
 
 
-def test_nothing_is_started_before_the_first_subscription(dsn, sessions):
+def test_nothing_is_started_before_the_first_subscription(dsn, sessions, listen):
     before = sessions()
 
-    with Listener(dsn):
+    with listen(dsn):
         assert sessions() == before
 
 
@@ -89,7 +99,7 @@ def test_channels_are_added_and_dropped(listener, notify):
         assert payloads(islice(subscription, 2)) == ["two", "three"]
 
 
-def test_closed_subscription_ends_its_iteration(listener, spawn, db):
+def test_closed_subscription_ends_its_iteration(listener, spawn, driver):
     subscription = listener.subscribe("closed")
     job = spawn(lambda: list(subscription))
 
@@ -97,9 +107,9 @@ def test_closed_subscription_ends_its_iteration(listener, spawn, db):
     subscription.close()
 
     assert job.result() == []
-    with pytest.raises(db.InterfaceError, match="the subscription is closed"):
+    with pytest.raises(driver.InterfaceError, match="the subscription is closed"):
         subscription.get()
-    with pytest.raises(db.InterfaceError, match="the subscription is closed"):
+    with pytest.raises(driver.InterfaceError, match="the subscription is closed"):
         subscription.add("more")
 
 
@@ -140,8 +150,8 @@ def test_killed_subscriber_leaves_nothing(listener, spawn):
 
 
 @pytest.mark.green
-def test_subscriber_killed_while_subscribing_leaves_nothing(proxy, spawn):
-    with Listener(proxy.dsn) as listener, listener.subscribe("first"):
+def test_subscriber_killed_while_subscribing_leaves_nothing(proxy, spawn, listen):
+    with listen(proxy.dsn) as listener, listener.subscribe("first"):
         proxy.stall()
         job = spawn(listener.subscribe, "doomed")
         until(lambda: "doomed" in listener._subscribers, "it is subscribing")
@@ -210,9 +220,9 @@ def test_new_subscriber_gets_no_earlier_loss(listener, cut):
         assert new.get(0.01) is None
 
 
-def test_subscribers_wait_for_a_server_that_is_away(proxy, spawn, notify):
+def test_subscribers_wait_for_a_server_that_is_away(proxy, spawn, notify, listen):
     proxy.refuse()
-    with Listener(proxy.dsn) as listener:
+    with listen(proxy.dsn) as listener:
         job = spawn(listener.subscribe, "patient")
         until(lambda: listener._failures > 1, "it has tried twice")
 
@@ -223,18 +233,18 @@ def test_subscribers_wait_for_a_server_that_is_away(proxy, spawn, notify):
         assert heard(subscription) == "one"
 
 
-def test_impatient_subscriber_gets_the_cause(proxy, db):
+def test_impatient_subscriber_gets_the_cause(proxy, listen, driver):
     proxy.refuse()
-    with Listener(proxy.dsn) as listener:
-        with pytest.raises(db.OperationalError, match="'x' not listened to in") as caught:
+    with listen(proxy.dsn) as listener:
+        with pytest.raises(driver.OperationalError, match="'x' not listened to in") as caught:
             listener.subscribe("x", timeout=0.2)
 
-        assert isinstance(caught.value.__cause__, db.OperationalError)
+        assert isinstance(caught.value.__cause__, driver.OperationalError)
         assert "refused" in str(caught.value.__cause__)
 
 
-def test_silent_server_counts_as_lost(proxy, notify):
-    with Listener(proxy.dsn, heartbeat=0.1, patience=0.2) as listener:
+def test_silent_server_counts_as_lost(proxy, notify, listen):
+    with listen(proxy.dsn, heartbeat=0.1, patience=0.2) as listener:
         subscription = listener.subscribe("stalled")
         proxy.stall(scope="present")
 
@@ -243,8 +253,8 @@ def test_silent_server_counts_as_lost(proxy, notify):
         assert heard(subscription) == "alive"
 
 
-def test_idle_server_that_answers_does_not(proxy):
-    with Listener(proxy.dsn, heartbeat=0.02) as listener:
+def test_idle_server_that_answers_does_not(proxy, listen):
+    with listen(proxy.dsn, heartbeat=0.02) as listener:
         subscription = listener.subscribe("idle")
         pid = pid_of(listener)
 
@@ -252,15 +262,15 @@ def test_idle_server_that_answers_does_not(proxy):
         assert pid_of(listener) == pid
 
 
-def test_closed_listener_refuses_subscribers(listener, db):
+def test_closed_listener_refuses_subscribers(listener, driver):
     subscription = listener.subscribe("any")
 
     listener.close()
     listener.close()
 
-    with pytest.raises(db.InterfaceError, match="the listener is closed"):
+    with pytest.raises(driver.InterfaceError, match="the listener is closed"):
         listener.subscribe("more")
-    with pytest.raises(db.InterfaceError, match="the listener is closed"):
+    with pytest.raises(driver.InterfaceError, match="the listener is closed"):
         subscription.get()
 
 
@@ -275,11 +285,11 @@ def test_close_ends_the_session_and_who_waits(listener, sessions, spawn):
     until(lambda: sessions() == before, "the session has ended")
 
 
-def test_close_does_not_wait_for_a_server_that_is_silent(proxy):
-    listener = Listener(proxy.dsn)
+def test_close_does_not_wait_for_a_server_that_is_silent(proxy, listen, driver):
+    listener = listen(proxy.dsn)
     subscription = listener.subscribe("any")
     proxy.stall()
-    with pytest.raises(greenpg.OperationalError):
+    with pytest.raises(driver.OperationalError):
         subscription.add("other", timeout=0.01)
 
     listener.close(timeout=1.5)
@@ -289,25 +299,40 @@ def test_close_does_not_wait_for_a_server_that_is_silent(proxy):
     until(lambda: listener._connection is None, "the connection is given up")
 
 
-def test_backend_may_be_chosen(dsn, notify):
-    with Listener(dsn, backend=current()) as listener, listener.subscribe("any") as subscription:
+def test_backend_may_be_chosen(dsn, notify, listen):
+    with listen(dsn, backend=current()) as listener, listener.subscribe("any") as subscription:
         notify("any", "one")
 
         assert heard(subscription) == "one"
 
 
-def test_wrong_arguments_are_refused(dsn, db):
-    with pytest.raises(db.ProgrammingError, match="invalid dsn"):
-        Listener("no such = thing")
+def test_wrong_arguments_are_refused(dsn, listen, driver):
+    with pytest.raises(driver.ProgrammingError, match='missing "="'):
+        listen("no such = thing")
     with pytest.raises(greenpg.errors.BackendError):
-        Listener(dsn, backend="no_such_backend").subscribe("any")
-    with pytest.raises(db.ProgrammingError, match="a name has 1 to 63 bytes"), Listener(dsn) as one:
+        listen(dsn, backend="no_such_backend").subscribe("any")
+    with (
+        pytest.raises(driver.ProgrammingError, match="a name has 1 to 63 bytes"),
+        listen(dsn) as one,
+    ):
         one.subscribe("")
 
 
-def test_channel_is_heard_on_every_client_encoding(dsn, notify, encoding, name):
+def test_notifications_are_the_drivers(listener, notify, driver):
+    with listener.subscribe("one") as subscription:
+        notify("one", "a")
+
+        assert isinstance(subscription.get(5), NOTIFY[driver])
+
+
+def test_an_unknown_driver_is_refused(dsn):
+    with pytest.raises(ValueError, match="driver='pg8000': give 'psycopg2' or 'psycopg'"):
+        Listener(dsn, driver="pg8000")
+
+
+def test_channel_is_heard_on_every_client_encoding(dsn, notify, encoding, name, listen):
     with (
-        Listener(dsn, client_encoding=encoding) as listener,
+        listen(dsn, client_encoding=encoding) as listener,
         listener.subscribe(name) as subscription,
     ):
         notify(name, "here")

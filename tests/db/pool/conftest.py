@@ -13,12 +13,13 @@ NOWHERE = "host=127.0.0.1 port=1 dbname=none connect_timeout=2"
 
 
 @pytest.fixture
-def make(dsn):
+def make(dsn, driver):
     """Make pools, to be closed after the test."""
     made = []
 
     def pool(conninfo=dsn, **options):
-        made.append(ConnectionPool(conninfo, **{"min_size": 1, "timeout": 5.0, **options}))
+        defaults = {"driver": driver.__name__, "min_size": 1, "timeout": 5.0}
+        made.append(ConnectionPool(conninfo, **{**defaults, **options}))
         return made[-1]
 
     yield pool

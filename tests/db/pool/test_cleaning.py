@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import psycopg2
 import pytest
 
 import greenpg
@@ -29,7 +28,7 @@ def test_idle_sessions_ended_by_an_administrator_hurt_nobody(make, dsn):
     until(lambda: pool.get_stats()["pool_available"] == 4, "refilled")
 
 
-def test_a_session_in_use_costs_one_error(make, dsn):
+def test_a_session_in_use_costs_one_error(make, dsn, driver):
     pool = make(min_size=2)
     pool.wait()
 
@@ -38,7 +37,7 @@ def test_a_session_in_use_costs_one_error(make, dsn):
             terminate(dsn, pid(conn))
             answer(conn)
 
-    with pytest.raises(psycopg2.Error):
+    with pytest.raises(driver.Error):
         terminated()
 
     with pool.connection() as conn:
@@ -123,7 +122,7 @@ def test_a_failing_check_replaces_the_connection(make):
 
 def test_a_connection_idle_for_long_is_pinged(make, dsn, monkeypatch):
     pinged = []
-    monkeypatch.setattr("greenpg.pool._psycopg2.ping", lambda conn: pinged.append(conn))
+    monkeypatch.setattr("greenpg.pool._managed.ping", lambda conn: pinged.append(conn))
     pool = make()
     pool._pool.performer.state.limits.fresh = 0.05
     with pool.connection():

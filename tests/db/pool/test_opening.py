@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from contextlib import suppress
 
-import psycopg2
 import pytest
 
 from greenpg.backend import current
@@ -50,13 +49,13 @@ def test_wait_fills_the_pool(make):
     assert pool.get_stats()["pool_available"] == 3
 
 
-def test_wait_closes_the_pool_when_there_is_no_server(make):
+def test_wait_closes_the_pool_when_there_is_no_server(make, driver):
     pool = make(NOWHERE)
 
     with pytest.raises(PoolTimeout) as caught:
         pool.wait(0.3)
 
-    assert isinstance(caught.value.__cause__, psycopg2.OperationalError)
+    assert isinstance(caught.value.__cause__, driver.OperationalError)
     with pytest.raises(PoolClosed, match="0 lent, 0 waiting") as closed:
         pool.getconn()
     assert closed.value.__cause__ is caught.value.__cause__
@@ -78,7 +77,7 @@ def test_close_waits_for_what_is_lent(make, spawn):
         pool.getconn()
 
 
-def test_close_cancels_and_closes_what_does_not_come_back(make, spawn):
+def test_close_cancels_and_closes_what_does_not_come_back(make, spawn, driver):
     pool = make()
 
     lent = []
@@ -86,7 +85,7 @@ def test_close_cancels_and_closes_what_does_not_come_back(make, spawn):
     def stubborn():
         with pool.connection() as conn:
             lent.append(conn)
-            with suppress(psycopg2.Error):
+            with suppress(driver.Error):
                 answer(conn, "select pg_sleep(30)")
             until(lambda: conn.closed, "closed by the pool")
 
@@ -126,9 +125,9 @@ def test_closeall_and_reopening(make):
         pool.open()
 
 
-def test_a_pool_that_is_dropped_warns_and_leaves_nothing(dsn, sessions):
+def test_a_pool_that_is_dropped_warns_and_leaves_nothing(dsn, sessions, driver):
     before = set(sessions())
-    pool = ConnectionPool(dsn, min_size=2, name="dropped")
+    pool = ConnectionPool(dsn, driver=driver.__name__, min_size=2, name="dropped")
     pool.wait()
 
     with pytest.warns(ResourceWarning, match="'dropped' was never closed"):
@@ -136,9 +135,9 @@ def test_a_pool_that_is_dropped_warns_and_leaves_nothing(dsn, sessions):
     until(lambda: gc.collect() is not None and set(sessions()) == before, "sessions gone")
 
 
-def test_an_emptied_pool_that_is_dropped_leaves_no_task(dsn, sessions):
+def test_an_emptied_pool_that_is_dropped_leaves_no_task(dsn, sessions, driver):
     before = set(sessions())
-    pool = ConnectionPool(dsn, min_size=1)
+    pool = ConnectionPool(dsn, driver=driver.__name__, min_size=1)
     pool.wait()
 
     pool.resize(0, 1)

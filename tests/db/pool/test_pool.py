@@ -6,7 +6,6 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-import psycopg2
 import pytest
 
 import greenpg
@@ -130,7 +129,7 @@ def test_waiters_are_served_in_order_and_newcomers_do_not_overtake(make, spawn):
     assert order == list(range(6))
 
 
-def test_a_waiter_gives_up_in_time_and_says_who_holds(make):
+def test_a_waiter_gives_up_in_time_and_says_who_holds(make, driver):
     pool = make(name="web")
     began, watch = time.monotonic(), Stopwatch()
 
@@ -143,16 +142,16 @@ def test_a_waiter_gives_up_in_time_and_says_who_holds(make):
     assert "pool 'web': no connection in 0.2 s (1 lent, 1 waiting" in text
     assert "test_a_waiter_gives_up_in_time_and_says_who_holds" in text
     assert "test_pool.py:" in text
-    assert isinstance(caught.value, psycopg2.OperationalError)
+    assert isinstance(caught.value, driver.OperationalError)
 
 
-def test_error_without_a_server_has_its_cause(make):
+def test_error_without_a_server_has_its_cause(make, driver):
     pool = make(NOWHERE)
 
     with pytest.raises(PoolTimeout) as caught:
         pool.getconn(timeout=0.3)
 
-    assert isinstance(caught.value.__cause__, psycopg2.OperationalError)
+    assert isinstance(caught.value.__cause__, driver.OperationalError)
     assert "refused" in str(caught.value.__cause__)
 
 
@@ -246,13 +245,13 @@ def test_an_error_of_discard_on_costs_the_connection(make):
         assert pid(conn) != before
 
 
-def test_a_connection_left_at_work_is_closed(make, spawn):
+def test_a_connection_left_at_work_is_closed(make, spawn, driver):
     pool = make()
     with pool.connection() as conn:
         job = spawn(answer, conn, "select pg_sleep(20)")
         until(lambda: conn.info.transaction_status == 1, "at work")
 
-    with pytest.raises(psycopg2.Error):
+    with pytest.raises(driver.Error):
         job.result()
     with pool.connection() as other:
         assert other is not conn

@@ -7,12 +7,12 @@ from greenpg.pool import ConnectionPool, PoolSet
 prometheus = pytest.importorskip("prometheus_client")
 
 
-def test_a_scrape_has_metrics_of_each_pool(dsn):
+def test_a_scrape_has_metrics_of_each_pool(dsn, driver):
     from greenpg.metrics import PoolCollector
 
     registry = prometheus.CollectorRegistry()
-    pools = PoolSet(dsn)
-    with ConnectionPool(dsn, min_size=1, name="web") as pool:
+    pools = PoolSet(dsn, driver=driver.__name__)
+    with ConnectionPool(dsn, driver=driver.__name__, min_size=1, name="web") as pool:
         registry.register(PoolCollector(pool, pools))
         with pool.connection():
             pass

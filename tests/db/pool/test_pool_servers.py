@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 
-import psycopg2
+import psycopg
 import pytest
 from psycopg2.extensions import make_dsn
 
@@ -24,11 +24,11 @@ RUNS = itertools.count()
 class Load:
     """Tasks that insert rows until stopped; acknowledged rows and errors are kept."""
 
-    def __init__(self, pool, spawn, tasks=TASKS):
+    def __init__(self, pool, spawn, error, tasks=TASKS):
         self.good = []
         self.errors = []
         self.written = []
-        self._pool = pool
+        self._pool, self._error = pool, error
         self._over = False
         first = next(RUNS) * 1000  # no two loads write the same rows
         self.jobs = [spawn(self._work, first + number) for number in range(tasks)]
@@ -40,7 +40,7 @@ class Load:
             try:
                 with self._pool.connection() as conn, conn.cursor() as cur:
                     cur.execute("insert into acknowledged values (%s, %s)", (number, count))
-            except psycopg2.Error as error:
+            except self._error as error:
                 self.errors.append(error)
             else:
                 self.written.append((number, count))
@@ -71,7 +71,7 @@ def rows(dsn):
 
 @pytest.fixture(scope="module")
 def ours():
-    """A server that tests may halt; it stays halted after the last test."""
+    """A server that tests may halt, and start again."""
     with running() as made:
         prepare(made.dsn)
         yield made
@@ -79,9 +79,9 @@ def ours():
 
 @pytest.mark.timeout(45)
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_restart_costs_what_is_in_use(ours, spawn, mode):
-    pool = ConnectionPool(ours.dsn, min_size=4, max_size=8, timeout=10)
-    load = Load(pool, spawn)
+def test_a_restart_costs_what_is_in_use(ours, spawn, mode, driver):
+    pool = ConnectionPool(ours.dsn, driver=driver.__name__, min_size=4, max_size=8, timeout=10)
+    load = Load(pool, spawn, driver.Error)
     until(lambda: len(load.good) > 50, "under load")
 
     ours.halt(mode)
@@ -99,15 +99,17 @@ def test_a_restart_costs_what_is_in_use(ours, spawn, mode):
 
 
 @pytest.mark.timeout(60)
-def test_writes_move_to_the_promoted_standby(ours, spawn):
-    second = ours.standby()
-    try:
-        _fail_over(ours, second, spawn)
-    finally:
-        second.stop()
+def test_writes_move_to_the_promoted_standby(spawn, driver):
+    with running() as first:
+        prepare(first.dsn)
+        second = first.standby()
+        try:
+            _fail_over(first, second, spawn, driver)
+        finally:
+            second.stop()
 
 
-def _fail_over(first, second, spawn):
+def _fail_over(first, second, spawn, driver):
     synchronous = greenpg.connect(first.dsn)
     synchronous.autocommit = True
     with synchronous.cursor() as cur:  # else an acknowledged write may be on the primary alone
@@ -115,11 +117,11 @@ def _fail_over(first, second, spawn):
         cur.execute("select pg_reload_conf()")
     synchronous.close()
     both = make_dsn(first.dsn, host="127.0.0.1,127.0.0.1", port=f"{first.port},{second.port}")
-    pools = PoolSet(both, min_size=2, max_size=8, timeout=10)
+    pools = PoolSet(both, driver=driver.__name__, min_size=2, max_size=8, timeout=10)
     with pools.replica.connection() as conn, conn.cursor() as cur:
         cur.execute("select pg_is_in_recovery()")
         assert cur.fetchone() == (True,)
-    load = Load(pools.primary, spawn)
+    load = Load(pools.primary, spawn, driver.Error)
     until(lambda: len(load.good) > 50, "under load")
 
     first.halt("immediate")
@@ -139,8 +141,8 @@ def _fail_over(first, second, spawn):
     assert set(load.written) <= rows(second.dsn)
 
 
-def test_without_replicas_the_primary_serves(dsn):
-    with PoolSet(dsn, min_size=1) as pools:
+def test_without_replicas_the_primary_serves(dsn, driver):
+    with PoolSet(dsn, driver=driver.__name__, min_size=1) as pools:
         for pool in (pools.primary, pools.replica):
             with pool.connection() as conn, conn.cursor() as cur:
                 cur.execute("select pg_is_in_recovery()")
@@ -149,13 +151,13 @@ def test_without_replicas_the_primary_serves(dsn):
         assert set(pools.get_stats()) == {"pools.primary", "pools.replica"}
 
 
-def test_a_session_that_may_not_write_any_more_is_replaced(dsn):
-    with PoolSet(dsn, min_size=1) as pools:
+def test_a_session_that_may_not_write_any_more_is_replaced(dsn, driver):
+    with PoolSet(dsn, driver=driver.__name__, min_size=1) as pools:
         with pools.primary.connection() as conn, conn.cursor() as cur:
             cur.execute("set default_transaction_read_only = on")
         demoted = conn.info.backend_pid
 
-        with pytest.raises(psycopg2.errors.ReadOnlySqlTransaction):
+        with pytest.raises(driver.errors.ReadOnlySqlTransaction):
             _write(pools.primary)
 
         with pools.primary.connection() as conn:
@@ -174,11 +176,14 @@ def bouncer(dsn, tmp_path):
 
 
 @pytest.mark.timeout(40)
-def test_pools_work_through_pgbouncer_and_its_restart(bouncer, spawn, create):
+def test_pools_work_through_pgbouncer_and_its_restart(bouncer, spawn, create, driver):
     table = create("(n int)")
-    pool = ConnectionPool(bouncer.dsn, min_size=8, timeout=10)
+    kwargs = {"prepare_threshold": None} if driver is psycopg else {}  # PgBouncer forgets them
+    pool = ConnectionPool(
+        bouncer.dsn, driver=driver.__name__, kwargs=kwargs, min_size=8, timeout=10
+    )
     good: list[float] = []
-    errors: list[psycopg2.Error] = []
+    errors: list[Exception] = []
     over = current().event()
 
     def work(number):
@@ -188,7 +193,7 @@ def test_pools_work_through_pgbouncer_and_its_restart(bouncer, spawn, create):
                     cur.execute(f"insert into {table} values (%s)", (number,))
                     cur.execute("select %s::int", (number,))
                     assert cur.fetchone() == (number,)
-            except psycopg2.Error as error:
+            except driver.Error as error:
                 errors.append(error)
             else:
                 good.append(time.monotonic())

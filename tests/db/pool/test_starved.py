@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import greenpg
+from greenpg import Listener
 from greenpg.backend import current
 from greenpg.errors import PoolTimeout
 from greenpg_conformance.toolkit.jobs import NativeJob
@@ -84,8 +84,8 @@ def test_checking_ends_even_if_no_check_begins_at_first(make):
     assert pool.get_stats()["pool_available"] == 2
 
 
-def test_a_listener_whose_task_could_not_be_started_starts_another(dsn):
-    with greenpg.Listener(dsn) as listener:
+def test_a_listener_whose_task_could_not_be_started_starts_another(dsn, driver):
+    with Listener(dsn, driver=driver.__name__) as listener:
         with starved(range(1)), pytest.raises(RuntimeError, match="can't start"):
             listener.subscribe("a")
 
@@ -94,14 +94,14 @@ def test_a_listener_whose_task_could_not_be_started_starts_another(dsn):
 
 
 @pytest.mark.green
-def test_a_listener_whose_task_was_killed_before_it_began_says_so(dsn):
-    with greenpg.Listener(dsn) as listener:
+def test_a_listener_whose_task_was_killed_before_it_began_says_so(dsn, driver):
+    with Listener(dsn, driver=driver.__name__) as listener:
         with (
             starved(range(1), kills=True),
-            pytest.raises(greenpg.OperationalError, match="task was killed"),
+            pytest.raises(driver.OperationalError, match="task was killed"),
         ):
             listener.subscribe("a", timeout=5)
-        with pytest.raises(greenpg.OperationalError, match="task was killed"):
+        with pytest.raises(driver.OperationalError, match="task was killed"):
             listener.subscribe("a", timeout=5)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from psycopg2 import InterfaceError
 from psycopg2.extensions import Notify
 
+from greenpg._psycopg2.state import ERRORS
 from greenpg.notify._subscription import Inbox, Missed
 from greenpg.threads import Event, Threads, backend
 
@@ -32,7 +33,7 @@ def drained(inbox):
 
 
 def test_items_come_in_order():
-    inbox = Inbox(backend, 10)
+    inbox = Inbox(backend, 10, ERRORS)
 
     for number in range(5):
         inbox.put(note(number))
@@ -41,7 +42,7 @@ def test_items_come_in_order():
 
 
 def test_full_inbox_drops_the_oldest_and_says_how_many():
-    inbox = Inbox(backend, 3)
+    inbox = Inbox(backend, 3, ERRORS)
 
     for number in range(10):
         inbox.put(note(number))
@@ -50,7 +51,7 @@ def test_full_inbox_drops_the_oldest_and_says_how_many():
 
 
 def test_dropped_marker_makes_the_number_unknown():
-    inbox = Inbox(backend, 2)
+    inbox = Inbox(backend, 2, ERRORS)
     inbox.put(Missed(None))
 
     for number in range(4):
@@ -61,7 +62,7 @@ def test_dropped_marker_makes_the_number_unknown():
 
 @given(st.integers(1, 5), st.lists(st.booleans(), max_size=60))
 def test_taken_and_missed_add_up(limit, puts):
-    inbox = Inbox(backend, limit)
+    inbox = Inbox(backend, limit, ERRORS)
     got = []
     sent = 0
 
@@ -84,7 +85,7 @@ def test_taken_and_missed_add_up(limit, puts):
 
 
 def test_get_waits_for_a_put():
-    inbox = Inbox(backend, 3)
+    inbox = Inbox(backend, 3, ERRORS)
     task = backend.spawn(inbox.put, note(7))
 
     assert content(inbox.get(5)) == 7
@@ -92,11 +93,11 @@ def test_get_waits_for_a_put():
 
 
 def test_get_gives_up_in_time():
-    assert Inbox(backend, 3).get(0.01) is None
+    assert Inbox(backend, 3, ERRORS).get(0.01) is None
 
 
 def test_finished_inbox_gives_what_it_has_and_waits_no_more():
-    inbox = Inbox(backend, 3)
+    inbox = Inbox(backend, 3, ERRORS)
     inbox.put(note(7))
 
     inbox.finish(InterfaceError("over"))
@@ -108,7 +109,7 @@ def test_finished_inbox_gives_what_it_has_and_waits_no_more():
 
 
 def test_finish_wakes_who_waits():
-    inbox = Inbox(backend, 3)
+    inbox = Inbox(backend, 3, ERRORS)
     task = backend.spawn(inbox.finish, InterfaceError("over"))
 
     assert inbox.get(5) is None
@@ -170,7 +171,7 @@ class AtPlace:
 def test_get_misses_nothing_that_happens_anywhere_in_it(ends):
     places = 0
     while True:
-        inbox = Inbox(Insomniac(), 10)
+        inbox = Inbox(Insomniac(), 10, ERRORS)
         happen = partial(inbox.finish, InterfaceError()) if ends else partial(inbox.put, note(7))
         at = AtPlace(places, happen)
         try:

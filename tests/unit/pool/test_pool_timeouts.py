@@ -6,8 +6,9 @@ import os
 
 import pytest
 
+from greenpg._drivers import driver_named
 from greenpg.backend import current
-from greenpg.pool import _psycopg2
+from greenpg.pool._managed import Connections
 
 FIVE = {"connect_timeout": 5}
 NINE = {"connect_timeout": 9}
@@ -17,6 +18,7 @@ class Asked(Exception):
     pass
 
 
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
 @pytest.mark.parametrize(
     ("conninfo", "given", "environment", "expected"),
     [
@@ -33,7 +35,7 @@ class Asked(Exception):
     ],
 )
 def test_connect_without_a_timeout_gets_one(
-    monkeypatch, tmp_path, conninfo, given, environment, expected
+    monkeypatch, tmp_path, driver, conninfo, given, environment, expected
 ):
     (tmp_path / "services").write_text("[timed]\nconnect_timeout=0\n[plain]\nport=1\n")
     for name in [name for name in os.environ if name.startswith("PG")]:
@@ -43,16 +45,16 @@ def test_connect_without_a_timeout_gets_one(
         monkeypatch.setenv(name, value)
     asked = {}
 
-    def connect(dsn, **options):
+    def connect(conninfo, backend, options):
         asked.update(options)
         raise Asked
 
-    monkeypatch.setattr(_psycopg2, "connect", connect)
+    found = driver_named(driver, "greenpg.pool")
+    monkeypatch.setattr(found, "connect", connect)
     hooks = dict.fromkeys(("configure", "on_check", "on_connect", "on_discard"))
-    connections = _psycopg2.Psycopg2Connections(conninfo, given, current, "none", **hooks)
+    connections = Connections(found, conninfo, given, current, "none", **hooks)
 
     with pytest.raises(Asked):
         connections.connect()
 
-    asked.pop("backend")
     assert asked == expected
