@@ -13,9 +13,10 @@ DECIDERS: Final = (
     "django.db.backends.postgresql.psycopg_any",
     "django.db.backends.postgresql.base",
 )
-REMEDY: Final = (
-    "greenpg works on psycopg2, but Django has chosen psycopg 3, because it is installed too. "
-    "Uninstall the package psycopg, or put these lines at the top of the settings module:\n"
+TOO_LATE: Final = (
+    "use_psycopg2() was called after Django had chosen psycopg 3; put these lines at the top of "
+    "the settings module, before anything of Django's PostgreSQL modules is imported, or "
+    "uninstall the package psycopg:\n"
     "    from greenpg.django import use_psycopg2\n"
     "    use_psycopg2()"
 )
@@ -27,7 +28,7 @@ def use_psycopg2() -> None:
     To be called at the top of a settings module. Raises ImproperlyConfigured if Django has already
     chosen psycopg 3.
     """
-    require_psycopg2()
+    _refuse_psycopg3()
     modules: dict[str, object] = sys.modules  # type: ignore[assignment]  # None stops an import
     loaded = {"psycopg": modules["psycopg"]} if "psycopg" in modules else {}
     modules["psycopg"] = None
@@ -39,10 +40,9 @@ def use_psycopg2() -> None:
         modules.update(loaded)
 
 
-def require_psycopg2() -> None:
-    """Raise ImproperlyConfigured, with a remedy in its text, if Django has chosen psycopg 3."""
+def _refuse_psycopg3() -> None:
     from django.core.exceptions import ImproperlyConfigured  # settings may load before Django
 
     chosen = [sys.modules[name] for name in DECIDERS if name in sys.modules]
     if any(module.is_psycopg3 for module in chosen):
-        raise ImproperlyConfigured(REMEDY)
+        raise ImproperlyConfigured(TOO_LATE)

@@ -6,12 +6,13 @@ from collections.abc import Hashable, Mapping
 from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
-from psycopg2.extras import register_default_jsonb
 
 from greenpg.pool import ConnectionPool
 
+from ._driver import DRIVER, leave_json
+
 DECISIVE: Final = ("NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "CONN_HEALTH_CHECKS")
-OURS: Final = ("backend", "conninfo", "configure", "kwargs", "open")
+OURS: Final = ("backend", "conninfo", "configure", "driver", "kwargs", "open")
 _pools: Final[dict[tuple[str, Hashable], ConnectionPool]] = {}
 
 
@@ -71,7 +72,7 @@ class _Source:
         wrapper._configure_connection(connection)
         if (level := wrapper.chosen_isolation_level()) is not None:
             connection.isolation_level = level
-        register_default_jsonb(conn_or_curs=connection, loads=_as_it_is)
+        leave_json(connection)
 
     def _wrapper(self) -> Any:
         wrapper = self._kind(self._settings, self._alias)
@@ -79,17 +80,13 @@ class _Source:
         return wrapper
 
 
-def _as_it_is(text: str) -> str:
-    return text  # Django's JSONField decodes it
-
-
 def _made(wrapper: Any) -> ConnectionPool:
     if wrapper.settings_dict.get("CONN_MAX_AGE", 0) != 0:
         raise ImproperlyConfigured("Pooling doesn't support persistent connections.")
     source = _Source(wrapper)
-    options = _options(wrapper)
+    options = {"driver": DRIVER, "configure": source.configure, **_options(wrapper)}
     try:
-        return ConnectionPool(kwargs=source.parameters, configure=source.configure, **options)
+        return ConnectionPool(kwargs=source.parameters, **options)
     except (TypeError, ValueError) as error:
         raise ImproperlyConfigured(f"{_place(wrapper)}: {error}") from error
 

@@ -16,11 +16,10 @@ from django.db.backends.postgresql import creation
 from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.utils.asyncio import async_unsafe
 
-import greenpg
 from greenpg.backend import Backend, as_backend, current
 from greenpg.sync import Deadline
 
-from ._choice import require_psycopg2
+from ._driver import Database, as_green
 from ._loan import Loan, end_forgotten
 from ._pools import close_all, pool_of, without_pool
 
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from greenpg.pool import ConnectionPool
 
 __all__ = ["DatabaseWrapper"]
-
-require_psycopg2()
 
 
 class DatabaseCreation(creation.DatabaseCreation):  # type: ignore[misc]  # Django has no types
@@ -44,7 +41,7 @@ class DatabaseCreation(creation.DatabaseCreation):  # type: ignore[misc]  # Djan
 class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Django has no types
     """Django's PostgreSQL wrapper, with greenpg's connections and pool."""
 
-    Database = greenpg
+    Database = Database
     creation_class = DatabaseCreation
     _loan: Loan | None = None
     _task: tuple[Backend, int] | None = None  # who connected; a hash, so that it can be freed
@@ -68,7 +65,7 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
     # Connecting
 
     def get_connection_params(self) -> Any:
-        """Return the arguments for `greenpg.connect`."""
+        """Return the arguments for the `connect` of greenpg's module for the driver."""
         plain = copy.copy(self)
         plain.settings_dict = without_pool(self.settings_dict)
         return super(DatabaseWrapper, plain).get_connection_params()
@@ -83,7 +80,7 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
         try:
             super().connect()
         except BaseException:
-            with suppress(greenpg.Error, DatabaseError):
+            with suppress(Database.Error, DatabaseError):
                 self._close()
             self.connection = None
             raise
@@ -103,6 +100,11 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
             give_back = pool.putconn
         self._loan = Loan(self, connection, give_back, self._backend().current())
         return connection
+
+    @async_unsafe  # type: ignore[untyped-decorator]  # Django has no types
+    def create_cursor(self, name: str | None = None) -> Any:
+        """Return a new cursor, green also where Django makes it itself."""
+        return as_green(super().create_cursor(name))
 
     def _backend(self) -> Backend:
         chosen = self.settings_dict["OPTIONS"].get("backend")
@@ -192,7 +194,7 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):  # type: ignore[misc]  # Djan
                 conn.rollback()
         except BaseException as error:
             self.close()
-            if not isinstance(error, greenpg.Error):
+            if not isinstance(error, Database.Error):
                 raise
 
     def validate_thread_sharing(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import Final
 
 import psycopg2
@@ -78,11 +78,15 @@ def _green_libraries() -> Row:
 
 
 def _psycopg3(version: str) -> Row:
-    fact = f"{version} is installed beside psycopg2; greenpg does not touch it"
-    if not _version("django"):
-        return Row(SECTION, "psycopg 3", "fact", fact)
-    remedy = "for Django: pip uninstall psycopg, or greenpg.django.use_psycopg2() in its settings"
-    return Row(SECTION, "psycopg 3", "note", f"{fact}, and Django prefers it", remedy)
+    try:
+        import_module("greenpg.psycopg3")
+    except ImportError as err:  # too old, or without libpq
+        fact = f"{version}, not usable: {' '.join(str(err).split())}"
+        remedy = "pip install 'greenpg[psycopg3]' 'psycopg[binary]'"
+        return Row(SECTION, "psycopg 3", "note", fact, remedy)
+    pq = import_module("psycopg.pq")
+    fact = f"{version}, {pq.__impl__}, with libpq {pq.version_pretty(pq.version())}"
+    return Row(SECTION, "psycopg 3", "good", fact)
 
 
 def _version(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from typing import Final
 
@@ -28,7 +29,8 @@ def here() -> list[Row]:
         backend = chosen()
     except BackendError as err:  # of the name in GREENPG_BACKEND
         return [patching, Row(SECTION, "backend", "bad", str(err), "mend GREENPG_BACKEND")]
-    return [patching, _backend(backend, library()), _callback(backend), _connect(backend)]
+    rows = [patching, _backend(backend, library()), _callback(backend), _connect(backend)]
+    return [*rows, _connect3(backend)] if "psycopg" in sys.modules else rows
 
 
 def is_testable() -> bool:
@@ -65,18 +67,22 @@ def _monkey_patching(patched: dict[str, str]) -> Row:
 
 
 def _backend(backend: Backend | None, patched_by: str | None) -> Row:
-    if backend is None and patched_by is None:
-        remedy = "patch_psycopg() of the library's plug-in, or greenpg.use(...), or GREENPG_BACKEND"
-        return Row(SECTION, "backend", "bad", "none was chosen: queries block their thread", remedy)
     if backend is None:
-        remedy = f"from greenpg_{patched_by} import patch_psycopg; patch_psycopg()"
-        fact = f"none was chosen, though {patched_by} has patched this process"
-        return Row(SECTION, "backend", "bad", fact, remedy)
+        return _no_backend(patched_by)
     if patched_by is not None and backend.name != patched_by:
         fact = f"{backend.name}, but {patched_by} has patched this process: queries block its tasks"
         return Row(SECTION, "backend", "bad", fact, f"greenpg.use({patched_by!r})")
     is_green = "hub" in backend.capabilities
     return Row(SECTION, "backend", "good" if is_green else "fact", backend.name)
+
+
+def _no_backend(patched_by: str | None) -> Row:
+    fact = "none was chosen: queries block their thread"
+    remedy = f"{_patch()}() of the library's plug-in, or greenpg.use(...), or GREENPG_BACKEND"
+    if patched_by is not None:
+        fact = f"none was chosen, though {patched_by} has patched this process"
+        remedy = _line(patched_by)
+    return Row(SECTION, "backend", "bad", fact, remedy)
 
 
 def _callback(backend: Backend | None) -> Row:
@@ -90,7 +96,7 @@ def _callback(backend: Backend | None) -> Row:
         return Row(SECTION, title, "fact", blocks if backend is None else brought)
     name = getattr(callback, "__qualname__", type(callback).__name__)
     fact = f"{callback.__module__}.{name}"
-    if backend is None:
+    if backend is None or (_makes_green3() and not is_hooked()):  # not used, or ours comes later
         return Row(SECTION, title, "fact", fact)
     fact += ", in greenpg's place: a kill or timeout costs the connection"
     remedy = "remove the call that set it, such as psycogreen's patch_psycopg"
@@ -102,7 +108,46 @@ def _connect(backend: Backend | None) -> Row:
     if is_hooked():
         return Row(SECTION, title, "good", "makes greenpg connections")
     fact = "makes plain connections"
-    if backend is None:
+    if backend is None or _makes_green3():
         return Row(SECTION, title, "fact", fact)
     fact += ": tasks may not share one, and an interrupt closes it"
     return Row(SECTION, title, "note", fact, "greenpg.connect, or patch_psycopg() at the start")
+
+
+def _connect3(backend: Backend | None) -> Row:
+    """Say how psycopg 3 waits, in a program that has imported it."""
+    title = "psycopg.connect"
+    if _makes_green3():
+        return Row(SECTION, title, "good", "makes greenpg connections")
+    fact = "makes plain connections"
+    green = library() or (backend.name if backend and "hub" in backend.capabilities else None)
+    if green is None:
+        return Row(SECTION, title, "fact", fact)
+    if _waits_green3():
+        fact += ": tasks may not share one, and an interrupt leaves it unusable, its query running"
+        return Row(SECTION, title, "note", fact, _line(green))
+    fact += f", which block all tasks: psycopg does not wait through {green}"
+    explicit = "greenpg.psycopg3" in sys.modules  # whose connections may be the only ones
+    return Row(SECTION, title, "note" if explicit else "bad", fact, _line(green))
+
+
+def _makes_green3() -> bool:
+    green = sys.modules.get("greenpg.psycopg3")
+    return green is not None and green.is_patched()
+
+
+def _waits_green3() -> bool:
+    """Return True if psycopg waits by Python's module `select`, and a library has patched that.
+
+    psycopg chooses when it is imported: by gevent's patch, of which alone it knows, or in C.
+    """
+    wait = getattr(sys.modules.get("psycopg.waiting"), "wait", None)
+    return getattr(wait, "__module__", "") == "psycopg.waiting" and "select" in owners()
+
+
+def _patch() -> str:
+    return "patch_psycopg3" if "psycopg" in sys.modules else "patch_psycopg"
+
+
+def _line(library: str) -> str:
+    return f"from greenpg_{library} import {_patch()}; {_patch()}()"

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from sqlalchemy import exc
 from sqlalchemy.pool import Pool, QueuePool
 
-from greenpg import Error
 from greenpg.backend import current
 from greenpg.errors import PoolTimeout
 from greenpg.pool.core import CLEAN, Limits, Slot, describe_load
 from greenpg.pool.core import Pool as Slots
 
-from ._records import Records
+from ._records import Records, driver_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +62,7 @@ class GreenQueuePool(QueuePool):
         self._timeout = timeout
         self._pool = cast("Any", SimpleNamespace(maxsize=pool_size, qsize=self.checkedin))
         self._connected = self._disposed = False
-        self._failure: Error | None = None  # of the last connect
+        self._failure: Exception | None = None  # of the last connect
         limits = Limits(
             min_size=0, max_size=1, max_lifetime=inf, max_idle=inf, num_workers=maxsize,
             fresh=PINGED_AFTER if self._pings else inf,
@@ -89,18 +88,23 @@ class GreenQueuePool(QueuePool):
     def _connect(self, record: _ConnectionRecord) -> None:
         try:
             record.get_connection()
+            self._grow()
         except BaseException as err:
             try:
-                if isinstance(err, Error):
+                if isinstance(err, driver_error(self)):
                     self._failure = copy(err)  # without the traceback, which refers to the record
                 record.close()
             finally:
                 self._do_return_conn(record)
             raise
         self._failure = None
+
+    def _grow(self) -> None:
+        """Add the other slots after the first connect.
+
+        SQLAlchemy initializes an engine in it, under a lock that may be a native one.
+        """
         if not self._connected:
-            # at first there is one slot: SQLAlchemy initializes an engine under a lock that
-            # may be a native one
             self._performer.apply(self._performer.state.resize, 0, self._limit())
             self._connected = True
 

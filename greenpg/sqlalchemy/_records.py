@@ -5,16 +5,16 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from psycopg2.extensions import connection as c_connection
 from sqlalchemy.pool.base import _ConnectionRecord
 
-from greenpg import Connection, Error, OperationalError, ProgrammingError
+from greenpg import Error, OperationalError, ProgrammingError
 from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
-from greenpg.pool.condition import BROKEN, CLEAN, Condition, condition
-from greenpg.pool.core import PoolErrors
-from greenpg.sync import Deadline
+from greenpg.pool import condition, condition3
+from greenpg.pool.core import BROKEN, CLEAN, Condition, PoolErrors
+from greenpg.sync import Deadline, is_green
 from greenpg.threads import pristine
 
 if TYPE_CHECKING:
@@ -42,9 +42,7 @@ class Records:
     def condition(self, record: _ConnectionRecord) -> Condition:
         """Return CLEAN also for an open transaction: SQLAlchemy may be told to leave it open."""
         conn = record.dbapi_connection
-        if isinstance(conn, c_connection):
-            return BROKEN if condition(conn) is BROKEN else CLEAN
-        return BROKEN if conn is None else CLEAN
+        return BROKEN if conn is None or _condition(conn) is BROKEN else CLEAN
 
     def commit(self, record: _ConnectionRecord) -> None:
         """Do nothing: SQLAlchemy ends transactions before it returns a record."""
@@ -55,9 +53,8 @@ class Records:
         conn = record.dbapi_connection
         if conn is None:
             return
-        green = isinstance(conn, Connection)
         try:
-            with Deadline(conn, CHECK_SECONDS) if green else nullcontext():
+            with Deadline(conn, CHECK_SECONDS) if is_green(conn) else nullcontext():
                 if not self._pool._dialect._do_ping_w_event(conn):
                     raise OperationalError("the connection is lost")
         except BaseException as error:
@@ -68,6 +65,18 @@ class Records:
         record.close()
 
 
+def _condition(conn: Any) -> Condition:
+    if isinstance(conn, c_connection):
+        return condition.condition(conn)
+    return condition3.condition(conn) if is_green(conn) else CLEAN  # or another driver's
+
+
+def driver_error(pool: Pool) -> type[Exception]:
+    """Return the base class of the errors of a pool's driver; psycopg2's for a pool of its own."""
+    dbapi = getattr(pool._dialect, "dbapi", None)
+    return Error if dbapi is None else dbapi.Error
+
+
 def _has_input(record: _ConnectionRecord | None) -> bool:
     """Return True if data has arrived since the last reply, or the connection was closed."""
     fileno = getattr(record.dbapi_connection if record else None, "fileno", None)
@@ -76,6 +85,6 @@ def _has_input(record: _ConnectionRecord | None) -> bool:
     poll = _select.poll()
     try:
         poll.register(fileno(), _select.POLLIN)
-    except (Error, OSError):  # closed: the check will find out
+    except Exception:  # closed, which each driver says by its own error: the check will find out
         return True
     return bool(poll.poll(0))

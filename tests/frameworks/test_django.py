@@ -29,6 +29,7 @@ WAYS: Final = {
     "plain": ({}, ("orm", "plain", "kills")),
     "stock": (STOCK, ("orm",)),
 }
+DRIVERS: Final = {"psycopg2": {}, "psycopg": {"DJANGO_DRIVER": "psycopg"}}
 
 
 @pytest.fixture(scope="session")
@@ -60,15 +61,35 @@ def test_project_works_in_green_threads(dsn: str, python: str, name: str, way: s
 
 
 @pytest.mark.timeout(SECONDS + 10)
-def test_project_works_in_os_threads(dsn: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("gevent", "pool"),
+        ("eventlet", "plain"),
+        *(pytest.param("gevent", way, marks=pytest.mark.further) for way in ("plain", "stock")),
+        *(pytest.param("eventlet", way, marks=pytest.mark.further) for way in ("pool", "stock")),
+    ],
+)
+def test_project_works_over_psycopg3(dsn: str, name: str, way: str) -> None:
+    variables, checks = WAYS[way]
+    files = [CHECKS.format(check) for check in checks]
+    variables = {**variables, **DRIVERS["psycopg"]}
+
+    suite.run(name, "patched", *files, dsn=dsn, seconds=SECONDS, **variables)
+
+
+@pytest.mark.timeout(SECONDS + 10)
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_project_works_in_os_threads(dsn: str, driver: str) -> None:
     files = [CHECKS.format(check) for check in ("orm", "pool")]
+    variables = {**POOL, **DRIVERS[driver]}
 
-    suite.run("threads", "explicit", *files, dsn=dsn, seconds=SECONDS, **POOL)
+    suite.run("threads", "explicit", *files, dsn=dsn, seconds=SECONDS, **variables)
 
 
-def run(dsn: str, code: str, settings: str = "") -> str:
+def run(dsn: str, code: str, settings: str = "", driver: str = "psycopg2") -> str:
     """Run a program in a process of its own; return its output and last lines of errors."""
-    variables = {"GREENPG_DSN": dsn, **POOL}
+    variables = {"GREENPG_DSN": dsn, **POOL, **DRIVERS[driver]}
     if settings:
         variables["DJANGO_SETTINGS_MODULE"] = settings
     done = programs.run(code, cwd=ROOT, env={**os.environ, **variables})
@@ -115,9 +136,10 @@ connection.close_pool()
 """
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize(("library", "join"), [("gevent", "join"), ("eventlet", "wait")])
-def test_without_monkey_patching_two_tasks_never_mix_transactions(dsn, library, join):
-    printed = run(dsn, TASKS.format(library=library, join=join), SETTINGS)
+def test_without_monkey_patching_two_tasks_never_mix_transactions(dsn, library, join, driver):
+    printed = run(dsn, TASKS.format(library=library, join=join), SETTINGS, driver)
 
     early, late, *rest = printed.splitlines()
     assert early == late
@@ -160,9 +182,10 @@ connection.close_pool()
 """
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize(("library", "join"), [("gevent", "join"), ("eventlet", "wait")])
-def test_task_that_ends_leaves_the_transaction_of_another_whole(dsn, library, join):
-    assert run(dsn, LATER.format(library=library, join=join), SETTINGS) == "True\n"
+def test_task_that_ends_leaves_the_transaction_of_another_whole(dsn, library, join, driver):
+    assert run(dsn, LATER.format(library=library, join=join), SETTINGS, driver) == "True\n"
 
 
 LEFT: Final = """
@@ -190,8 +213,9 @@ connection.close_pool()
 """
 
 
-def test_transaction_that_its_task_has_left_open_accepts_no_more(dsn):
-    printed = run(dsn, LEFT, SETTINGS)
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_transaction_that_its_task_has_left_open_accepts_no_more(dsn, driver):
+    printed = run(dsn, LEFT, SETTINGS, driver)
 
     assert printed == "Cannot open a new connection in an atomic block.\nFalse\n"
 
@@ -224,8 +248,9 @@ connection.close_pool()
 """
 
 
-def test_connection_of_the_parent_process_is_left_to_it(dsn):
-    printed = run(dsn, FORK, SETTINGS)
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_connection_of_the_parent_process_is_left_to_it(dsn, driver):
+    printed = run(dsn, FORK, SETTINGS, driver)
 
     assert printed == "another session: True\nthe parent's own: True\n"
 
@@ -238,20 +263,32 @@ connection.vendor
 """
 
 
-def test_psycopg3_where_django_has_chosen_it_is_a_clear_error(dsn):
-    pytest.importorskip("psycopg")
+SERVED: Final = """
+import django; django.setup()
+from django.db import connection
+connection.ensure_connection()
+print(connection.Database.__name__)
+print(*(cls.__module__ for cls in type(connection.connection).__mro__))
+connection.close()
+connection.close_pool()
+"""
 
-    printed = run(dsn, CONNECT)
 
-    assert "ImproperlyConfigured: greenpg works on psycopg2, but Django has chosen" in printed
-    assert "from greenpg.django import use_psycopg2" in printed
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_connections_are_those_of_the_driver_that_django_has_chosen(dsn, driver):
+    green = {"psycopg2": "greenpg.connection", "psycopg": "greenpg.psycopg3._connection"}[driver]
+
+    name, *found = run(dsn, SERVED, SETTINGS, driver).split()
+
+    assert name == {"psycopg2": "greenpg", "psycopg": "psycopg"}[driver]
+    assert green in found
 
 
 @pytest.mark.parametrize(
     ("before", "text"),
     [
         ("", "psycopg2"),
-        ("import django.contrib.postgres.apps", "Uninstall the package psycopg"),
+        ("import django.contrib.postgres.apps", "uninstall the package psycopg"),
     ],
 )
 def test_choice_of_psycopg2_comes_first_or_fails(dsn, before, text):

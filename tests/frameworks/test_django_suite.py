@@ -20,16 +20,19 @@ from tests.upstream.server import ServerError, newest_binaries
 from .environments import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-LABELS: Final = ("backends", "transactions", "transaction_hooks", "postgres_tests")
+CORE: Final = ("backends", "transactions", "transaction_hooks")
+LABELS: Final = (*CORE, "postgres_tests")
 SECONDS: Final = 240
 RUNNER: Final = ROOT / "tests" / "frameworks" / "django_suite.py"
 STOCK: Final = "django.db.backends.postgresql"
 # The first expects that Django's pool requires psycopg 3, the second CONN_MAX_AGE beside a pool.
 OTHERWISE: Final = {"test_connect_pool_setting_ignored_for_psycopg2"}
 WITH_POOL: Final = {"test_health_checks_enabled_errors_occurred"}
+# These expect psycopg_pool's PoolTimeout, and a private attribute of its pool.
+OTHERWISE3: Final = {"test_connect_pool", "test_pooling_health_checks"}
 POOL: Final = {"pool": {"min_size": 1, "max_size": 10}}
 
 
@@ -69,14 +72,23 @@ def complete_server() -> Iterator[str]:
     server.stop()
 
 
-def run(source: Path, dsn: str, library: str, engine: str, **options: object) -> Run:
+def run(
+    source: Path,
+    dsn: str,
+    driver: str,
+    library: str,
+    engine: str,
+    labels: Sequence[str] = LABELS,
+    **options: object,
+) -> Run:
     """Run the labels in a process of their own; fail if no tests ran."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(RUNNER), library, engine, str(source), *LABELS],
+        [sys.executable, "-W", "ignore", str(RUNNER), library, engine, str(source), *labels],
         env={
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "GREENPG_DSN": dsn,
+            "DJANGO_DRIVER": driver,
             "DJANGO_OPTIONS": json.dumps(options),
         },
         stdout=subprocess.PIPE,
@@ -94,7 +106,7 @@ def run(source: Path, dsn: str, library: str, engine: str, **options: object) ->
 @pytest.fixture(scope="module")
 def stock(source: Path, complete_server: str) -> Run:
     """The results of Django's own backend, blocking."""
-    return run(source, complete_server, "none", STOCK)
+    return run(source, complete_server, "psycopg2", "none", STOCK)
 
 
 @pytest.mark.timeout(3 * SECONDS)
@@ -103,7 +115,27 @@ def stock(source: Path, complete_server: str) -> Run:
     [("gevent", POOL, OTHERWISE | WITH_POOL), ("eventlet", {}, OTHERWISE)],
 )
 def test_djangos_own_tests_end_alike(source, complete_server, stock, library, options, otherwise):
-    green = run(source, complete_server, library, "greenpg.django", **options)
+    green = run(source, complete_server, "psycopg2", library, "greenpg.django", **options)
 
     assert stock.tests > 500
+    assert (green.tests, green.failed) == (stock.tests, stock.failed | otherwise)
+
+
+@pytest.mark.timeout(3 * SECONDS)
+@pytest.mark.parametrize(
+    ("labels", "library", "options", "otherwise"),
+    [
+        (CORE, "eventlet", {}, OTHERWISE3),
+        pytest.param(LABELS, "eventlet", {}, OTHERWISE3, marks=pytest.mark.further),
+        pytest.param(LABELS, "gevent", POOL, OTHERWISE3 | WITH_POOL, marks=pytest.mark.further),
+    ],
+)
+def test_djangos_own_tests_end_alike_over_psycopg3(
+    source, complete_server, labels, library, options, otherwise
+):
+    stock = run(source, complete_server, "psycopg", "none", STOCK, labels)
+
+    green = run(source, complete_server, "psycopg", library, "greenpg.django", labels, **options)
+
+    assert stock.tests > 300
     assert (green.tests, green.failed) == (stock.tests, stock.failed | otherwise)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECONDS: Final = 1500.0  # for the whole suite three times, on a busy machine
-COLUMNS: Final = {"psycopg2": "psycopg2", **dict.fromkeys(MONKEY, "greenpg")}
+COLUMNS: Final = {"blocking": "psycopg2", **dict.fromkeys(MONKEY, "greenpg")}
+COLUMNS3: Final = {"blocking": "psycopg", "gevent": "greenpg3"}
+FURTHER3: Final = {"blocking": "psycopg", "gevent": "psycopg", "eventlet": "greenpg3"}
 SCHEMAS: Final = ("test_schema", "test_schema_2")
 SUITE: Final = "tests.frameworks.sqlalchemy_compliance"
 
@@ -36,29 +38,34 @@ def test_sqlalchemy_works_in_green_threads(dsn: str, name: str, mode: str) -> No
 
 
 @pytest.mark.timeout(SECONDS + 10)
-def test_sqlalchemys_own_suite_ends_as_over_blocking_psycopg2(dsn: str, tmp_path: Path) -> None:
-    with databases(dsn) as urls:
+@pytest.mark.parametrize(
+    "columns", [COLUMNS, COLUMNS3, pytest.param(FURTHER3, marks=pytest.mark.further)]
+)
+def test_sqlalchemys_own_suite_ends_as_over_the_blocking_driver(
+    dsn: str, tmp_path: Path, columns: dict[str, str]
+) -> None:
+    with databases(dsn, columns) as urls:
         children = {name: started(name, url, tmp_path) for name, url in urls.items()}
         printed = {name: ended(child) for name, child in children.items()}
 
     found = {name: json.loads((tmp_path / name).read_text()) for name in printed}
-    blocking = found.pop("psycopg2")
+    blocking = found.pop("blocking")
     for name, outcomes in found.items():
         assert differences(blocking, outcomes) == {}, printed[name]
     assert Counter(blocking.values())["passed"] > 1500
-    assert "failed" not in blocking.values(), printed["psycopg2"]
+    assert "failed" not in blocking.values(), printed["blocking"]
 
 
 @contextmanager
-def databases(dsn: str) -> Iterator[dict[str, str]]:
+def databases(dsn: str, columns: dict[str, str]) -> Iterator[dict[str, str]]:
     """Make a database for each column, with the schemas the suite requires; yield the URLs."""
-    made = {name: f"sqlalchemy_{name}_{os.getpid()}" for name in COLUMNS}
+    made = {name: f"sqlalchemy_{name}_{os.getpid()}" for name in columns}
     try:
         for database in made.values():
             run(dsn, f"create database {database}")
             for schema in SCHEMAS:
                 run(f"{dsn} dbname={database}", f"create schema {schema}")
-        yield {name: url(dsn, COLUMNS[name], database) for name, database in made.items()}
+        yield {name: url(dsn, columns[name], database) for name, database in made.items()}
     finally:
         for database in made.values():
             run(dsn, f"drop database if exists {database} with (force)")

@@ -174,6 +174,66 @@ def test_what_is_wrong_with_a_program_is_named(program, dsn, lines, named):
     assert bad(rows) == named
 
 
+PATCH3 = "from greenpg_{0} import patch_psycopg3; patch_psycopg3()"
+PSYCOPG3 = "import psycopg"
+
+
+@pytest.mark.parametrize("library", GREEN)
+def test_patched_psycopg3_is_green(program, dsn, library):
+    code, rows = program(dsn, MONKEY[library], PATCH3.format(library), PSYCOPG3)
+
+    assert code == 0, bad(rows)
+    assert rows["program", "psycopg.connect"]["state"] == "good"
+    assert rows["program", "psycopg2.connect"]["state"] == "fact"
+
+
+@pytest.mark.parametrize(
+    ("library", "lines", "state", "why"),
+    [
+        ("eventlet", [MONKEY["eventlet"], PSYCOPG3], "bad", "not wait through eventlet"),
+        ("gevent", [PSYCOPG3, MONKEY["gevent"]], "bad", "not wait through gevent"),
+        ("gevent", [MONKEY["gevent"], PSYCOPG3], "note", "an interrupt leaves it unusable"),
+        (
+            "eventlet",
+            [MONKEY["eventlet"], "import greenpg.psycopg3"],
+            "note",
+            "not wait through eventlet",
+        ),
+    ],
+    ids=["eventlet", "imported_before_the_patch", "gevent", "explicit"],
+)
+def test_plain_psycopg3_is_reported_with_the_line_to_add(program, dsn, library, lines, state, why):
+    choice = f"import greenpg; greenpg.use({library!r})"
+
+    _, rows = program(dsn, *lines, choice)
+
+    found = rows["program", "psycopg.connect"]
+    assert (found["state"], found["remedy"]) == (state, PATCH3.format(library))
+    assert why in found["fact"]
+
+
+def test_forgotten_patch_of_a_program_with_psycopg3_is_patch_psycopg3(program, dsn):
+    _, rows = program(dsn, MONKEY["eventlet"], PSYCOPG3)
+
+    assert rows["program", "backend"]["remedy"] == PATCH3.format("eventlet")
+
+
+def test_psycopg3_is_named_with_its_libpq(dsn):
+    _, rows = report(dsn, "--backend", "gevent")
+
+    assert rows["environment", "psycopg 3"]["state"] == "good"
+    assert "libpq" in rows["environment", "psycopg 3"]["fact"]
+
+
+def test_psycopg3_that_is_too_old_is_noted(tmp_path):
+    (tmp_path / "psycopg.py").write_text("__version__ = '3.1.20'")
+
+    _, rows = report("host=127.0.0.1 port=1", "--backend", "threads", PYTHONPATH=str(tmp_path))
+
+    assert rows["environment", "psycopg 3"]["state"] == "note"
+    assert "3.2 or newer" in rows["environment", "psycopg 3"]["fact"]
+
+
 def test_partly_patched_program_is_noted(program, dsn):
     lines = ("from gevent import monkey; monkey.patch_all(thread=False)", PATCH.format("gevent"))
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
 from greenpg.backend import current
 from greenpg_conformance.toolkit.heartbeat import heartbeat
@@ -119,6 +120,21 @@ def test_iterator_reads_inside_a_transaction():
     assert names == {"ann", "bob"}
 
 
+@pytest.mark.skipif(not is_psycopg3, reason="psycopg 3's")
+def test_copy_goes_through_the_cursor():
+    table = Account._meta.db_table
+    with connection.cursor() as cur:
+        with cur.copy(f"copy {table} (name, balance) from stdin") as copy:
+            for number in range(1000):
+                copy.write_row((f"copied{number}", number))
+        with cur.copy(f"copy (select max(balance) from {table}) to stdout") as copy:
+            back = b"".join(copy)
+
+    assert Account.objects.count() == 1002
+    assert back == b"999\n"
+
+
+@pytest.mark.skipif(is_psycopg3, reason="psycopg2's")
 def test_copy_goes_through_copy_expert():
     table = Account._meta.db_table
     with connection.cursor() as cur:

@@ -3,6 +3,7 @@
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connection, connections, transaction
+from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.test import override_settings
 
 from greenpg.backend import current
@@ -90,7 +91,8 @@ def test_no_connection_in_time_is_an_operational_error(database, small_pool):
 
 
 def test_connection_is_configured_once(database):
-    database["OPTIONS"].update(isolation_level=2, assume_role="pg_monitor")
+    level = IsolationLevel.REPEATABLE_READ
+    database["OPTIONS"].update(isolation_level=level, assume_role="pg_monitor")
     asked = (
         "current_setting('TimeZone') || current_user || current_setting('transaction_isolation')"
     )
@@ -215,7 +217,7 @@ def test_close_pool_spares_what_this_task_holds(observer):
         ),
         ({"OPTIONS": {"pool": {"maxsize": 5}}}, r"\['pool'\]: .* keyword argument 'maxsize'"),
         ({"OPTIONS": {"pool": {"min_size": 5, "max_size": 2}}}, r"\['pool'\]: .*max_size"),
-        ({"OPTIONS": {"pool": {"kwargs": {}}}}, "Django sets kwargs"),
+        ({"OPTIONS": {"pool": {"kwargs": {}, "driver": "psycopg"}}}, "Django sets driver, kwargs"),
         (
             {"OPTIONS": {"pool": True, "isolation_level": 9}},
             "Invalid transaction isolation level 9",

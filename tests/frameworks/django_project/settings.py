@@ -1,20 +1,28 @@
-"""The project's settings; environment variables set the engine and more OPTIONS."""
+"""The project's settings; environment variables set the driver, the engine and more OPTIONS."""
 
 import json
 import os
 
 from psycopg2.extensions import parse_dsn
 
+from greenpg.backend import current
 from greenpg.django import use_psycopg2
 
-use_psycopg2()
+_ENGINE = os.environ.get("DJANGO_ENGINE", "greenpg.django")
+
+if os.environ.get("DJANGO_DRIVER", "psycopg2") == "psycopg2":
+    use_psycopg2()
+elif not _ENGINE.startswith("greenpg") and "hub" in current().capabilities:
+    from greenpg import psycopg3
+
+    psycopg3.patch()
 
 _server = parse_dsn(os.environ["GREENPG_DSN"])
 _secrets = {"passfile": _server["passfile"]} if "passfile" in _server else {}
 
 DATABASES = {
     "default": {
-        "ENGINE": os.environ.get("DJANGO_ENGINE", "greenpg.django"),
+        "ENGINE": _ENGINE,
         "NAME": _server["dbname"],
         "USER": _server.get("user", ""),
         "PASSWORD": _server.get("password", ""),

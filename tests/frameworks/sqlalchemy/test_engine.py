@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
-from sqlalchemy import ForeignKey, MetaData, event, exc, insert, select, text
+from psycopg2.extensions import parse_dsn
+from sqlalchemy import ForeignKey, MetaData, create_engine, event, exc, insert, select, text
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -15,6 +17,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.pool import NullPool, QueuePool
 
 import greenpg
+from greenpg import psycopg3
 from greenpg.backend import current
 from greenpg.sqlalchemy import GreenQueuePool
 from greenpg_conformance.toolkit.heartbeat import heartbeat
@@ -49,12 +52,28 @@ def models(dsn, schema, make):
     Base.registry.dispose()
 
 
-def test_the_url_names_greenpg_and_its_pool(engine):
-    assert engine.dialect.driver == "greenpg"
-    assert engine.dialect.dbapi is greenpg
-    assert type(engine.pool) is GreenQueuePool
+@pytest.mark.parametrize(
+    ("name", "dbapi", "kind"),
+    [("greenpg", greenpg, greenpg.Connection), ("greenpg3", psycopg, psycopg3.Connection)],
+)
+def test_the_url_names_greenpg_and_its_pool(dsn, name, dbapi, kind):
+    engine = create_engine(f"postgresql+{name}://", connect_args=parse_dsn(dsn))
+
     with engine.connect() as conn:
-        assert isinstance(conn.connection.driver_connection, greenpg.Connection)
+        assert isinstance(conn.connection.driver_connection, kind)
+    engine.dispose()
+
+    assert engine.dialect.driver == name
+    assert engine.dialect.dbapi is dbapi
+    assert type(engine.pool) is GreenQueuePool
+
+
+def test_a_backend_is_a_connect_argument(make):
+    engine = make(connect_args={"backend": "threads"})
+
+    with engine.connect() as conn:
+        raw = conn.connection.driver_connection
+        assert (ask(conn), raw._greenpg_state.backend.name) == (1, "threads")
 
 
 @pytest.mark.parametrize("pool", [QueuePool, NullPool])

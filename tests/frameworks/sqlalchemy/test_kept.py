@@ -40,7 +40,8 @@ def listen(raw, kept):
 
 def pipeline(raw, kept):
     kept.append(raw.pipeline())
-    kept[0].__enter__().execute("select 1")
+    block = kept[0].__enter__()
+    (block if hasattr(block, "execute") else raw).execute("select 1")
 
 
 def copy(raw, kept):
@@ -62,6 +63,8 @@ def gone(engine, left):
 def test_what_a_task_keeps_is_replaced(engine, spawn, kept, keep, way):
     if keep is pipeline and not has_pipelines():
         pytest.skip("libpq has no pipeline mode")
+    if keep is listen and engine.driver == "greenpg3":
+        pytest.skip("psycopg 3's notifies() keeps the connection while it waits, not longer")
 
     def leave():
         if way == "raw_connection":
@@ -83,7 +86,7 @@ def test_what_a_task_keeps_is_replaced(engine, spawn, kept, keep, way):
 
 
 def test_a_rollback_waits_for_another_task_a_bounded_time(engine, spawn, monkeypatch):
-    monkeypatch.setattr("greenpg.sqlalchemy._dialect.ROLLBACK_SECONDS", 0.05)
+    monkeypatch.setattr("greenpg.sqlalchemy._rules.ROLLBACK_SECONDS", 0.05)
     entered, go = current().event(), current().event()
 
     def hold(raw):

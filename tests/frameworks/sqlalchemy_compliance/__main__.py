@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,6 +47,8 @@ def main(name: str, url: str, report: str, *arguments: str) -> int:
         from tests.green.plugin import GreenThreads
 
         plugins.append(GreenThreads(name, patched=True))
+        if url.startswith("postgresql+psycopg:"):
+            import_module("greenpg.psycopg3").patch()
     outcomes = Outcomes()
     order = ["-p", "sqlalchemy.testing.plugin.pytestplugin"]
     order += ["--disable-asyncio"]  # or the suite runs in greenlets of SQLAlchemy's own
