@@ -46,7 +46,7 @@ upstream: $(READY)
 	$(BIN)/python -m tests.upstream $(ARGS)
 
 frameworks: $(READY)
-	$(BIN)/pytest tests/frameworks $(ARGS)
+	$(BIN)/pytest -m "not further" tests/frameworks $(ARGS)
 
 docs: $(READY)
 	$(BIN)/sphinx-build -E -n -W --keep-going docs docs/_build $(ARGS)
@@ -54,6 +54,8 @@ docs: $(READY)
 soak: $(READY)
 	$(BIN)/python -m greenpg_conformance.storm.storm --rounds $(ROUNDS) $(ARGS)
 	$(BIN)/python -m greenpg_conformance.storm.storm --rounds $(ROUNDS) --pairs $(ARGS)
+	$(BIN)/python -m greenpg_conformance.storm.storm --driver psycopg --rounds $(ROUNDS) $(ARGS)
+	$(BIN)/python -m greenpg_conformance.storm.storm --driver psycopg --rounds $(ROUNDS) --pairs $(ARGS)
 	$(BIN)/python -m greenpg_conformance.storm.pool_soak $(ARGS)
 	$(BIN)/python -m greenpg_conformance.storm.starved $(ARGS)
 	GREENPG_COPY_MEGABYTES=500 $(BIN)/greenpg conformance --all --strict -k 'copy.*_memory*'

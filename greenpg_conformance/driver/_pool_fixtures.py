@@ -20,6 +20,7 @@ def pool_of(ctx: Context, dsn: str | None = None, **options: Any) -> Iterator[An
     """A pool on the tested backend, whose sessions `count` counts."""
     made = ConnectionPool(
         make_dsn(dsn or ctx.dsn, application_name=f"{ctx.name}_pool"),
+        driver=ctx.driver.name,
         backend=ctx.backend,
         **{"min_size": 1, "timeout": 5.0, **options},
     )

@@ -8,10 +8,9 @@ from io import StringIO
 from typing import Any, Final
 
 import greenpg
-from greenpg.errors import InFailedSqlTransaction
 from greenpg_conformance.harness.context import Context
+from greenpg_conformance.harness.drivers import PSYCOPG2
 from greenpg_conformance.harness.tests import raises
-from greenpg_conformance.storm.older import older_libpq
 
 SHORT: Final = 0.05
 LONG: Final = "select pg_sleep(30)"
@@ -27,6 +26,35 @@ WAYS: Final[dict[str, Callable[[Any], object]]] = {
 }
 
 
+WAYS_OF_PSYCOPG: Final[dict[str, Callable[[Any], object]]] = {
+    **{name: WAYS[name] for name in ("execute", "executemany", "named cursor")},
+    "transaction": lambda conn: in_a_transaction(conn),
+    "pipeline": lambda conn: _in_a_pipeline(conn),
+    "copy": lambda conn: _copy_out(conn),
+    "stream": lambda conn: next(conn.cursor().stream(LONG)),
+}
+
+
+def way(ctx: Context, name: str) -> Callable[[Any], object]:
+    """Return a way to run a long query with the test's driver."""
+    return (WAYS if ctx.driver is PSYCOPG2 else WAYS_OF_PSYCOPG)[name]
+
+
+def in_a_transaction(conn: Any) -> None:
+    with conn.transaction(), conn.cursor() as cur:
+        cur.execute(LONG)
+
+
+def _in_a_pipeline(conn: Any) -> None:
+    with conn.pipeline():
+        conn.cursor().execute(LONG)
+
+
+def _copy_out(conn: Any) -> None:
+    with conn.cursor().copy(f"copy ({LONG}) to stdout") as copy:
+        copy.read()
+
+
 def _fetch_by_name(conn: Any) -> None:
     with conn.cursor("slow", withhold=conn.autocommit) as cur:
         cur.execute(LONG)
@@ -38,8 +66,8 @@ def in_a_block(conn: Any) -> None:
         cur.execute(LONG)
 
 
-def libpq(case: str) -> AbstractContextManager[object]:
-    return older_libpq() if case.endswith("libpq 16") else nullcontext()
+def libpq(ctx: Context, case: str) -> AbstractContextManager[object]:
+    return ctx.driver.older_libpq() if case.endswith("libpq 16") else nullcontext()
 
 
 def ask(conn: Any, query: str = "select 7", *args: object) -> Any:
@@ -102,12 +130,15 @@ def check_alive(ctx: Context, conn: Any) -> None:
     assert conn.info.backend_pid == pid
 
 
-def check_doomed(conn: Any) -> None:
+def check_doomed(ctx: Context, conn: Any) -> None:
     """Fail unless the interrupted transaction takes nothing but a rollback."""
     for refused in (conn.commit, lambda: conn.cursor().execute("select 1"), conn.tpc_recover):
-        with raises(InFailedSqlTransaction):
+        with raises(ctx.driver.failed_transaction):
             refused()
-    with raises(InFailedSqlTransaction), conn:
+    with (
+        raises(ctx.driver.failed_transaction),
+        conn if ctx.driver is PSYCOPG2 else conn.transaction(),
+    ):
         pass
     conn.rollback()
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from itertools import count
 from typing import Any, Final
 
-from psycopg2 import InterfaceError, OperationalError, ProgrammingError
+from psycopg2 import InterfaceError, ProgrammingError
 
-from greenpg.errors import QueryCanceled
 from greenpg_conformance.harness.context import Context
-from greenpg_conformance.harness.tests import each, needs, raises
+from greenpg_conformance.harness.tests import each, needs, over_psycopg, raises
 from greenpg_conformance.toolkit.internals import set_cancel_timeout
 from greenpg_conformance.toolkit.machine import Stopwatch
 
@@ -44,25 +43,27 @@ def _answers_until(conn: Any, over: Any) -> None:
 
 
 @each(*LIBPQS)
+@over_psycopg("libpq 17")
 def test_cancel_holds_up_nobody(ctx: Context, case: str) -> None:
     conn = _connected(ctx)
     query = _sleeper(ctx, conn)
     ctx.proxy().delay(FAR, way="both")
 
-    with libpq(case), ctx.heartbeat():
+    with libpq(ctx, case), ctx.heartbeat():
         conn.cancel()
         query.join()
 
-    assert type(query.error) is QueryCanceled
+    assert type(query.error) is ctx.driver.cancelled
     ctx.proxy().flow()
     _answers(conn, 7)
 
 
 @each(*LIBPQS)
+@over_psycopg()
 def test_cancel_that_travels_long_hits_no_later_query(ctx: Context, case: str) -> None:
     conn, query = _travelling(ctx)
 
-    with libpq(case):
+    with libpq(ctx, case):
         cancel = ctx.spawn(conn.cancel)
         query.join()
         _answers_until(conn, cancel)
@@ -79,13 +80,14 @@ def _travelling(ctx: Context) -> tuple[Any, Any]:
 
 
 @each(*LIBPQS)
+@over_psycopg()
 def test_cancels_of_many_tasks_hit_no_later_query(ctx: Context, case: str) -> None:
     conn = _connected(ctx)
     for number in range(3):
         query = _sleeper(ctx, conn, 0.02)
         ctx.proxy().delay(0.03, way="both", scope="coming")
 
-        with libpq(case):
+        with libpq(ctx, case):
             cancels = [ctx.spawn(conn.cancel) for _ in range(4)]
             query.join()
             for cancel in cancels:
@@ -95,10 +97,11 @@ def test_cancels_of_many_tasks_hit_no_later_query(ctx: Context, case: str) -> No
 
 @needs("kill")
 @each(*LIBPQS)
+@over_psycopg()
 def test_killed_canceller_lets_its_request_hit_no_later_query(ctx: Context, case: str) -> None:
     conn, query = _travelling(ctx)
 
-    with libpq(case):
+    with libpq(ctx, case):
         cancel = ctx.spawn(conn.cancel)
         ctx.wait_until(lambda: cancel.began, "the request is under way")
         cancel.kill()
@@ -109,6 +112,7 @@ def test_killed_canceller_lets_its_request_hit_no_later_query(ctx: Context, case
 
 
 @each(*LIBPQS)
+@over_psycopg("libpq 17")
 def test_frozen_server_takes_no_cancel(ctx: Context, case: str) -> None:
     conn = _connected(ctx)
     set_cancel_timeout(conn, 0.4)
@@ -116,17 +120,18 @@ def test_frozen_server_takes_no_cancel(ctx: Context, case: str) -> None:
     ctx.proxy().stall()
     pid, watch = conn.info.backend_pid, Stopwatch()
 
-    with libpq(case), ctx.heartbeat(), raises(OperationalError, words="cancel"):
+    with libpq(ctx, case), ctx.heartbeat(), raises(ctx.driver.operational, words="cancel"):
         conn.cancel()
     query.join()
 
     assert watch.seconds() < 2
-    assert isinstance(query.error, InterfaceError)
+    assert ctx.driver.closed(query.error)
     assert conn.closed
     ctx.server.terminate(pid)
 
 
 @each(*LIBPQS, "idle connection")
+@over_psycopg()
 def test_cancel_that_cannot_be_delivered_closes(ctx: Context, case: str) -> None:
     conn = _connected(ctx)
     pid = conn.info.backend_pid
@@ -134,9 +139,9 @@ def test_cancel_that_cannot_be_delivered_closes(ctx: Context, case: str) -> None
     ctx.proxy().refuse()
 
     try:
-        with libpq(case), raises(OperationalError, words="cancel"):
+        with libpq(ctx, case), raises(ctx.driver.operational, words="cancel"):
             conn.cancel()
-        assert query is None or isinstance(query.join().error, InterfaceError)
+        assert query is None or ctx.driver.closed(query.join().error)
     finally:
         ctx.proxy().admit()
 
@@ -144,6 +149,7 @@ def test_cancel_that_cannot_be_delivered_closes(ctx: Context, case: str) -> None
     ctx.server.terminate(pid)
 
 
+@over_psycopg()
 def test_cancel_keeps_a_query_from_starting_while_it_is_under_way(ctx: Context) -> None:
     conn = _connected(ctx)
     ctx.proxy().delay(FAR, way="both", scope="coming")

@@ -20,7 +20,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 import greenpg
 from greenpg_conformance.harness.context import Context
-from greenpg_conformance.harness.tests import each, needs, raises
+from greenpg_conformance.harness.tests import each, needs, over_psycopg, raises
 from greenpg_conformance.storm.interrupts import CountingBackend, Interrupt, Run
 from greenpg_conformance.toolkit.machine import Stopwatch
 
@@ -196,8 +196,9 @@ def test_every_host_has_the_timeout(ctx: Context) -> None:
 
 def _fails_after(ctx: Context, dsn: str, seconds: float, factory: Any = None) -> str:
     began, watch = monotonic(), Stopwatch()
-    with ctx.heartbeat(), raises(OperationalError, words="timeout expired") as caught:
-        ctx.connect(dsn, connection_factory=factory)
+    options = {"connection_factory": factory} if factory else {}
+    with ctx.heartbeat(), raises(ctx.driver.operational, words="timeout expired") as caught:
+        ctx.connect(dsn, **options)
     passed, took = monotonic() - began, watch.seconds()
     assert passed > seconds - PRECISION, f"after {passed:.2f} s"
     assert took < seconds + PRECISION, f"after {took:.2f} s"
@@ -242,6 +243,7 @@ def test_interrupt_of_a_server_that_is_silent_after_the_handshake(ctx: Context, 
 
 
 @each(HERE, "localhost")
+@over_psycopg()
 def test_connecting_is_green(ctx: Context, case: str) -> None:
     ctx.proxy().delay(0.05, way="both")
 
@@ -282,6 +284,7 @@ def test_server_that_is_read_only(ctx: Context) -> None:
 
 
 @each("hosts", "addresses")
+@over_psycopg()
 def test_load_is_balanced(ctx: Context, case: str) -> None:
     one, other = ctx.proxy(), ctx.proxy(tls=True)
     ports = f"{one.port},{other.port}"
@@ -339,6 +342,7 @@ def test_service_file(ctx: Context, case: str) -> None:
 
 @needs("hub")
 @each("one host", "two hosts", "a name")
+@over_psycopg()
 def test_interrupt_at_any_wait_leaves_nothing(ctx: Context, case: str) -> None:
     hosts = {"one host": HERE, "two hosts": f"{HERE},{HERE}", "a name": "localhost"}
     dsn = _dsn(ctx, hosts[case])
@@ -349,7 +353,7 @@ def test_interrupt_at_any_wait_leaves_nothing(ctx: Context, case: str) -> None:
         counting = CountingBackend(ctx.backend)
         interrupt = Interrupt("throw", wait, 0.0)
         run = Run(counting, ctx.description, None, [interrupt], lambda: None)
-        run.perform(_connecting(dsn, counting))
+        run.perform(_connecting(ctx, dsn, counting))
 
         assert run.error is (interrupt.error if interrupt.landed else None), repr(run.error)
         ctx.wait_until(lambda: ctx.descriptors() == descriptors, "its socket is closed")
@@ -359,13 +363,14 @@ def test_interrupt_at_any_wait_leaves_nothing(ctx: Context, case: str) -> None:
     assert landed  # what is over before it is waited for is no wait
 
 
-def _connecting(dsn: str, backend: Any) -> Iterator[None]:
-    greenpg.connect(dsn, backend=backend).close()
+def _connecting(ctx: Context, dsn: str, backend: Any) -> Iterator[None]:
+    ctx.driver.connect(dsn, backend=backend).close()
     yield
 
 
 @needs("kill")
 @each(*INTERRUPTS)
+@over_psycopg()
 def test_interrupt_of_a_silent_host_comes_out(ctx: Context, case: str) -> None:
     descriptors = ctx.descriptors()
     with listening() as port:

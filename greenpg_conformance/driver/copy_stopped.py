@@ -124,7 +124,7 @@ def test_kill_within_the_file_bars_a_commit(ctx: Context, case: str) -> None:
 
     check_killed(ctx, job)
 
-    check_doomed(cur.connection)
+    check_doomed(ctx, cur.connection)
 
 
 def test_error_in_a_files_write_bars_a_commit(ctx: Context) -> None:
@@ -136,7 +136,7 @@ def test_error_in_a_files_write_bars_a_commit(ctx: Context) -> None:
     with raises(OSError):
         cur.copy_expert("copy (select 1) to stdout", Sink(fail))
 
-    check_doomed(cur.connection)
+    check_doomed(ctx, cur.connection)
 
 
 def test_error_in_the_block_loads_nothing(ctx: Context) -> None:

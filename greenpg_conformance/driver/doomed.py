@@ -9,9 +9,8 @@ from typing import Any
 
 from psycopg2 import extensions as ext
 
-from greenpg.errors import InFailedSqlTransaction, QueryCanceled
 from greenpg_conformance.harness.context import Context
-from greenpg_conformance.harness.tests import each, needs, raises
+from greenpg_conformance.harness.tests import each, needs, over_psycopg, raises
 
 from ._steps import (
     INTERRUPTS,
@@ -28,13 +27,14 @@ from ._steps import (
 
 @needs("kill")
 @each(*INTERRUPTS)
+@over_psycopg()
 def test_interrupted_transaction_takes_only_a_rollback(ctx: Context, case: str) -> None:
     conn = ctx.connect()
     conn.cursor().execute("select 1")
 
     interrupted(ctx, case, lambda: conn.cursor().execute(LONG), SHORT)
 
-    check_doomed(conn)
+    check_doomed(ctx, conn)
     check_alive(ctx, conn)
 
 
@@ -45,18 +45,20 @@ def _by_name(conn: Any) -> None:
 
 @needs("kill")
 @each("execute", "named cursor")
+@over_psycopg()
 def test_transaction_is_doomed_also_if_the_server_was_faster(ctx: Context, case: str) -> None:
     conn = far(ctx, 0.2)  # the answer is there at once, but not here
 
     interrupted(ctx, "timeout", lambda: (ask if case == "execute" else _by_name)(conn), SHORT)
 
     ctx.proxy().flow()
-    check_doomed(conn)
+    check_doomed(ctx, conn)
     check_alive(ctx, conn)
 
 
 @needs("kill")
 @each("execute", "executemany")
+@over_psycopg("execute")
 def test_what_follows_an_interrupted_command_is_not_sent(ctx: Context, case: str) -> None:
     """Neither the statement after its BEGIN nor the next row's."""
     name = f"{ctx.name}_numbers"
@@ -77,6 +79,7 @@ def test_what_follows_an_interrupted_command_is_not_sent(ctx: Context, case: str
 
 @needs("kill")
 @each("rollback", "reset", "set_isolation_level", "commit")
+@over_psycopg("rollback", "commit")
 def test_interrupted_end_of_a_transaction_ends_it(ctx: Context, case: str) -> None:
     conn = far(ctx, 0.15, "set greenpg.test to 'before'")
     arguments = [ext.ISOLATION_LEVEL_SERIALIZABLE] * (case == "set_isolation_level")
@@ -85,7 +88,7 @@ def test_interrupted_end_of_a_transaction_ends_it(ctx: Context, case: str) -> No
 
     ctx.proxy().flow()
     assert conn.info.transaction_status == ext.TRANSACTION_STATUS_IDLE
-    assert conn.status == ext.STATUS_READY
+    assert ctx.driver.beliefs(conn) == (False, False)
     check_alive(ctx, conn)
 
 
@@ -123,6 +126,7 @@ def _slow_table(ctx: Context) -> Iterator[str]:
 
 @needs("kill")
 @each("tpc_prepare", "tpc_commit", "cancelled tpc_prepare", "cancelled tpc_commit")
+@over_psycopg()
 def test_stopped_end_of_a_two_phase_transaction(ctx: Context, case: str) -> None:
     with _slow_table(ctx) as table, closing(ctx.connect()) as conn:
         conn.tpc_begin(conn.xid(0, ctx.name, ""))
@@ -132,7 +136,7 @@ def test_stopped_end_of_a_two_phase_transaction(ctx: Context, case: str) -> None
         if case.startswith("cancelled"):
             task = spawn_busy(ctx, conn, end)
             conn.cancel()
-            assert isinstance(task.join().error, QueryCanceled)
+            assert isinstance(task.join().error, ctx.driver.cancelled)
         else:
             interrupted(ctx, "timeout", end, SHORT)
 
@@ -142,10 +146,10 @@ def test_stopped_end_of_a_two_phase_transaction(ctx: Context, case: str) -> None
 
 def _check_two_phase_is_over(ctx: Context, conn: Any, prepared: bool) -> None:
     if prepared:  # which has failed
-        with raises(InFailedSqlTransaction):
+        with raises(ctx.driver.failed_transaction):
             conn.cursor().execute("select 1")
         conn.tpc_rollback()
-    assert conn.status == ext.STATUS_READY
+    assert ctx.driver.beliefs(conn) == (False, False)
     assert ctx.name not in [xid.gtrid for xid in conn.tpc_recover()]
     conn.rollback()
     conn.tpc_begin(conn.xid(0, "again", ""))
@@ -153,6 +157,7 @@ def _check_two_phase_is_over(ctx: Context, conn: Any, prepared: bool) -> None:
 
 
 @needs("kill")
+@over_psycopg()
 def test_prepare_that_was_faster_than_its_interrupt(ctx: Context) -> None:
     conn = ctx.connect(ctx.proxy().dsn)
     conn.tpc_begin(conn.xid(0, ctx.name, ""))
@@ -162,6 +167,6 @@ def test_prepare_that_was_faster_than_its_interrupt(ctx: Context) -> None:
     interrupted(ctx, "timeout", conn.tpc_prepare, SHORT)
 
     ctx.proxy().flow()
-    assert conn.status == ext.STATUS_PREPARED
+    assert ctx.driver.beliefs(conn) == (False, True)
     conn.tpc_rollback()
     check_alive(ctx, conn)

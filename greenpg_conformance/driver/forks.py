@@ -13,12 +13,9 @@ from contextlib import closing, suppress
 from posix import close, read, waitpid, write  # a monkey-patch replaces those of os
 from typing import Any, Final
 
-import psycopg2
-
-import greenpg
 from greenpg.backend import READ
 from greenpg_conformance.harness.context import Context
-from greenpg_conformance.harness.tests import each, limit, needs
+from greenpg_conformance.harness.tests import each, limit, needs, over_psycopg
 
 from ._steps import ask, spawn_busy
 
@@ -120,6 +117,7 @@ class Load:
 
 @limit(60)
 @each("plain", "tls")
+@over_psycopg()
 def test_fork_under_load(ctx: Context, case: str) -> None:
     with Load(ctx, ctx.proxy(tls=True).dsn if case == "tls" else ctx.dsn) as load:
         for number in range(4):
@@ -136,34 +134,35 @@ def test_fork_under_load(ctx: Context, case: str) -> None:
 def _live_on(ctx: Context, load: Load) -> dict[str, Any]:
     """Let the copies of the parent's tasks run, then use and end what was inherited."""
     ctx.backend.sleep(0.1)
-    usable = sum(_works(conn) for conn in load.conns)
+    usable = sum(_works(ctx, conn) for conn in load.conns)
     for conn in load.conns:
-        with suppress(psycopg2.Error):
+        with suppress(ctx.driver.error):
             conn.close()
     return {"wrong": load.wrong, "usable": usable, "own": _own_connection(ctx)}
 
 
-def _works(conn: Any) -> bool:
+def _works(ctx: Context, conn: Any) -> bool:
     try:
         conn.cursor().execute("select 1")
-    except psycopg2.Error:
+    except ctx.driver.error:
         return False
     return True
 
 
 def _own_connection(ctx: Context) -> Any:
-    with closing(greenpg.connect(ctx.dsn, backend=ctx.backend)) as conn:
+    with closing(ctx.driver.connect(ctx.dsn, backend=ctx.backend)) as conn:
         return ask(conn, "select 7 from pg_sleep(0.01)")
 
 
 @each("used", "closed", "lost", "left alone")
+@over_psycopg()
 def test_child_ends_no_session(ctx: Context, case: str) -> None:
     conns = [ctx.connect(autocommit=True) for _ in range(3)]
     pids = [conn.info.backend_pid for conn in conns]
 
     def act() -> list[bool]:
         if case == "used":
-            return [_works(conn) for conn in conns]
+            return [_works(ctx, conn) for conn in conns]
         if case == "closed":
             for conn in conns:
                 conn.close()
@@ -175,28 +174,30 @@ def test_child_ends_no_session(ctx: Context, case: str) -> None:
 
     assert Child(ctx, act).result() in ([], [False] * 3)
     assert all(ctx.server.exists(pid) for pid in pids)
-    assert all(_works(conn) for conn in conns)
+    assert all(_works(ctx, conn) for conn in conns)
 
 
 @each("cancel", "close", "query")
+@over_psycopg()
 def test_child_leaves_a_running_query_alone(ctx: Context, case: str) -> None:
     conn = ctx.connect(autocommit=True)
     query = spawn_busy(ctx, conn, ask, conn, SLOW)
     acts = {"cancel": conn.cancel, "close": conn.close, "query": lambda: ask(conn)}
 
     def act() -> bool:
-        with suppress(psycopg2.Error):
+        with suppress(ctx.driver.error):
             acts[case]()
         ctx.backend.sleep(0.05)
         return True
 
     assert Child(ctx, act).result() is True
     assert query.result() == 7
-    assert _works(conn)
+    assert _works(ctx, conn)
 
 
 @needs("kill")
 @each("kill", "timeout")
+@over_psycopg()
 def test_interrupt_in_the_child_cancels_nothing(ctx: Context, case: str) -> None:
     conn = ctx.connect(autocommit=True)
     query = spawn_busy(ctx, conn, ask, conn, SLOW)
@@ -205,7 +206,7 @@ def test_interrupt_in_the_child_cancels_nothing(ctx: Context, case: str) -> None
         if case == "kill":
             query.kill()
         else:
-            with suppress(psycopg2.Error), conn.deadline(0.02):
+            with suppress(ctx.driver.error), conn.deadline(0.02):
                 conn.cursor().execute("select 1")
         query.join()
         return True
@@ -214,12 +215,13 @@ def test_interrupt_in_the_child_cancels_nothing(ctx: Context, case: str) -> None
     assert query.result() == 7
 
 
+@over_psycopg()
 def test_child_can_fork_again(ctx: Context) -> None:
     conn = ctx.connect(autocommit=True)
 
     def act() -> list[Any]:
-        grandchild = Child(ctx, lambda: [_works(conn), _own_connection(ctx)])
+        grandchild = Child(ctx, lambda: [_works(ctx, conn), _own_connection(ctx)])
         return [_own_connection(ctx), grandchild.result()]
 
     assert Child(ctx, act).result() == [7, [False, 7]]
-    assert _works(conn)
+    assert _works(ctx, conn)

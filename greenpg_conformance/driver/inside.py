@@ -14,7 +14,8 @@ from psycopg2 import extensions as ext
 
 import greenpg
 from greenpg.backend import READ, WRITE
-from greenpg_conformance.harness.tests import each
+from greenpg_conformance.harness.drivers import PSYCOPG2, Driver
+from greenpg_conformance.harness.tests import each, over_psycopg
 from greenpg_conformance.toolkit.machine import Stopwatch
 
 from ._steps import wait_callback
@@ -50,7 +51,8 @@ def _exclusively(conn: Any) -> None:
 class Touch:
     """Touches a connection and keeps what that raised."""
 
-    def __init__(self, conn: Any, way: str) -> None:
+    def __init__(self, conn: Any, way: str, driver: Driver = PSYCOPG2) -> None:
+        self._driver = driver
         self.errors: list[BaseException] = []
         self.calls = 0
         self._conn = conn
@@ -68,7 +70,7 @@ class Touch:
         assert cur.fetchall() == [(7,)]
         assert self.calls, "it was never called"
         assert len(self.errors) == self.calls, "one got through"
-        assert {type(error) for error in self.errors} == {greenpg.ProgrammingError}, self.errors
+        assert {type(error) for error in self.errors} == {self._driver.programming}, self.errors
         self._conn.commit()
 
     def check_allowed(self) -> None:
@@ -85,7 +87,7 @@ class Touch:
     def check_survived(self) -> None:
         """Fail unless what the touches met is psycopg2's, and the connection is closed or works."""
         assert self.calls
-        assert all(isinstance(error, psycopg2.Error) for error in self.errors), self.errors
+        assert all(isinstance(error, self._driver.error) for error in self.errors), self.errors
         if not self._conn.closed:
             self._conn.rollback()
             self._conn.cursor().execute("select 1")
@@ -93,7 +95,7 @@ class Touch:
 
 def _touching(ctx: Context, way: str) -> tuple[Touch, Any]:
     conn = ctx.connect()
-    return Touch(conn, way), conn.cursor()
+    return Touch(conn, way, ctx.driver), conn.cursor()
 
 
 class Quoted:
@@ -137,9 +139,10 @@ def test_quoting_that_touches_the_connection(ctx: Context, case: str) -> None:
     touch.check_allowed()
 
 
+@over_psycopg()
 def test_finalizers_at_any_moment(ctx: Context) -> None:
     conn, other = ctx.connect(), ctx.connect(autocommit=True)
-    touched, ran = Touch(conn, "execute"), Touch(other, "execute")
+    touched, ran = (Touch(one, "execute", ctx.driver) for one in (conn, other))
     cur = conn.cursor()
 
     with _eager_collector():
@@ -151,7 +154,7 @@ def test_finalizers_at_any_moment(ctx: Context) -> None:
 
     assert touched.calls
     assert ran.calls
-    assert {type(error) for error in touched.errors + ran.errors} <= {greenpg.ProgrammingError}
+    assert {type(error) for error in touched.errors + ran.errors} <= {ctx.driver.programming}
     conn.commit()
     other.cursor().execute("select 1")
 
@@ -190,6 +193,7 @@ def _wait(ctx: Context, conn: Any) -> None:
 
 
 @each("execute", "commit", "callproc", "set_client_encoding")
+@over_psycopg("execute", "commit")
 def test_signal_handler_that_touches_the_connection(ctx: Context, case: str) -> None:
     touch, cur = _touching(ctx, case)
 
@@ -200,12 +204,13 @@ def test_signal_handler_that_touches_the_connection(ctx: Context, case: str) -> 
 
 
 @each("close", "rollback", "reset")
+@over_psycopg("close", "rollback")
 def test_signal_handler_that_ends_the_connection(ctx: Context, case: str) -> None:
     conn = ctx.connect()
-    touch = Touch(conn, case)
+    touch = Touch(conn, case, ctx.driver)
     watch = Stopwatch()
 
-    with _alarm(touch), suppress(psycopg2.Error):
+    with _alarm(touch), suppress(ctx.driver.error):
         conn.cursor().execute("select 7 from pg_sleep(1)")
 
     assert watch.seconds() < 3

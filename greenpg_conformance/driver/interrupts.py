@@ -8,7 +8,7 @@ import psycopg2
 
 from greenpg.errors import DeadlineExceeded
 from greenpg_conformance.harness.context import Context
-from greenpg_conformance.harness.tests import each, needs, raises
+from greenpg_conformance.harness.tests import each, needs, over_psycopg, raises
 from greenpg_conformance.toolkit.internals import set_cancel_timeout
 from greenpg_conformance.toolkit.machine import Stopwatch
 
@@ -18,39 +18,44 @@ from ._steps import (
     LONG,
     SHORT,
     WAYS,
+    WAYS_OF_PSYCOPG,
     ask,
     check_alive,
     in_a_block,
     interrupted,
     libpq,
+    way,
 )
 
 # What propagates, and what becomes of the query
 
 
 @needs("kill")
-@each(*(f"{way}, {version}" for way in WAYS for version in LIBPQS))
+@each(*(f"{name}, {version}" for name in WAYS for version in LIBPQS))
+@over_psycopg(*(f"{name}, {version}" for name in WAYS_OF_PSYCOPG for version in LIBPQS))
 def test_timeout_comes_out_as_itself(ctx: Context, case: str) -> None:
-    conn, (way, version) = ctx.connect(autocommit=True), case.split(", ")
+    conn, (name, version) = ctx.connect(autocommit=True), case.split(", ")
 
-    with libpq(version), ctx.heartbeat():
-        interrupted(ctx, "timeout", lambda: WAYS[way](conn), SHORT)
+    with libpq(ctx, version), ctx.heartbeat():
+        interrupted(ctx, "timeout", lambda: way(ctx, name)(conn), SHORT)
 
     check_alive(ctx, conn)
 
 
 @needs("kill")
 @each(*WAYS)
+@over_psycopg(*WAYS_OF_PSYCOPG)
 def test_kill_cancels_the_query(ctx: Context, case: str) -> None:
     conn = ctx.connect()
 
     with ctx.heartbeat():
-        interrupted(ctx, "kill", lambda: WAYS[case](conn), SHORT)
+        interrupted(ctx, "kill", lambda: way(ctx, case)(conn), SHORT)
 
     conn.rollback()
     check_alive(ctx, conn)
 
 
+@over_psycopg()
 def test_cancel_that_overtakes_its_query_is_repeated(ctx: Context) -> None:
     conn = ctx.connect(ctx.proxy().dsn, autocommit=True)
     ctx.proxy().stall(way="up", scope="present")  # the request to cancel goes by a new connection
@@ -71,11 +76,12 @@ def test_cancel_that_overtakes_its_query_is_repeated(ctx: Context) -> None:
 
 @needs("kill")
 @each(*(f"with {version}" for version in LIBPQS))
+@over_psycopg()
 def test_late_cancel_hits_no_later_query(ctx: Context, case: str) -> None:
     conn, hits = ctx.connect(autocommit=True), 0
     for _ in range(40):
         seconds = 0.01 + ctx.random.uniform(-0.003, 0.003)
-        with libpq(case):
+        with libpq(ctx, case):
             hits += _hit(ctx, conn, seconds)
 
         assert ask(conn, "select 7 from pg_sleep(0.002)") == 7
@@ -95,6 +101,7 @@ def _hit(ctx: Context, conn: Any, seconds: float) -> bool:
 
 @needs("kill")
 @each("after the timeout", "before the timeout")
+@over_psycopg()
 def test_exit_beats_a_timeout(ctx: Context, case: str) -> None:
     conn = ctx.connect(ctx.proxy().dsn, autocommit=True)
     first, second = (SHORT, 2 * SHORT) if case == "after the timeout" else (2 * SHORT, SHORT)
@@ -131,6 +138,7 @@ def test_plain_connection_is_closed_and_its_query_cancelled(ctx: Context, case: 
 
 
 @needs("kill")
+@over_psycopg()
 def test_block_over_a_lost_connection_raises_the_interrupt(ctx: Context) -> None:
     conn = ctx.connect(ctx.proxy().dsn)
     set_cancel_timeout(conn, 0.3)
@@ -144,6 +152,7 @@ def test_block_over_a_lost_connection_raises_the_interrupt(ctx: Context) -> None
 
 
 @each("keep", "drop")
+@over_psycopg()
 def test_unreachable_server_costs_no_more_than_the_cancel_timeout(ctx: Context, case: str) -> None:
     before = ctx.descriptors()
     conn = ctx.connect(ctx.proxy().dsn, autocommit=True)
@@ -162,6 +171,7 @@ def test_unreachable_server_costs_no_more_than_the_cancel_timeout(ctx: Context, 
 
 
 @each("autocommit", "transaction")
+@over_psycopg()
 def test_keyboard_interrupt_stops_a_query(ctx: Context, case: str) -> None:
     done = ctx.python(
         *CTRL_C,

@@ -6,8 +6,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import greenpg
-from greenpg import InterfaceError, Listener, Missed, OperationalError
-from greenpg_conformance.harness.tests import limit, needs, raises
+from greenpg import InterfaceError, Listener, Missed
+from greenpg_conformance.harness.tests import limit, needs, over_psycopg, raises
 from greenpg_conformance.toolkit.internals import waits_for_input
 from greenpg_conformance.toolkit.machine import Stopwatch
 
@@ -43,7 +43,7 @@ def _numbers(items: Any) -> list[int]:
 
 
 def _listener(ctx: Context, dsn: str | None = None, **options: Any) -> Listener:
-    return Listener(dsn or ctx.dsn, backend=ctx.backend, **options)
+    return Listener(dsn or ctx.dsn, driver=ctx.driver.name, backend=ctx.backend, **options)
 
 
 def _pid(listener: Listener) -> Any:
@@ -52,6 +52,7 @@ def _pid(listener: Listener) -> Any:
 
 
 @limit(60)
+@over_psycopg()
 def test_many_subscribers_hear_everything_in_order(ctx: Context) -> None:
     ready: list[int] = []
 
@@ -72,6 +73,7 @@ def test_many_subscribers_hear_everything_in_order(ctx: Context) -> None:
             assert job.result(30) == expected
 
 
+@over_psycopg()
 def test_others_run_while_a_burst_is_delivered(ctx: Context) -> None:
     with _listener(ctx) as listener:
         subscriptions = [listener.subscribe(_channel(ctx)) for _ in range(50)]
@@ -95,6 +97,7 @@ def test_listen_costs_nothing_while_idle(ctx: Context) -> None:
         job.result()
 
 
+@over_psycopg()
 def test_listener_costs_nothing_while_idle(ctx: Context) -> None:
     with _listener(ctx) as listener:
         job = ctx.spawn(list, listener.subscribe(_channel(ctx)))
@@ -107,6 +110,7 @@ def test_listener_costs_nothing_while_idle(ctx: Context) -> None:
 
 @needs("kill")
 @limit(60)
+@over_psycopg()
 def test_random_timeouts_lose_no_notification(ctx: Context) -> None:
     got: list[int] = []
 
@@ -160,6 +164,7 @@ def _listened(conn: Any) -> Any:
 
 @needs("kill")
 @limit(60)
+@over_psycopg()
 def test_killed_subscribers_leave_nothing(ctx: Context) -> None:
     with _listener(ctx) as listener:
         for _ in range(INTERRUPTS):
@@ -183,6 +188,7 @@ def test_killed_listeners_leave_nothing(ctx: Context) -> None:
 
 
 @limit(60)
+@over_psycopg()
 def test_lost_connections_are_told_and_nothing_else_is_lost(ctx: Context) -> None:
     """After each marker come all numbers that were sent after it was seen."""
     with _listener(ctx) as listener:
@@ -199,6 +205,7 @@ def test_lost_connections_are_told_and_nothing_else_is_lost(ctx: Context) -> Non
                 assert found == list(range(100 * cut, 100 * cut + 100))
 
 
+@over_psycopg()
 def test_half_open_link_is_found_out(ctx: Context) -> None:
     proxy = ctx.proxy()
     with _listener(ctx, proxy.dsn, heartbeat=0.1, patience=0.3) as listener:
@@ -214,6 +221,7 @@ def test_half_open_link_is_found_out(ctx: Context) -> None:
 
 
 @needs("hub")
+@over_psycopg()
 def test_closing_in_the_hub_waits_for_nothing(ctx: Context) -> None:
     listener = _listener(ctx)
     subscription = listener.subscribe(_channel(ctx))
@@ -221,7 +229,7 @@ def test_closing_in_the_hub_waits_for_nothing(ctx: Context) -> None:
     pid = _pid(listener)
 
     for waiting in (subscription.get, lambda: subscription.add("other")):
-        with raises(greenpg.ProgrammingError, words="nothing may wait"):
+        with raises(ctx.driver.programming, words="nothing may wait"):
             ctx.in_hub(waiting)
     ctx.in_hub(subscription.close)
     ctx.in_hub(listener.close)
@@ -230,6 +238,7 @@ def test_closing_in_the_hub_waits_for_nothing(ctx: Context) -> None:
     ctx.wait_until(lambda: not ctx.server.exists(pid), "the session has ended")
 
 
+@over_psycopg()
 def test_forked_child_harms_nobody_and_may_subscribe_anew(ctx: Context) -> None:
     with _listener(ctx) as listener, listener.subscribe(_channel(ctx)) as subscription:
         pid = _pid(listener)
@@ -243,7 +252,7 @@ def test_forked_child_harms_nobody_and_may_subscribe_anew(ctx: Context) -> None:
 
 
 def _live_on(ctx: Context, listener: Listener, inherited: Subscription) -> list[str]:
-    with raises(OperationalError, words="the parent process's"):
+    with raises(ctx.driver.operational, words="the parent process's"):
         inherited.get(1)
     conn = ctx.connect(autocommit=True)
     with listener.subscribe(f"{ctx.name}-child") as own:
@@ -255,6 +264,7 @@ def _live_on(ctx: Context, listener: Listener, inherited: Subscription) -> list[
 
 
 @needs("hub")
+@over_psycopg()
 def test_subscribers_in_other_os_threads(ctx: Context) -> None:
     ready: list[bool] = []
 

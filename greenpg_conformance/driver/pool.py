@@ -6,12 +6,11 @@ from collections import Counter
 from contextlib import closing
 from typing import Any, Final
 
-import psycopg2
 from psycopg2.extensions import make_dsn
 
 from greenpg.errors import PoolTimeout
 from greenpg_conformance.harness.context import Context
-from greenpg_conformance.harness.tests import each, limit, needs, raises
+from greenpg_conformance.harness.tests import each, limit, needs, over_psycopg, raises
 from greenpg_conformance.storm.pool_storm import PoolStorm
 
 from ._pool_fixtures import borrow_and_ask, count, pool_of
@@ -25,12 +24,14 @@ ROUNDS_OF_ALL: Final = 30  # of 64 borrowers, who may be OS threads
 
 
 @limit(60)
+@over_psycopg()
 def test_kills_and_timeouts_lose_no_slot(ctx: Context) -> None:
     dsn = make_dsn(ctx.dsn, application_name=f"{ctx.name}_pool")
     seed = ctx.random.randrange(1 << 30)
     ctx.note(f"seed {seed}")
     timeout = ctx.description.timeout
-    with closing(PoolStorm(ctx.backend, dsn, lambda: count(ctx), timeout, seed)) as storm:
+    storm = PoolStorm(ctx.backend, dsn, lambda: count(ctx), timeout, seed, driver=ctx.driver.name)
+    with closing(storm):
         storm.play(ROUNDS)
 
     assert storm.served > 20
@@ -38,6 +39,7 @@ def test_kills_and_timeouts_lose_no_slot(ctx: Context) -> None:
 
 
 @limit(60)
+@over_psycopg()
 def test_nobody_is_starved_or_overtaken(ctx: Context) -> None:
     served = Counter(dict.fromkeys(range(64), 0))
     over: list[bool] = []
@@ -70,6 +72,7 @@ def _lent_and_waiting(ctx: Context, pool: Any, *timeout: float) -> tuple[Any, An
 
 
 @needs("kill")
+@over_psycopg()
 def test_time_is_kept_though_all_tasks_of_the_pool_are_killed(ctx: Context) -> None:
     with pool_of(ctx) as pool:
         starter = pool._pool.performer._backend = Starter(ctx.backend)
@@ -83,6 +86,7 @@ def test_time_is_kept_though_all_tasks_of_the_pool_are_killed(ctx: Context) -> N
 
 
 @needs("kill")
+@over_psycopg()
 def test_killed_close_goes_on(ctx: Context) -> None:
     with pool_of(ctx, min_size=3) as pool:
         pool.wait()
@@ -98,6 +102,7 @@ def test_killed_close_goes_on(ctx: Context) -> None:
 
 
 @each("plain", "tls")
+@over_psycopg()
 def test_forked_child_gets_connections_of_its_own(ctx: Context, case: str) -> None:
     dsn = ctx.proxy(tls=True).dsn if case == "tls" else None
     with pool_of(ctx, dsn, min_size=2) as pool:
@@ -125,6 +130,7 @@ def _pid(pool: Any) -> Any:
 
 
 @needs("hub")
+@over_psycopg()
 def test_forked_copies_of_waiting_tasks_end(ctx: Context) -> None:
     with pool_of(ctx, timeout=20.0) as pool:
         lent, waiting = _lent_and_waiting(ctx, pool)
@@ -140,11 +146,12 @@ def test_forked_copies_of_waiting_tasks_end(ctx: Context) -> None:
 
 
 @needs("hub")
+@over_psycopg()
 def test_in_the_hub_nothing_waits(ctx: Context) -> None:
     with pool_of(ctx, max_size=1) as pool:
         conn = pool.getconn()
         ask(conn)
-        with raises(psycopg2.ProgrammingError, words="event loop"):
+        with raises(ctx.driver.programming, words="event loop"):
             ctx.in_hub(pool.getconn)
 
         ctx.in_hub(lambda: pool.putconn(conn))
@@ -153,6 +160,7 @@ def test_in_the_hub_nothing_waits(ctx: Context) -> None:
             assert same is conn
 
 
+@over_psycopg()
 def test_pool_of_a_busy_process_blocks_nobody(ctx: Context) -> None:
     with ctx.heartbeat(), pool_of(ctx, min_size=2, max_size=8) as pool:
         finish([ctx.spawn(borrow_and_ask, pool) for _ in range(64)])

@@ -5,11 +5,9 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any, Final
 
-import psycopg2
-
 from greenpg.errors import PoolTimeout
 from greenpg_conformance.harness.context import Context
-from greenpg_conformance.harness.tests import each, needs, raises
+from greenpg_conformance.harness.tests import each, needs, over_psycopg, raises
 from greenpg_conformance.toolkit.machine import Stopwatch
 
 from ._pool_fixtures import borrow_and_ask, pool_of, terminate_all
@@ -23,6 +21,7 @@ DELAY: Final = 0.8  # seconds between two attempts at most, so that a server is 
 TRIES: Final = 5  # for what is quick, unless the machine is busy elsewhere
 
 
+@over_psycopg()
 def test_ended_idle_sessions_are_replaced_unseen(ctx: Context) -> None:
     took: list[float] = []
     soon = 0.0
@@ -40,6 +39,7 @@ def test_ended_idle_sessions_are_replaced_unseen(ctx: Context) -> None:
     assert took[-1] <= soon, f"first answers after {took}"
 
 
+@over_psycopg()
 def test_ended_sessions_in_use_cost_one_error_each(ctx: Context) -> None:
     errors: list[BaseException] = []
     with pool_of(ctx, min_size=8) as pool:
@@ -49,7 +49,7 @@ def test_ended_sessions_in_use_cost_one_error_each(ctx: Context) -> None:
             try:
                 with pool.connection() as conn:
                     ask(conn, "select pg_sleep(20)")
-            except psycopg2.Error as error:
+            except ctx.driver.error as error:
                 errors.append(error)
             for _ in range(10):
                 borrow_and_ask(pool)
@@ -60,9 +60,10 @@ def test_ended_sessions_in_use_cost_one_error_each(ctx: Context) -> None:
         finish(jobs)
 
     assert len(errors) == 8
-    assert all(isinstance(error, psycopg2.OperationalError) for error in errors), errors
+    assert all(isinstance(error, ctx.driver.operational) for error in errors), errors
 
 
+@over_psycopg()
 def test_outage_costs_what_is_in_use_and_ends_soon(ctx: Context) -> None:
     proxy = ctx.proxy()
     errors: list[BaseException] = []
@@ -76,7 +77,7 @@ def test_outage_costs_what_is_in_use_and_ends_soon(ctx: Context) -> None:
                 try:
                     borrow_and_ask(pool)
                     good.append(monotonic())
-                except psycopg2.Error as error:
+                except ctx.driver.error as error:
                     errors.append(error)
                 ctx.backend.sleep(0.001)
 
@@ -113,6 +114,7 @@ def _most_within(seconds: float, counted: list[tuple[float, int]]) -> int:
 
 
 @each("first", "later")
+@over_psycopg()
 def test_silence_ends_each_wait_at_its_own_time(ctx: Context, case: str) -> None:
     """The pool's timekeeper may end a later wait; it does not run before the first one."""
     proxy = ctx.proxy()
@@ -145,6 +147,7 @@ def _lent(ctx: Context, pool: Any) -> Any:
     return conn
 
 
+@over_psycopg()
 def test_hung_rollback_frees_its_caller_and_then_the_slot(ctx: Context) -> None:
     with pool_of(ctx, ctx.proxy().dsn, max_size=1) as pool:
         conn = _lent(ctx, pool)
@@ -159,6 +162,7 @@ def test_hung_rollback_frees_its_caller_and_then_the_slot(ctx: Context) -> None:
 
 
 @needs("kill")
+@over_psycopg()
 def test_hung_rollback_frees_its_caller_at_his_own_timeout(ctx: Context) -> None:
     with pool_of(ctx, ctx.proxy().dsn, max_size=1) as pool:
         conn = _lent(ctx, pool)
@@ -179,6 +183,7 @@ def test_hung_rollback_frees_its_caller_at_his_own_timeout(ctx: Context) -> None
 
 
 @needs("kill")
+@over_psycopg()
 def test_interrupted_rollback_is_finished_by_the_pool(ctx: Context) -> None:
     with pool_of(ctx, ctx.proxy().dsn, max_size=1) as pool:
         conn = pool.getconn()
@@ -196,6 +201,7 @@ def test_interrupted_rollback_is_finished_by_the_pool(ctx: Context) -> None:
 
 
 @needs("kill")
+@over_psycopg()
 def test_kill_is_not_lost_to_a_timeout_during_the_rollback(ctx: Context) -> None:
     with pool_of(ctx, ctx.proxy().dsn) as pool:
 

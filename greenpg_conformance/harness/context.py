@@ -12,10 +12,8 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-import psycopg2
 from psycopg2.extensions import make_dsn
 
-import greenpg
 from greenpg_conformance.toolkit.heartbeat import Heartbeat, heartbeat
 from greenpg_conformance.toolkit.jobs import Job, NativeJob
 from greenpg_conformance.toolkit.leaks import descriptors
@@ -23,6 +21,7 @@ from greenpg_conformance.toolkit.machine import Patience
 from greenpg_conformance.toolkit.observer import Observer
 from greenpg_conformance.toolkit.proxy import Proxy
 
+from .drivers import PSYCOPG2, Driver
 from .tests import Skip
 
 if TYPE_CHECKING:
@@ -45,6 +44,11 @@ def backend():
     return find({backend!r})[0]
 def connect(dsn=os.environ["GREENPG_DSN"], plain=greenpg.connect):
     return plain(dsn, backend=backend())
+{over}"""
+OVER: Final = """
+def connect(dsn=os.environ["GREENPG_DSN"]):
+    from greenpg_conformance.harness.drivers import find
+    return find({driver!r}).connect(dsn, backend=backend())
 """
 
 
@@ -84,8 +88,15 @@ class Surroundings:
 class Context:
     """One test's backend, server and helpers; its tasks and connections end with the test."""
 
-    def __init__(self, around: Surroundings, seed: int, note: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        around: Surroundings,
+        seed: int,
+        note: Callable[[str], object],
+        driver: Driver = PSYCOPG2,
+    ) -> None:
         self.around = around
+        self.driver = driver
         self.backend = around.backend
         self.description = around.description
         self.dsn = around.dsn
@@ -97,10 +108,10 @@ class Context:
         self._connections: list[Any] = []
 
     def connect(self, dsn: str | None = None, **options: Any) -> Any:
-        """Return a connection of greenpg's; `autocommit=True` sets that too."""
+        """Return a connection of the driver's; `autocommit=True` sets that too."""
         autocommit = options.pop("autocommit", False)
         options.setdefault("backend", self.backend)
-        conn = greenpg.connect(dsn or self.dsn, **options)
+        conn = self.driver.connect(dsn or self.dsn, **options)
         self._connections.append(conn)
         if autocommit:
             conn.autocommit = True
@@ -230,7 +241,9 @@ class Context:
 
         There is `backend()`, which returns the backend, and `connect()`, which uses it.
         """
-        program = PROGRAM.format(prelude=self.around.mode.prelude, backend=self.around.which)
+        over = "" if self.driver is PSYCOPG2 else OVER.format(driver=self.driver.name)
+        mode = self.around.mode
+        program = PROGRAM.format(prelude=mode.prelude, backend=self.around.which, over=over)
         variables = {**os.environ, "GREENPG_DSN": self.dsn, **environ}  # others see arguments
         command = [sys.executable, "-c", "\n".join((program, *lines))]
         kept: Any = {"capture_output": True, "text": True, "timeout": PROGRAM_SECONDS}
@@ -251,7 +264,7 @@ class Context:
             for job in self._jobs:
                 job.join()
             for conn in self._connections:
-                with suppress(psycopg2.Error):
+                with suppress(self.driver.error):
                     conn.close()
             self._jobs.clear()
             self._connections.clear()

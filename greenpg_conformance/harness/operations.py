@@ -8,9 +8,10 @@ from itertools import count
 from typing import Any, Final
 
 from psycopg2 import extensions as ext
-from psycopg2.extensions import parse_dsn
 
 import greenpg
+
+from .drivers import PSYCOPG2, Driver
 
 _numbers = count(1)
 
@@ -94,7 +95,7 @@ def _tpc_commit(stage: Stage) -> None:
 
 
 def _xid(conn: Any) -> str:
-    return f"{parse_dsn(conn.dsn)['application_name']}_{next(_numbers)}"
+    return f"{conn.info.parameter_status('application_name')}_{next(_numbers)}"
 
 
 def _named(stage: Stage) -> None:
@@ -132,3 +133,38 @@ OPERATIONS: Final[dict[str, Callable[[Stage], object]]] = {
     "named close": lambda stage: stage.named.close(),
     "extensions.cursor": _cursor_of_extensions,
 }
+
+
+def _transaction(stage: Stage) -> None:
+    with stage.conn.exclusive(), stage.conn.transaction():
+        _execute(stage)
+
+
+def _pipeline(stage: Stage) -> None:
+    with stage.conn.exclusive(), stage.conn.pipeline():
+        _execute(stage)
+
+
+def _copy(stage: Stage) -> None:
+    with stage.conn.cursor().copy("copy (select 7) to stdout") as copy:
+        assert list(copy.rows()) == [("7",)]
+
+
+_COMMON: Final = (
+    "execute", "executemany", "commit", "rollback", "close", "autocommit", "tpc_begin",
+    "tpc_prepare", "tpc_commit", "tpc_recover", "cancel", "fetch", "cursor close", "named",
+    "named fetchone", "named fetchall", "named iteration", "named close",
+)  # fmt: skip
+OF_PSYCOPG: Final[dict[str, Callable[[Stage], object]]] = {
+    **{name: OPERATIONS[name] for name in _COMMON},
+    "transaction": _transaction,
+    "pipeline": _pipeline,
+    "copy": _copy,
+    "stream": lambda stage: list(stage.conn.cursor().stream("select generate_series(1, 3)")),
+    "notifies": lambda stage: list(stage.conn.notifies(timeout=0)),
+}
+
+
+def operations(driver: Driver) -> dict[str, Callable[[Stage], object]]:
+    """Return the operations of a driver's connections."""
+    return OPERATIONS if driver is PSYCOPG2 else OF_PSYCOPG

@@ -18,6 +18,8 @@ MODULES: Final = {
 }  # fmt: skip
 FOR_BACKENDS: Final = ("rules", "storm")  # the parts that a backend's author must satisfy
 SECONDS: Final = 40.0  # an ordinary one takes less than one, more if the machine is busy
+PSYCOPG2_NAME: Final = "psycopg2"
+PSYCOPG_NAME: Final = "psycopg"
 _F = TypeVar("_F", bound=Callable[..., None])
 
 
@@ -36,6 +38,7 @@ class Test:
     needs: frozenset[str]
     limit: float
     function: Callable[..., None]
+    driver: str = PSYCOPG2_NAME
 
     @property
     def row(self) -> str:
@@ -44,8 +47,10 @@ class Test:
 
     @property
     def id(self) -> str:
-        """What names the test everywhere: `module.name[case]`."""
-        return f"{self.row}[{self.case}]" if self.case else self.row
+        """What names the test everywhere: `module.name[case]`, with the driver if it is another."""
+        over = "psycopg 3" if self.driver == PSYCOPG_NAME else ""
+        told = ": ".join(filter(None, (over, self.case)))
+        return f"{self.row}[{told}]" if told else self.row
 
     def run(self, ctx: Any) -> None:
         """Call the function, with the case if it has one."""
@@ -65,6 +70,11 @@ def limit(seconds: float) -> Callable[[_F], _F]:
 def each(*cases: str) -> Callable[[_F], _F]:
     """Run the test once for each case, which it gets as its second argument."""
     return _mark("cases", cases)
+
+
+def over_psycopg(*cases: str) -> Callable[[_F], _F]:
+    """Run the test over psycopg 3 too, for these cases, by default all; `ctx.driver` is it then."""
+    return _mark("psycopg", cases)
 
 
 def _mark(name: str, value: object) -> Callable[[_F], _F]:
@@ -92,7 +102,14 @@ def cases_of(module: str, function: Any) -> list[Test]:
     name = function.__name__.removeprefix("test_")
     needed: frozenset[str] = getattr(function, "_needs", frozenset())
     seconds, cases = getattr(function, "_limit", SECONDS), getattr(function, "_cases", ("",))
-    return [Test(module, name, case, needed, seconds, function) for case in cases]
+    found = [Test(module, name, case, needed, seconds, function) for case in cases]
+    over: tuple[str, ...] | None = getattr(function, "_psycopg", None)
+    if over is not None:
+        again = over or cases
+        found += [
+            Test(module, name, case, needed, seconds, function, PSYCOPG_NAME) for case in again
+        ]
+    return found
 
 
 class raises:

@@ -21,7 +21,8 @@ from greenpg_conformance.toolkit.watchdog import Watchdog
 
 from .context import Context, Surroundings
 from .describe import Mode, find
-from .tests import Skip, Test, discover
+from .drivers import find as find_driver
+from .tests import PSYCOPG2_NAME, Skip, Test, discover
 
 WARM_UP_SECONDS: Final = 30.0
 JOBS: Final = 4  # more than any test has in threads of the library's pool at once
@@ -85,8 +86,8 @@ class Worker:
         gc.collect()
         gc.freeze()  # the baseline need not be searched after each test
 
-    def _context(self, note: Callable[[str], object]) -> Context:
-        return Context(self._around, self._orders["seed"], note)
+    def _context(self, note: Callable[[str], object], driver: str = PSYCOPG2_NAME) -> Context:
+        return Context(self._around, self._orders["seed"], note, find_driver(driver))
 
     def _run(self, test: Test) -> None:
         self._events.send(start=test.id)
@@ -110,7 +111,7 @@ class Worker:
         return "pass", ""
 
     def _perform(self, test: Test) -> None:
-        ctx = self._context(lambda text: self._events.send(note=text))
+        ctx = self._context(lambda text: self._events.send(note=text), test.driver)
         sleep = self._around.backend.sleep
         probes = (descriptors, threads, tasks, self._sessions, self._around.description.registered)
         with no_leaks(*probes, settle=SETTLE_SECONDS, sleep=sleep), ctx.cleaned():

@@ -6,17 +6,15 @@ import itertools
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import psycopg2
-from psycopg2 import ProgrammingError
 from psycopg2 import extensions as ext
 from psycopg2._psycopg import _connect
 
-import greenpg
-from greenpg.errors import InFailedSqlTransaction, QueryCanceled
-
 from .ledger import Ledger
+
+if TYPE_CHECKING:
+    from greenpg_conformance.harness.drivers import Driver
 
 NAPS: Final = (0.0, 0.0, 0.003, 0.02)
 FOR_EVER: Final = 30.0  # an interrupted query that goes on sleeping is found on the server
@@ -26,7 +24,8 @@ _tokens = itertools.count(1000)
 class Fixture:
     """One round's connection. Every row and result is checked against what it must be."""
 
-    def __init__(self, backend: Any, dsn: str, table: str, rows: Any) -> None:
+    def __init__(self, driver: Driver, backend: Any, dsn: str, table: str, rows: Any) -> None:
+        self.driver = driver
         self.backend = backend
         self.dsn = dsn
         self.table = table
@@ -50,7 +49,7 @@ class Fixture:
 
     def connected(self, **options: Any) -> Any:
         """Return another connection."""
-        return greenpg.connect(self.dsn, backend=self.backend, **options)
+        return self.driver.connect(self.dsn, backend=self.backend, **options)
 
     def plain(self) -> Any:
         """Return a connection of psycopg2's own class, as one made before the patch."""
@@ -81,7 +80,7 @@ class Fixture:
         while self.jobs:
             self.jobs.pop().stop()
         while self.others:
-            with suppress(psycopg2.Error):
+            with suppress(self.driver.error):
                 self.others.pop().close()
 
     # Statements
@@ -107,8 +106,8 @@ class Fixture:
         self.statement = number = next(_tokens)
         try:
             cur.execute(query, args)
-        except QueryCanceled as error:
-            if type(error) is QueryCanceled:
+        except self.driver.cancelled as error:
+            if type(error) is self.driver.cancelled:
                 self.cancelled.append(number)
             raise
         finally:
@@ -119,13 +118,15 @@ class Fixture:
         self.rows.add(number := int(next(self._numbers)))
         return number
 
-    def write(self, nap: float | None = None, commit_nap: float = 0.0) -> int:
-        """Insert a row; its COMMIT lasts `commit_nap`."""
-        row, auto = self.row(), self.autocommit
+    def write(
+        self, nap: float | None = None, commit_nap: float = 0.0, auto: bool | None = None
+    ) -> int:
+        """Insert a row, whose COMMIT lasts `commit_nap`. `auto`: in its own transaction."""
+        row, auto = self.row(), self.autocommit if auto is None else auto
         nap = self.nap() if nap is None else nap
         cur = self.conn.cursor()
         self.ledger.begin(row, auto)
-        self._execute(cur, f"{self.insert}; select pg_sleep(%s)", (row, commit_nap, nap))
+        self._execute(cur, self.driver.writing.format(self.table), (row, commit_nap, nap))
         self.ledger.acknowledge(row, auto)
         return row
 
@@ -141,7 +142,7 @@ class Fixture:
             self.ledger.committing()
         try:
             self.conn.commit()
-        except InFailedSqlTransaction:
+        except self.driver.failed_transaction:
             self.ledger.refused()
             raise
         assert not self.doomed, "commit() was accepted after an interrupt"
@@ -155,7 +156,7 @@ class Fixture:
         else:
             try:
                 self.conn.tpc_rollback()
-            except ProgrammingError:  # the interrupt came before the transaction had begun
+            except self.driver.programming:  # the interrupt came before the transaction had begun
                 self.conn.rollback()
         self.ended()
 

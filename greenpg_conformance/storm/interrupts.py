@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from psycopg2 import InterfaceError
-from psycopg2.errors import QueryCanceled
-
 from greenpg.errors import DeadlineExceeded
+from greenpg_conformance.harness.drivers import PSYCOPG2, Driver
 
 if TYPE_CHECKING:
     from random import Random
@@ -137,10 +135,11 @@ class CountingBackend:
         return getattr(self._inner, name)
 
 
-def was_cancelled(error: BaseException) -> bool:
+def was_cancelled(error: BaseException, driver: Driver) -> bool:
     """Return True for the error of `cancel()`: the transaction has failed, but is not doomed."""
     told = "due to user request" in str(error)  # a large object's error has no class of its own
-    return (isinstance(error, QueryCanceled) or told) and not isinstance(error, DeadlineExceeded)
+    cancelled = isinstance(error, driver.cancelled) or told
+    return cancelled and not isinstance(error, DeadlineExceeded)
 
 
 def _between(code: CodeType, frame: FrameType | None) -> list[str]:
@@ -169,8 +168,10 @@ class Run:
         conn: Any,
         interrupts: list[Interrupt],
         statement: Callable[[], object],
+        driver: Driver = PSYCOPG2,
     ) -> None:
         self.interrupts = interrupts
+        self._driver = driver
         self._statement = statement
         self.running = False
         self.who: Any = None
@@ -298,10 +299,11 @@ class Run:
         try:
             getattr(self._conn, interrupt.kind)()
             interrupt.landed = True
-        except InterfaceError:
-            interrupt.landed = self._conn.closed
         except BaseException as error:
-            interrupt.error = error
+            if self._driver.closed(error):
+                interrupt.landed = self._conn.closed
+            else:
+                interrupt.error = error
 
     def explains(self, error: BaseException) -> bool:
         """Return True if one of the interrupts is the cause of an exception."""
@@ -312,12 +314,12 @@ class Run:
             ours = any(other.error is error for other in self.interrupts)
             return isinstance(error, self._backend.exits) and not ours
         if interrupt.kind == "close":
-            return isinstance(error, InterfaceError)
+            return self._driver.closed(error)
         if interrupt.kind == "cancel":
-            return error is not None and was_cancelled(error)
+            return error is not None and was_cancelled(error, self._driver)
         if interrupt.kind == "deadline":
             return isinstance(error, DeadlineExceeded)
-        if isinstance(error, QueryCanceled) and error.__cause__ is not None:
+        if isinstance(error, self._driver.cancelled) and error.__cause__ is not None:
             error = error.__cause__  # it came out of a file's read()
         return error is interrupt.error
 

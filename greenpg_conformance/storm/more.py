@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Final
 
+from greenpg_conformance.harness.drivers import BOTH
+
 from .table import Steps, operation
 from .tasks import Sleeper
 
@@ -82,7 +84,7 @@ def _slow_rows(s: Fixture, auto: bool) -> Iterator[tuple[int, int]]:
         yield row, 0
 
 
-@operation(lax=True, loose=True)
+@operation(lax=True, loose=True, drivers=BOTH)
 def fetch_many_rows(s: Fixture) -> Steps:
     cur = s.conn.cursor()
     cur.execute("select i, repeat('x', 10) from generate_series(1, %s) i", (MANY,))
@@ -99,7 +101,7 @@ def stream_given_up(s: Fixture) -> Steps:
     rows.close()
 
 
-@operation(lax=True, loose=True)
+@operation(lax=True, loose=True, drivers=BOTH)
 def under_a_deadline(s: Fixture) -> Steps:
     yield
     with s.conn.deadline(60), s.conn.deadline(50):
@@ -107,14 +109,14 @@ def under_a_deadline(s: Fixture) -> Steps:
         s.echo(nap=0)
 
 
-@operation(autocommit=True, lax=True)
+@operation(autocommit=True, lax=True, drivers=BOTH)
 def cancel(s: Fixture) -> Steps:
     s.jobs.append(Sleeper(s, s.conn))
     yield
     s.conn.cancel()
 
 
-@operation(elsewhere=True)
+@operation(elsewhere=True, drivers=BOTH)
 def close(s: Fixture) -> Steps:
     conn = s.another()
     s.jobs.append(Sleeper(s, conn))

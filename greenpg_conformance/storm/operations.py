@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Final
 
-import psycopg2
 from psycopg2 import extensions as ext
 
 import greenpg
+from greenpg_conformance.harness.drivers import BOTH
 
 from .table import Steps, operation
 from .tasks import Companion, Holder
@@ -20,13 +20,13 @@ ROWS: Final = 300
 _counter = itertools.count(1)
 
 
-@operation()
+@operation(drivers=BOTH)
 def select(s: Fixture) -> Steps:
     yield
     s.echo()
 
 
-@operation()
+@operation(drivers=BOTH)
 def large_result(s: Fixture) -> Steps:
     cur = s.conn.cursor()
     yield
@@ -34,13 +34,13 @@ def large_result(s: Fixture) -> Steps:
     assert [row[0] for row in cur.fetchall()] == list(range(1, ROWS + 1))
 
 
-@operation()
+@operation(drivers=BOTH)
 def write(s: Fixture) -> Steps:
     yield
     s.write()
 
 
-@operation(loose=True)
+@operation(loose=True, drivers=BOTH)
 def several_statements(s: Fixture) -> Steps:
     yield
     s.echo()
@@ -65,17 +65,19 @@ def callproc(s: Fixture) -> Steps:
     assert cur.fetchall() == [("",)]
 
 
-@operation()
+@operation(drivers=BOTH)
 def failing(s: Fixture) -> Steps:
     yield
     try:
         s.conn.cursor().execute("select pg_sleep(%s), 1/0", (s.nap(),))
-    except psycopg2.errors.DivisionByZero:
-        return
-    raise AssertionError("division by zero succeeded")
+    except s.driver.error as error:
+        if "division by zero" not in str(error):
+            raise
+    else:
+        raise AssertionError("division by zero succeeded")
 
 
-@operation(autocommit=False)
+@operation(autocommit=False, drivers=BOTH)
 def savepoint(s: Fixture) -> Steps:
     cur = s.conn.cursor()
     s.write(nap=0)
@@ -85,7 +87,7 @@ def savepoint(s: Fixture) -> Steps:
     s.write()
 
 
-@operation(autocommit=False)
+@operation(autocommit=False, drivers=BOTH)
 def commit(s: Fixture) -> Steps:
     s.write(nap=0)
     s.write(nap=0)
@@ -93,7 +95,7 @@ def commit(s: Fixture) -> Steps:
     s.commit()
 
 
-@operation(autocommit=False)
+@operation(autocommit=False, drivers=BOTH)
 def slow_commit(s: Fixture) -> Steps:
     s.write(nap=0)
     s.write(nap=0, commit_nap=s.nap())
@@ -101,7 +103,7 @@ def slow_commit(s: Fixture) -> Steps:
     s.commit()
 
 
-@operation(autocommit=False)
+@operation(autocommit=False, drivers=BOTH)
 def rollback(s: Fixture) -> Steps:
     s.write(nap=0)
     yield
@@ -117,7 +119,7 @@ def with_connection(s: Fixture) -> Steps:
     s.ledger.committed()
 
 
-@operation(loose=True)
+@operation(loose=True, drivers=BOTH)
 def write_and_commit(s: Fixture) -> Steps:
     yield
     s.write()
@@ -184,14 +186,14 @@ def _two_phase(s: Fixture) -> Any:
     return s.conn.xid(0, s.gid, "")
 
 
-@operation(fresh=True, autocommit=False)
+@operation(fresh=True, autocommit=False, drivers=BOTH)
 def tpc_begin(s: Fixture) -> Steps:
     xid = _two_phase(s)
     yield
     s.conn.tpc_begin(xid)
 
 
-@operation(fresh=True, autocommit=False, loose=True)
+@operation(fresh=True, autocommit=False, loose=True, drivers=BOTH)
 def tpc_write(s: Fixture) -> Steps:
     xid = _two_phase(s)
     yield
@@ -199,7 +201,7 @@ def tpc_write(s: Fixture) -> Steps:
     s.write()
 
 
-@operation(fresh=True, autocommit=False)
+@operation(fresh=True, autocommit=False, drivers=BOTH)
 def tpc_prepare(s: Fixture) -> Steps:
     s.conn.tpc_begin(_two_phase(s))
     s.write(nap=0, commit_nap=s.nap())  # PREPARE runs what is deferred
@@ -207,7 +209,7 @@ def tpc_prepare(s: Fixture) -> Steps:
     s.conn.tpc_prepare()
 
 
-@operation(fresh=True, autocommit=False)
+@operation(fresh=True, autocommit=False, drivers=BOTH)
 def tpc_commit(s: Fixture) -> Steps:
     s.conn.tpc_begin(_two_phase(s))
     if s.rng.random() < 0.7:
@@ -221,7 +223,7 @@ def tpc_commit(s: Fixture) -> Steps:
     s.ledger.committed()
 
 
-@operation(fresh=True, autocommit=False)
+@operation(fresh=True, autocommit=False, drivers=BOTH)
 def tpc_rollback(s: Fixture) -> Steps:
     s.conn.tpc_begin(_two_phase(s))
     s.write(nap=0)
@@ -231,7 +233,7 @@ def tpc_rollback(s: Fixture) -> Steps:
     s.conn.tpc_rollback()
 
 
-@operation(fresh=True, loose=True)
+@operation(fresh=True, loose=True, drivers=BOTH)
 def tpc_recover(s: Fixture) -> Steps:
     yield
     s.conn.tpc_recover()
@@ -248,14 +250,14 @@ def _declared(s: Fixture) -> Any:
     return cur
 
 
-@operation()
+@operation(drivers=BOTH)
 def declare(s: Fixture) -> Steps:
     cur = s.conn.cursor(_name(), withhold=s.autocommit)
     yield
     cur.execute("select 1, pg_sleep(%s)", (s.nap(),))
 
 
-@operation()
+@operation(drivers=BOTH)
 def fetch(s: Fixture) -> Steps:
     cur = _declared(s)
     how = s.rng.choice(("fetchone", "fetchmany", "fetchall"))
@@ -264,14 +266,14 @@ def fetch(s: Fixture) -> Steps:
     assert (found if how == "fetchone" else found[0]) == (1,), f"{how} returned {found!r}"
 
 
-@operation(loose=True)
+@operation(loose=True, drivers=BOTH)
 def iterate(s: Fixture) -> Steps:
     cur = _declared(s)
     yield
     assert [row[0] for row in cur] == list(range(1, ROWS + 1))
 
 
-@operation(loose=True)
+@operation(loose=True, drivers=BOTH)
 def scroll(s: Fixture) -> Steps:
     cur = _declared(s)
     yield
@@ -279,14 +281,14 @@ def scroll(s: Fixture) -> Steps:
     assert cur.fetchone() == (11,)
 
 
-@operation()
+@operation(drivers=BOTH)
 def close_named(s: Fixture) -> Steps:
     cur = _declared(s)
     yield
     cur.close()
 
 
-@operation(loose=True)
+@operation(loose=True, drivers=BOTH)
 def exclusive(s: Fixture) -> Steps:
     yield
     with s.conn.exclusive():
@@ -295,21 +297,21 @@ def exclusive(s: Fixture) -> Steps:
             s.echo()
 
 
-@operation(lax=True, autocommit=True)
+@operation(lax=True, autocommit=True, drivers=BOTH)
 def wait_for_the_lock(s: Fixture) -> Steps:
     s.jobs.append(Holder(s))
     yield
     s.echo(nap=0)
 
 
-@operation(autocommit=True)
+@operation(autocommit=True, drivers=BOTH)
 def share(s: Fixture) -> Steps:
     s.jobs += [Companion(s), Companion(s)]
     yield
     s.echo()
 
 
-@operation(autocommit=True, loose=True)
+@operation(autocommit=True, loose=True, drivers=BOTH)
 def share_in_turn(s: Fixture) -> Steps:
     s.jobs += [Companion(s), Companion(s)]
     yield
@@ -317,13 +319,13 @@ def share_in_turn(s: Fixture) -> Steps:
         s.echo(nap=0.001)
 
 
-@operation(elsewhere=True)
+@operation(elsewhere=True, drivers=BOTH)
 def connect(s: Fixture) -> Steps:
     yield
     s.others.append(s.connected())
 
 
-@operation(elsewhere=True)
+@operation(elsewhere=True, drivers=BOTH)
 def open_and_close(s: Fixture) -> Steps:
     yield
     conn = s.connected()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from random import Random
 from typing import Any, Final
-
-import psycopg2
 
 from greenpg.errors import PoolTimeout
 from greenpg.pool import ConnectionPool
@@ -39,6 +38,7 @@ class PoolStorm:
         timeout: Any,
         seed: int,
         pool_backend: Any = None,
+        driver: str = "psycopg2",
     ) -> None:
         self._backend = backend
         self._sessions = sessions
@@ -46,12 +46,19 @@ class PoolStorm:
         self._random = Random(seed)
         self._jobs: list[Job] = []
         self._over = False
+        errors = import_module(f"{driver}.errors")
+        self._expected = errors.DivisionByZero, errors.InFailedSqlTransaction
         self.served = 0
         self.interrupted = 0
         hooks: Any = dict.fromkeys(("configure", "check", "reset"), self._hook)
         sizes: Any = {"min_size": 1, "max_size": MAX, "max_uses": 40}
         self.pool = ConnectionPool(
-            dsn, backend=pool_backend or backend, timeout=PATIENCE, **sizes, **hooks
+            dsn,
+            driver=driver,
+            backend=pool_backend or backend,
+            timeout=PATIENCE,
+            **sizes,
+            **hooks,
         )
 
     def _hook(self, conn: Any) -> None:
@@ -118,7 +125,7 @@ class PoolStorm:
                 raise
 
     def _once(self) -> None:
-        with suppress(psycopg2.errors.DivisionByZero, psycopg2.errors.InFailedSqlTransaction):
+        with suppress(*self._expected):
             with self.pool.connection() as conn:
                 for _ in range(self._random.randrange(3)):
                     self._ask(conn)

@@ -6,21 +6,21 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from psycopg2 import InterfaceError
 from psycopg2 import extensions as ext
-from psycopg2.errors import QueryCanceled
 
-from greenpg.errors import InFailedSqlTransaction
 from greenpg.sync import ConnectionLock
 from greenpg_conformance.toolkit.machine import Patience
 
 from . import more, operations, streams  # noqa: F401  they fill the table
 from .fixture import Fixture
 from .interrupts import HARD, LESSER, CountingBackend, Interrupt, Run, was_cancelled
-from .table import OPERATIONS, Operation
 
 if TYPE_CHECKING:
     from itertools import count
+
+    from greenpg_conformance.harness.drivers import Driver
+
+    from .table import Operation
 
 QUIET_SECONDS: Final = 1.0
 STATES: Final = {
@@ -29,7 +29,6 @@ STATES: Final = {
     "idle in transaction (aborted)": ext.TRANSACTION_STATUS_INERROR,
 }
 OPEN: Final = (ext.TRANSACTION_STATUS_INTRANS, ext.TRANSACTION_STATUS_INERROR)
-FORGIVEN: Final = {"cancel": QueryCanceled, "close": InterfaceError}
 RUNNING: Final = """
     select pid, query from pg_stat_activity where application_name = %s and state = 'active'
 """
@@ -46,6 +45,8 @@ class _Storm(Protocol):
     """What a round needs of its storm."""
 
     dsn: str
+    driver: Driver
+    operations: list[Operation]
     application: str
     table: str
     rows: count[int]
@@ -68,7 +69,7 @@ class Round:
         self._seed = seed
         self._counting = storm.counting
         self._observer = storm.observer
-        self._fixture = Fixture(storm.counting, dsn, storm.table, storm.rows)
+        self._fixture = Fixture(storm.driver, storm.counting, dsn, storm.table, storm.rows)
 
     def run(self, rng: Random) -> None:
         """Play the steps and compare the table at the end."""
@@ -76,7 +77,7 @@ class Round:
         fixture.conn.autocommit = rng.random() < 0.4
         for number in range(rng.randint(2, 5)):
             own = Random(f"{self._seed}.{number}")
-            operation = own.choice(OPERATIONS)
+            operation = own.choice(self._storm.operations)
             self._play(operation, self._storm.draw(own, self._storm.kinds), own)
         self._finish()
 
@@ -108,7 +109,9 @@ class Round:
         steps = operation.steps(fixture)
         next(steps)
         description, current = self._storm.description, lambda: fixture.statement
-        run = Run(self._counting, description, fixture.conn, interrupts, current)
+        run = Run(
+            self._counting, description, fixture.conn, interrupts, current, self._storm.driver
+        )
         try:
             run.perform(steps)
         finally:
@@ -157,10 +160,14 @@ class Round:
     def _judge_companions(self, run: Run) -> None:
         for job in self._fixture.jobs:
             job.stop()
-            forgiven = [FORGIVEN[s.kind] for s in run.interrupts if s.kind in FORGIVEN]
-            forgiven += [InterfaceError] if self._may_abandon(run) else []
-            if job.error is not None and not isinstance(job.error, tuple(forgiven)):
+            if job.error is not None and not self._is_forgiven(run, job.error):
                 raise AssertionError(f"another task got {job.error!r}") from job.error
+
+    def _is_forgiven(self, run: Run, error: BaseException) -> bool:
+        driver, kinds = self._storm.driver, {interrupt.kind for interrupt in run.interrupts}
+        if driver.closed(error):
+            return "close" in kinds or self._may_abandon(run)
+        return "cancel" in kinds and isinstance(error, driver.cancelled)
 
     def _judge_cancels(self, run: Run) -> None:
         meant = [interrupt.target for interrupt in run.interrupts if interrupt.kind == "cancel"]
@@ -205,18 +212,19 @@ class Round:
         fixture.gid = None
 
     def _agree(self) -> None:
-        """Compare psycopg2's status, libpq's and the server's."""
+        """Compare the driver's idea of the transaction with libpq's and the server's."""
         fixture = self._fixture
-        status, transaction = fixture.conn.status, fixture.transaction
+        transaction = fixture.transaction
+        opened, is_prepared = self._storm.driver.beliefs(fixture.conn)
         rows = self._observer.ask("select state from pg_stat_activity where pid = %s", fixture.pid)
-        told = f"status {status}, libpq {transaction}, server {rows[0][0]!r}"
+        told = f"open {opened}, prepared {is_prepared}, libpq {transaction}, server {rows[0][0]!r}"
         assert STATES[rows[0][0]] == transaction, f"libpq and the server disagree: {told}"
         inside = transaction in OPEN
         failed = fixture.gid is not None and not inside  # a PREPARE: tpc_rollback() is to come
-        assert (status == ext.STATUS_BEGIN) == inside or failed, f"psycopg2 disagrees: {told}"
+        assert opened == inside or failed, f"the driver disagrees: {told}"
         if fixture.gid is not None:
             on_server = bool(prepared(self._observer, fixture.gid))
-            assert on_server == (status == ext.STATUS_PREPARED), f"prepared {on_server}: {told}"
+            assert on_server == is_prepared, f"prepared {on_server}: {told}"
 
     def _quiet(self) -> None:
         patience = Patience(QUIET_SECONDS)
@@ -236,7 +244,7 @@ class Round:
         inside = fixture.transaction in OPEN
         if not inside:
             fixture.ended()
-        elif run.error is not None and not was_cancelled(run.error):
+        elif run.error is not None and not was_cancelled(run.error, self._storm.driver):
             vague = operation.lax or operation.elsewhere
             vague = vague or any(interrupt.kind == "deadline" for interrupt in run.interrupts)
             vague = vague or "hub" not in self._counting.capabilities
@@ -255,7 +263,7 @@ class Round:
         fixture = self._fixture
         try:
             fixture.echo(nap=0)
-        except InFailedSqlTransaction:
+        except self._storm.driver.failed_transaction:
             failed = fixture.transaction == ext.TRANSACTION_STATUS_INERROR
             assert failed or fixture.doomed is not False, "a sound transaction was refused"
         else:
@@ -265,7 +273,7 @@ class Round:
         fixture = self._fixture
         try:
             fixture.commit()
-        except InFailedSqlTransaction:
+        except self._storm.driver.failed_transaction:
             assert fixture.doomed is not False, "commit() of a sound transaction was refused"
 
     def _then_undo(self) -> None:

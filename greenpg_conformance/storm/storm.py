@@ -20,14 +20,22 @@ import greenpg
 from greenpg.backend import current
 from greenpg.embedded import server_dsn
 from greenpg_conformance.harness.describe import find, installed
+from greenpg_conformance.harness.drivers import BOTH, PSYCOPG2, Driver
+from greenpg_conformance.harness.drivers import find as find_driver
 from greenpg_conformance.harness.runner import columns_of
-from greenpg_conformance.harness.tests import each, limit, needs
+from greenpg_conformance.harness.tests import (
+    PSYCOPG2_NAME,
+    PSYCOPG_NAME,
+    each,
+    limit,
+    needs,
+    over_psycopg,
+)
 from greenpg_conformance.toolkit.observer import Observer
 from greenpg_conformance.toolkit.proxy import Proxy
 from greenpg_conformance.toolkit.watchdog import Watchdog
 
 from .interrupts import HARD, CountingBackend, Interrupt, draw, kinds, pairs
-from .older import older_libpq
 from .round import Round, prepared
 from .soaking import arguments, in_child, tell
 from .table import OPERATIONS, Operation
@@ -43,6 +51,13 @@ END_SESSIONS: Final = """
 """
 
 
+def operations(driver: Driver) -> list[Operation]:
+    """Return those that can be played over a driver."""
+    if driver.name == PSYCOPG_NAME:
+        from . import psycopg3  # noqa: F401  it fills the table; psycopg 3 is an extra
+    return [operation for operation in OPERATIONS if driver.name in operation.drivers]
+
+
 class StormError(AssertionError):
     """A round went wrong; the text has its seed and what was done."""
 
@@ -50,7 +65,17 @@ class StormError(AssertionError):
 class Storm:
     """Rounds of random interrupts against one server."""
 
-    def __init__(self, backend: Any, description: Any, dsn: str, observer: Any, proxy: Any) -> None:
+    def __init__(
+        self,
+        backend: Any,
+        description: Any,
+        dsn: str,
+        observer: Any,
+        proxy: Any,
+        driver: Driver = PSYCOPG2,
+    ) -> None:
+        self.driver = driver
+        self.operations = operations(driver)
         self.counting = CountingBackend(backend)
         self.description = description
         self.observer = observer
@@ -95,7 +120,7 @@ class Storm:
     def round(self, seed: int) -> None:
         """Play one round; StormError names its seed and what was done."""
         rng = Random(seed)
-        with older_libpq() if rng.random() < 0.25 else nullcontext():
+        with self.driver.older_libpq() if rng.random() < 0.25 else nullcontext():
             play = Round(self, seed, self._link(rng))
             self._judged(play, seed, lambda: play.run(rng))
 
@@ -131,12 +156,13 @@ class Storm:
 
 
 @limit(120)
+@over_psycopg()
 def test_random_interrupts(ctx: Any) -> None:
     """Play 300 rounds in all modes of a backend together."""
     modes = [mode.name for mode in ctx.description.modes]
     rounds = ROUNDS // len(modes)
     first = ctx.random.randrange(1 << 30) + rounds * modes.index(ctx.around.mode.name)
-    storm = Storm(ctx.backend, ctx.description, ctx.dsn, ctx.server, ctx.proxy())
+    storm = _storm(ctx)
 
     with storm.ready():
         for seed in range(first, first + rounds):
@@ -149,15 +175,33 @@ def test_random_interrupts(ctx: Any) -> None:
 @each(*[operation.name for operation in OPERATIONS])
 def test_ctrl_c_twice(ctx: Any, operation: str) -> None:
     """Give up the connection when the user does not wait; what propagates is the interrupt."""
-    chosen = next(one for one in OPERATIONS if one.name == operation)
-    storm = Storm(ctx.backend, ctx.description, ctx.dsn, ctx.server, ctx.proxy())
+    _give_up(_storm(ctx), operation)
 
+
+@needs("hub")
+@limit(180)
+@over_psycopg("")
+@each()
+def test_ctrl_c_twice_in_any_operation(ctx: Any) -> None:
+    """The same over another driver, whose operations are not known before it is imported."""
+    storm = _storm(ctx)
+    for operation in storm.operations:
+        ctx.note(operation.name)
+        _give_up(storm, operation.name)
+
+
+def _storm(ctx: Any) -> Storm:
+    return Storm(ctx.backend, ctx.description, ctx.dsn, ctx.server, ctx.proxy(), ctx.driver)
+
+
+def _give_up(storm: Storm, operation: str) -> None:
+    chosen = next(one for one in storm.operations if one.name == operation)
     with storm.ready():
         for first, second in TWICE:
             storm.one(chosen, [Interrupt(HARD, first, 0.0), Interrupt(HARD, second, 0.0)])
 
 
-def soak(column: str, dsn: str, seeds: range, closely: bool) -> None:
+def soak(column: str, dsn: str, seeds: range, closely: bool, driver: str = PSYCOPG2_NAME) -> None:
     """Play rounds in this process; after a failed one print how to repeat it, and exit with 1.
 
     `closely`: each operation suffers two or three interrupts that follow each other at once.
@@ -168,7 +212,7 @@ def soak(column: str, dsn: str, seeds: range, closely: bool) -> None:
     observer = Observer(ext.make_dsn(dsn, application_name=f"{name}-observer"))
     watchdog = Watchdog(tell)
     with Proxy(named) as proxy:
-        storm = Storm(found, description, named, observer, proxy)
+        storm = Storm(found, description, named, observer, proxy, find_driver(driver))
         storm.draw = pairs if closely else draw
         with storm.ready():
             for seed in seeds:
@@ -176,6 +220,7 @@ def soak(column: str, dsn: str, seeds: range, closely: bool) -> None:
                 _play(storm, column, seed)
         if not closely:  # to whom gives up twice, connections are lost
             storm.check(len(seeds))
+        tell(f"  {storm.lost} connections lost")
     watchdog.disarm()
     observer.close()
 
@@ -185,7 +230,8 @@ def _play(storm: Storm, column: str, seed: int) -> None:
         storm.round(seed)
     except StormError as error:
         tell(str(error))
-        how = f"--backend {column}{' --pairs' if storm.draw is pairs else ''}"
+        how = f"--backend {column} --driver {storm.driver.name}"
+        how += " --pairs" if storm.draw is pairs else ""
         tell(f"again: python -m {MODULE} {how} --rounds 1 --seed {seed}")
         raise SystemExit(1) from error
 
@@ -195,12 +241,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
     closely = "interrupts only two or three at a time, close by"
     parser.add_argument("--pairs", action="store_true", help=closely)
+    parser.add_argument("--driver", choices=BOTH, default=PSYCOPG2_NAME)
     args = arguments(parser, ROUNDS)
     codes = []
     with server_dsn() as dsn:
         for column, mode in [columns_of(which)[0] for which in args.backend or installed()]:
             seeds = range(args.seed, args.seed + args.rounds)
-            call = f"soak({str(column)!r}, dsn, {seeds!r}, {args.pairs})"
+            call = f"soak({str(column)!r}, dsn, {seeds!r}, {args.pairs}, {args.driver!r})"
             codes.append(in_child(column, mode, dsn, args.rounds, args.seed, MODULE, call))
     return max(codes)
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from greenpg_conformance.harness.tests import PSYCOPG2_NAME
+
 if TYPE_CHECKING:
     from .fixture import Fixture
 
@@ -20,6 +22,7 @@ class Operation:
     `autocommit` is the mode that it needs, if any. `lax`: an interrupt may come before anything
     was sent, so that the transaction may go on. `loose`: it makes several calls, so any of two
     interrupts may propagate. `elsewhere`: it uses other connections than the fixture's.
+    `drivers` are the names of those over which it can be played.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Operation:
     loose: bool = False
     elsewhere: bool = False
     settles: bool = False
+    drivers: tuple[str, ...] = (PSYCOPG2_NAME,)
 
 
 OPERATIONS: list[Operation] = []

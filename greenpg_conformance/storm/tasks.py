@@ -5,9 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from psycopg2 import InterfaceError
-from psycopg2.errors import QueryCanceled
-
 if TYPE_CHECKING:
     from .fixture import Fixture
 
@@ -64,17 +61,18 @@ class Sleeper:
 
     def __init__(self, s: Fixture, conn: Any) -> None:
         self._seconds = s.rng.choice((0.001, 0.005, 0.2))
+        self._driver = s.driver
         self._began = s.backend.event()
         self._task = s.backend.spawn(self._run, conn)
         self._began.wait()
 
     def _run(self, conn: Any) -> None:
         try:
-            with suppress(QueryCanceled, InterfaceError), conn.cursor() as cur:
+            with suppress(self._driver.cancelled), conn.cursor() as cur:
                 self._began.set()
                 cur.execute("select pg_sleep(%s)", (self._seconds,))
         except BaseException as error:
-            self.error = error
+            self.error = None if self._driver.closed(error) else error
 
     def stop(self) -> None:
         """Wait for its end."""

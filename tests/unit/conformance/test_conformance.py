@@ -1,13 +1,22 @@
 """The harness of the conformance suite: outcomes, cases, descriptions of backends."""
 
+import sys
 import traceback
 
 import pytest
 
 from greenpg.errors import BackendError
+from greenpg_conformance.harness import drivers
 from greenpg_conformance.harness.describe import find
 from greenpg_conformance.harness.results import Column, Result, failed, summary, verdict
-from greenpg_conformance.harness.tests import cases_of, discover, each, raises
+from greenpg_conformance.harness.tests import (
+    Skip,
+    cases_of,
+    discover,
+    each,
+    over_psycopg,
+    raises,
+)
 from greenpg_conformance.toolkit.watchdog import stacks
 
 COLUMN = Column("threads", "plain")
@@ -121,6 +130,36 @@ def test_cases_become_arguments():
         made.run("context")
 
     assert heard == [("context", "one"), ("context", "two")]
+
+
+def test_test_over_psycopg_runs_with_both_drivers():
+    @over_psycopg("b", "c")
+    @each("a", "b")
+    def test_it(ctx, case): ...
+
+    found = cases_of("module", test_it)
+
+    assert [test.id for test in found] == [
+        "module.it[a]", "module.it[b]", "module.it[psycopg 3: b]", "module.it[psycopg 3: c]",
+    ]  # fmt: skip
+    assert [test.driver for test in found] == [*["psycopg2"] * 2, *["psycopg"] * 2]
+
+
+def test_cases_over_psycopg_are_the_same_by_default():
+    @over_psycopg()
+    @each("a")
+    def test_it(ctx, case): ...
+
+    assert [test.id for test in cases_of("m", test_it)] == ["m.it[a]", "m.it[psycopg 3: a]"]
+
+
+def test_missing_psycopg_is_a_skip_that_says_what_to_install(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("greenpg.psycopg3")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+
+    with pytest.raises(Skip, match=r"pip install 'greenpg\[psycopg3\]'"):
+        drivers.find("psycopg")
 
 
 def test_stacks_show_where_this_thread_is():
