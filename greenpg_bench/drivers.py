@@ -53,6 +53,11 @@ def _greenpg(host: Host) -> Any:
     return import_module("greenpg").connect
 
 
+def _greenpg3(host: Host) -> Any:
+    import_module("greenpg").use(host.backend)
+    return import_module("greenpg.psycopg3").connect
+
+
 def _psycopg(_host: Host) -> Any:
     return import_module("psycopg").connect
 
@@ -61,6 +66,7 @@ DRIVERS: Mapping[str, Driver] = {
     "psycopg2": Driver(("psycopg2",), _psycopg2),
     "psycogreen": Driver(("psycopg2", "psycogreen"), _psycogreen),
     "greenpg": Driver(("psycopg2",), _greenpg),
+    "greenpg3": Driver(("psycopg",), _greenpg3),
     "psycopg": Driver(("psycopg",), _psycopg, patched=True),
     "asyncpg": Driver(("asyncpg",), None),
     "psycopg_pool": Driver(("psycopg", "psycopg_pool"), _psycopg, patched=True),

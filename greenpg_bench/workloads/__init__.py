@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     "select1", "crowd", "copy", "lobject", "pool", "poolqueue",
-    "replication", "notify", "many", "rows", "cancel", "connect",
+    "replication", "notify", "many", "rows", "queries", "cancel", "connect",
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ BLOCK = 65536
 FROM, TO = "FROM", "TO"
 NAMES = (
     "greenpg/gevent", "greenpg/eventlet", "greenpg/threads",
-    "psycopg2/threads", "psycopg/gevent", "psycopg2/gevent",
+    "psycopg2/threads", "psycopg/gevent", "psycopg2/gevent", "greenpg3/gevent", "greenpg3/eventlet",
 )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def _prepare(job: Job) -> Lap:
     cursor.execute("create temp table bench_copy (number int, word text)")
     tasks = crew(HOSTS[contender.host], 1)
     copy = {FROM: _copy_from, TO: _copy_to}[contender.variant]
-    blocks = contender.driver == "psycopg"  # it knows no files
+    blocks = contender.driver in ("psycopg", "greenpg3")  # which know no files
 
     def measure() -> Sample:
         cursor.execute("truncate bench_copy")
@@ -92,6 +92,14 @@ def _targets(way: str, cpu: float, host: str) -> tuple[Target, ...]:
     )
 
 
+def _psycopg3_targets(way: str, host: str) -> tuple[Target, ...]:
+    name = f"greenpg3/{host} {way}"
+    return (
+        Target(name, "rate", 1.0, f"psycopg/gevent {way}", at_least=True),
+        Target(name, "stall", 10.0),
+    )
+
+
 WORKLOAD = Workload(
     name="copy",
     title=f"COPY of {MEGABYTES} MB of CSV a round",
@@ -105,7 +113,7 @@ WORKLOAD = Workload(
         target
         for way, cpu in ((FROM, 1.6), (TO, 2.0))
         for host in LIBRARIES
-        for target in _targets(way, cpu, host)
+        for target in (*_targets(way, cpu, host), *_psycopg3_targets(way, host))
     ),
     prepare=_prepare,
     units=MEGABYTES,

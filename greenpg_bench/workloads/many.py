@@ -48,7 +48,13 @@ WORKLOAD = Workload(
     name="many",
     title=f"executemany of {UNITS:,} rows of three columns",
     groups=(
-        contenders("greenpg/gevent", "greenpg/eventlet", "psycopg2/threads", "psycopg/gevent"),
+        contenders(
+            "greenpg/gevent",
+            "greenpg/eventlet",
+            "psycopg2/threads",
+            "psycopg/gevent",
+            "greenpg3/gevent",
+        ),
         contenders("greenpg/gevent", "greenpg/eventlet", "psycopg/gevent", variant=FAR),
     ),
     metrics=(Metric("wall", "ms"), Metric("cpu", "client CPU, us/row")),

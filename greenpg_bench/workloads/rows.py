@@ -18,6 +18,7 @@ ROWS = 1_000_000
 QUERY = f"select generate_series(1, {ROWS})"
 LOOK = 50_000  # rows between two looks at the memory
 GREEN = ("greenpg/gevent", "greenpg/eventlet")
+GREEN3 = ("greenpg3/gevent", "greenpg3/eventlet")
 ALL, STREAM, NAMED = "all", "stream", "named"
 _numbers = count(1)
 
@@ -86,6 +87,7 @@ def _targets(host: str) -> tuple[Target, ...]:
     return (
         Target(f"greenpg/{host} {ALL}", "stall", 10.0),
         Target(f"greenpg/{host} {ALL}", "wall", 1.1, f"psycopg2/threads {ALL}"),
+        Target(f"greenpg3/{host} {ALL}", "stall", 10.0),
         Target(f"greenpg/{host} {STREAM}", "stall", 10.0),
         Target(f"greenpg/{host} {STREAM}", "memory", 5.0),
         Target(f"greenpg/{host} {STREAM}", "wall", 1.1, f"psycopg2/threads {NAMED}"),
@@ -96,7 +98,7 @@ WORKLOAD = Workload(
     name="rows",
     title=f"a result of {ROWS:,} rows",
     groups=(
-        contenders(*GREEN, "psycopg2/threads", "psycopg2/gevent", variant=ALL),
+        contenders(*GREEN, *GREEN3, "psycopg2/threads", "psycopg2/gevent", variant=ALL),
         contenders(*GREEN, variant=STREAM) + contenders("psycopg2/threads", variant=NAMED),
     ),
     metrics=(

@@ -86,7 +86,10 @@ WORKLOAD = Workload(
     title=f"select 1 over {TASKS} connections, one task each",
     groups=(
         contenders("greenpg/threads", "psycopg2/threads"),
-        contenders("greenpg/gevent", "psycogreen/gevent", "asyncpg/uvloop", "psycopg/gevent"),
+        contenders(
+            *("greenpg/gevent", "psycogreen/gevent", "asyncpg/uvloop", "psycopg/gevent"),
+            *("greenpg3/gevent", "greenpg3/eventlet"),
+        ),
         *(contenders(f"greenpg/{host}", f"psycogreen/{host}") for host in LOOPS[1:]),
     ),
     metrics=(Metric("cpu", "client CPU, us/query"), Metric("rate", "queries/s", "{:,.0f}"), *CALLS),
@@ -97,6 +100,8 @@ WORKLOAD = Workload(
         Target("greenpg/eventlet-asyncio", "cpu", 0.60, "psycogreen/eventlet-asyncio", 0.50),
         Target("greenpg/gevent", "cpu", 0.85, "asyncpg/uvloop"),
         Target("greenpg/gevent", "cpu", 0.40, "psycopg/gevent"),
+        Target("greenpg3/gevent", "cpu", 0.60, "psycopg/gevent", 0.50),
+        Target("greenpg3/eventlet", "cpu", 0.75, "psycopg/gevent"),
         # One send and one recv; the rest is room for what loops and allocators do now and then.
         *(Target(f"greenpg/{host}", "calls", 2.1) for host in LOOPS),
     ),
