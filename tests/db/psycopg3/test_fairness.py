@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from greenpg.backend import current
@@ -94,6 +96,14 @@ OPERATIONS = (
     in_chunks_from_a_server_cursor, streamed, copied_out, copied_out_in_rows, copied_in,
     copied_in_at_once, inserted, inserted_returning, piped,
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_collector():
+    """Leave Python's collector out, which stops all tasks for as long as it has objects."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
