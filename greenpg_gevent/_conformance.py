@@ -52,6 +52,11 @@ def _fork() -> int:
     return int(gevent.fork() if _is_libuv() else fork())
 
 
+def _forks_again() -> bool:
+    """On libuv the second fork frees a handle that is in use (gevent/threadpool.py, `__init__`)."""
+    return not _is_libuv()
+
+
 def _survives_recursion() -> bool:
     """On libuv a RecursionError in gevent's own Python corrupts memory (double free)."""
     return not _is_libuv()
@@ -72,6 +77,7 @@ description: Final = Description(
     registered=_registered,
     hub_of_thread_ends=_hub_of_thread_ends,
     fork=_fork,
+    forks_again=_forks_again,
     survives_recursion=_survives_recursion,
     facts=_facts,
 )

@@ -42,9 +42,9 @@ class Description:
     `fn` soon, and `timeout(seconds)` is the library's own timeout, which raises in a with block.
     `registered` returns what is registered with the event loop, `hub_of_thread_ends` is called at
     the end of an OS thread that has used the library, `fork` is the plainest way to fork that the
-    library survives. `survives_recursion` returns whether the loop survives where memory or the
-    stack ends in it. `facts` returns, for the doctor, which of its event loops and resolvers the
-    library uses.
+    library survives. `forks_again` returns whether a child may fork in its turn, and
+    `survives_recursion` whether the loop survives where memory or the stack ends in it. `facts`
+    returns, for the doctor, which of its event loops and resolvers the library uses.
     """
 
     modes: tuple[Mode, ...] = (Mode("plain"),)
@@ -55,6 +55,7 @@ class Description:
     registered: Callable[[], Registered] = _nothing
     hub_of_thread_ends: Callable[[], object] = _nothing
     fork: Callable[[], int] = os.fork
+    forks_again: Callable[[], bool] = lambda: True
     survives_recursion: Callable[[], bool] = lambda: True
     facts: Callable[[], Mapping[str, str]] = _nothing
 
