@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import psycopg
 from psycopg.adapt import AdaptersMap
@@ -25,6 +25,11 @@ from ._connect import connect_in_turn
 from ._driving import drive
 from ._state import INERROR, OperationLock, State
 from ._transaction import Pipeline, transaction
+
+if TYPE_CHECKING:
+    from contextlib import _GeneratorContextManager
+
+    from typing_extensions import Self
 
 logger = logging.getLogger("psycopg")
 _OWN: Final = ("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory")
@@ -56,7 +61,7 @@ class Connection(psycopg.Connection[Any]):
     @classmethod
     def connect(  # type: ignore[override]  # it takes a backend too
         cls, conninfo: str = "", *, backend: str | Backend | None = None, **options: Any
-    ) -> Any:
+    ) -> Self:
         """Connect as psycopg.Connection.connect does, with every wait made by a backend.
 
         Without `backend` it is the default one (see `greenpg.use`). An interrupt of the attempt
@@ -67,7 +72,7 @@ class Connection(psycopg.Connection[Any]):
             raise psycopg.ProgrammingError(IN_HUB)
         own = {name: options.pop(name) for name in _OWN if name in options}
         params = cls._get_connection_params(conninfo, **options)
-        conn = connect_in_turn(cls, found, params)
+        conn: Self = connect_in_turn(cls, found, params)
         if found is not conn._greenpg_state.backend:
             conn._greenpg_attach(found)
         _configure(conn, **own)
@@ -81,6 +86,10 @@ class Connection(psycopg.Connection[Any]):
             state.admit(command)
         return super()._exec_command(command, *args, **options)
 
+    @overload
+    def cursor(self, name: Literal[""] = "", **options: Any) -> psycopg.Cursor[Any]: ...
+    @overload
+    def cursor(self, name: str, **options: Any) -> psycopg.ServerCursor[Any]: ...
     def cursor(self, name: str = "", **options: Any) -> Any:
         """Return a new cursor; a factory that is a class gets the green cursor under it."""
         given = self.cursor_factory, self.server_cursor_factory
@@ -153,7 +162,7 @@ class Connection(psycopg.Connection[Any]):
             super().tpc_rollback(xid)
 
     @contextmanager
-    def pipeline(self) -> Iterator[Any]:
+    def pipeline(self) -> Iterator[psycopg.Pipeline]:
         """Switch to pipeline mode in a block; an interrupt in it cancels what runs."""
         with ExitStack() as stack:
             with self.exclusive():
@@ -167,7 +176,9 @@ class Connection(psycopg.Connection[Any]):
         with Pipeline(self, _no_lock=True) as pipeline:
             yield pipeline
 
-    def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> Any:
+    def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> _GeneratorContextManager[psycopg.Transaction]:
         """Return a context block with a new transaction or nested transaction.
 
         If an interrupt was swallowed in it, it rolls back and raises InFailedSqlTransaction.
