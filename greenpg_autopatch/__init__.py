@@ -1,4 +1,4 @@
-"""A gevent plug-in that patches psycopg2 with greenpg if GREENPG_PATCH is 1.
+"""A gevent plug-in that patches the drivers which GREENPG_PATCH names; 1 means psycopg2.
 
 It is a package of its own because every program that calls `patch_all()` imports it (gevent
 manual, `gevent.events`, "gevent.plugins.monkey.did_patch_builtins"), and few use greenpg.
@@ -13,19 +13,24 @@ from typing import Final
 __all__ = ["did_patch_builtins"]
 
 VARIABLE: Final = "GREENPG_PATCH"
+PATCHES: Final = {"1": "patch_psycopg", "psycopg2": "patch_psycopg", "psycopg3": "patch_psycopg3"}
 PATCH_ALL_CALLER: Final = 6  # stack levels above the warning
 _warned = False
 
 
 def did_patch_builtins(event: object) -> None:
-    """Patch psycopg2, now that `gevent.monkey.patch_all()` has patched the standard library."""
+    """Patch the drivers, now that `gevent.monkey.patch_all()` has patched the standard library."""
     asked = os.environ.get(VARIABLE, "")
-    if asked == "1":
-        from greenpg_gevent import patch_psycopg  # late: other programs must not load greenpg
-
-        patch_psycopg()
-    elif asked not in ("", "0"):
+    if asked in ("", "0"):
+        return
+    names = asked.split(",")
+    if not PATCHES.keys() >= set(names):
         _warn(asked)
+        return
+    import greenpg_gevent  # late: other programs must not load greenpg
+
+    for name in names:
+        getattr(greenpg_gevent, PATCHES[name])()
 
 
 def _warn(asked: str) -> None:
@@ -33,8 +38,9 @@ def _warn(asked: str) -> None:
     if not _warned:
         _warned = True
         warnings.warn(
-            f"{VARIABLE}={asked!r} is neither 1 nor 0, so psycopg2 was not patched; "
-            f"set {VARIABLE}=1 to make gevent.monkey.patch_all() patch psycopg2",
+            f"{VARIABLE}={asked!r} is neither 1, psycopg2, psycopg3 or psycopg2,psycopg3 nor 0, so "
+            f"no driver was patched; set {VARIABLE}=1 to make gevent.monkey.patch_all() patch "
+            "psycopg2",
             RuntimeWarning,
             stacklevel=PATCH_ALL_CALLER,
         )

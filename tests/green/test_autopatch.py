@@ -64,10 +64,26 @@ def test_patch_all_installs_greenpg_when_asked_only(patch, found):
     assert (done.stdout.strip(), done.stderr) == (found, "")
 
 
-def test_connections_of_an_unchanged_program_are_green(dsn):
-    done = run(*STRICT, PATCH + TICKING, dsn, patch="1")
+@pytest.mark.parametrize(("patch", "driver"), [("1", "psycopg2"), ("psycopg3", "psycopg")])
+def test_connections_of_an_unchanged_program_are_green(dsn, patch, driver):
+    done = run(*STRICT, PATCH + TICKING.replace("psycopg2", driver), dsn, patch=patch)
 
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+@pytest.mark.parametrize(
+    ("patch", "found"), [("psycopg2", "10"), ("psycopg3", "01"), ("psycopg2,psycopg3", "11")]
+)
+def test_the_drivers_that_it_names_are_patched(patch, found):
+    report = (
+        "import psycopg, psycopg2; "
+        "print(*(int('greenpg' in function.__module__) for function in "
+        "(psycopg2._connect, psycopg.Connection.connect)), sep='')"
+    )
+
+    done = run(*STRICT, f"{PATCH}; {report}", patch=patch)
+
+    assert (done.stdout.strip(), done.stderr) == (found, "")
 
 
 def test_ssl_is_patched_before_greenpg_comes():
@@ -78,7 +94,7 @@ def test_ssl_is_patched_before_greenpg_comes():
     assert (done.stdout, done.stderr) == ("gevent.ssl\n", "")
 
 
-@pytest.mark.parametrize("patch", ["yes", "gevent"])
+@pytest.mark.parametrize("patch", ["yes", "gevent", "psycopg2,gevent"])
 def test_other_value_warns_once_and_patches_nothing(patch):
     code = f"{PATCH}; monkey.patch_all()\n{REPORT}"
 
