@@ -242,7 +242,12 @@ class Connection(psycopg.Connection[Any]):
             refusal = state.closed_error() if self.closed else state.failed_transaction()
             super().__exit__(type(refusal), refusal, None)
             raise refusal
-        super().__exit__(kind, exc, trace)
+        try:
+            super().__exit__(kind, exc, trace)
+        except BaseException:  # a failed commit, an interrupt: psycopg does not close then
+            if getattr(self, "_pool", None) is None:
+                self.close()
+            raise
 
     def exclusive(self) -> ConnectionLock:
         """Keep the connection for this task through a with block; re-entrant."""

@@ -266,6 +266,13 @@ def slow_table(create, observer):
     return name
 
 
+def test_connection_block_whose_commit_is_stopped_closes(conn, slow_table):
+    with pytest.raises(greenpg.DeadlineExceeded), conn.deadline(SHORT), conn:
+        conn.execute(f"insert into {slow_table} values (1)")
+
+    assert conn.closed
+
+
 def prepare_slowly(conn, table, how):
     conn.tpc_begin(conn.xid(0, f"greenpg-{how}", ""))
     conn.execute(f"insert into {table} values (1)")
