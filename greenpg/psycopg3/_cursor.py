@@ -36,11 +36,17 @@ class _Green:
         super().executemany(query, self._greenpg_paced(params_seq), **options)  # type: ignore[misc]
 
     def _greenpg_paced(self, items: Iterable[Any]) -> Iterator[Any]:
-        """Yield the items, and let other tasks run after each time slice."""
+        """Yield the items, and let other tasks run after each time slice; none after an interrupt.
+
+        Then they are asked for inside the recovery, which the program's code may neither prolong
+        nor end.
+        """
         state = self._conn._greenpg_state
         state.time_slice.restart()
         for item in items:
             yield item
+            if state.stopping:
+                return
             if state.time_slice.is_over():
                 state.pause_inside()
 

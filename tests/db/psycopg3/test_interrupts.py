@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import psycopg
 import pytest
@@ -124,6 +125,25 @@ def test_kill_stops_the_operation_and_leaves_the_connection(conn, observer, spaw
     assert is_at_rest(conn, observer)
     conn.rollback()
     assert conn.execute("select 7").fetchone() == (7,)
+
+
+@pytest.mark.green
+def test_killed_executemany_asks_for_no_more_rows(auto, spawn):
+    asked: list[int] = []
+    jobs: list[Any] = []
+
+    def rows():
+        for number in range(10):
+            asked.append(number)
+            if number == 1:
+                spawn(jobs[0].kill)  # lands in the wait for this row
+            yield (0,)
+
+    jobs.append(spawn(auto.cursor().executemany, "select pg_sleep(%s)", rows()))
+    jobs[0].join()
+
+    assert asked == [0, 1]
+    assert auto.execute("select 7").fetchone() == (7,)
 
 
 def declare(conn):
