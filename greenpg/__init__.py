@@ -1,4 +1,4 @@
-"""PostgreSQL for green threads: psycopg2 with every wait handed to a green-thread library."""
+"""PostgreSQL for green threads: psycopg2 and psycopg 3 with waits by a green-thread library."""
 
 from ._protocol import import_psycopg2 as _early  # noqa: F401  before all else that imports psycopg2
 
