@@ -10,6 +10,7 @@ from psycopg import errors as e
 from psycopg.conninfo import conninfo_to_dict, make_conninfo, timeout_from_conninfo
 
 from greenpg._session.connect_plan import plan
+from greenpg._session.lock import IN_HUB
 
 from ._conninfo import CONNINFO
 from ._driving import drive_connecting
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 def connect_in_turn(cls: Any, backend: Backend, params: Any) -> Any:
     """Return a connection of the class to the first address that lets us in."""
+    if not backend.can_wait():
+        raise psycopg.ProgrammingError(IN_HUB)
     targets = plan(make_conninfo("", **params), CONNINFO)
     timeout = timeout_from_conninfo({**targets.settings, **params})  # a service may set it
     if targets.refusal is not None:

@@ -14,7 +14,7 @@ from psycopg.rows import RowFactory, tuple_row
 from greenpg._connecting.default_backend import default_backend
 from greenpg._green_classes import green, green_class
 from greenpg._session.forks import Watched, watched
-from greenpg._session.lock import IN_HUB, REENTERED
+from greenpg._session.lock import REENTERED
 from greenpg._session.waiter_closer import WaiterCloser
 from greenpg.backend import Backend, as_backend, current
 from greenpg.sync import ConnectionLock, Deadline
@@ -68,8 +68,6 @@ class Connection(psycopg.Connection[Any]):
         propagates unchanged and leaves neither socket nor server session.
         """
         found = default_backend("patch_psycopg3", 3) if backend is None else as_backend(backend)
-        if not found.can_wait():
-            raise psycopg.ProgrammingError(IN_HUB)
         own = {name: options.pop(name) for name in _OWN if name in options}
         params = cls._get_connection_params(conninfo, **options)
         conn: Self = connect_in_turn(cls, found, params)

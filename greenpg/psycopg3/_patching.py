@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Any, Final
 
 import psycopg
-from psycopg import generators
+from psycopg.conninfo import conninfo_to_dict
 
 from greenpg._green_classes import green_class
+from greenpg.backend import current
+
+from ._connect import connect_in_turn
+from ._connection import Connection
 
 _connect: Final[Any] = psycopg.Connection.__dict__["connect"]
+_connect_gen: Final[Any] = psycopg.Connection._connect_gen.__func__  # type: ignore[attr-defined]
 
 
 def patch() -> None:
@@ -37,10 +42,13 @@ def _replace(connect: Any) -> None:
 
 def _green_connect(cls: Any, /, conninfo: str = "", **options: Any) -> Any:
     """Connect to a database server and return a new `Connection` instance."""
-    return green_class(cls).connect(conninfo, **options)
+    # not by the class's own `connect`: that of a user's class may have called this
+    return Connection.connect.__func__(green_class(cls), conninfo, **options)  # type: ignore[attr-defined]
 
 
 def _green_connect_gen(cls: Any, /, conninfo: str = "") -> Any:
-    """Connect as an earlier `from psycopg import connect` does."""
-    pgconn = yield from generators.connect(conninfo)
-    return green_class(cls)(pgconn)
+    """Connect as an earlier `from psycopg import connect` does; the waits are the backend's."""
+    green = green_class(cls)
+    if cls is green:
+        return (yield from _connect_gen(cls, conninfo))
+    return connect_in_turn(green, current(), conninfo_to_dict(conninfo))

@@ -6,6 +6,9 @@ import psycopg
 import pytest
 
 from greenpg import psycopg3
+from greenpg.backend import current
+from greenpg_conformance.driver.connecting import HERE, listening
+from greenpg_conformance.toolkit.heartbeat import heartbeat
 
 
 @pytest.fixture
@@ -44,6 +47,31 @@ def test_users_class_stays_under_its_connections(dsn, patched):
     with Own.connect(dsn) as conn:
         assert isinstance(conn, Own)
         assert type(conn).__name__ == "Own"
+
+
+class Tenant(psycopg.Connection):
+    """A user's class with a `connect` of its own."""
+
+    asked: list[str] = []  # noqa: RUF012  one for all
+
+    @classmethod
+    def connect(cls, conninfo="", *, tenant, **options):
+        cls.asked.append(tenant)
+        return super().connect(conninfo, **options)
+
+
+def test_users_connect_is_called_once(dsn, patched):
+    with Tenant.connect(dsn, tenant="ann") as conn:
+        assert isinstance(conn, psycopg3.Connection)
+
+    assert Tenant.asked == ["ann"]
+
+
+def test_others_run_while_an_earlier_connect_waits(patched):
+    timeout = pytest.raises(psycopg.errors.ConnectionTimeout)
+
+    with listening() as silent, heartbeat(current()), timeout:
+        earlier(f"host={HERE} port={silent}", connect_timeout=2)
 
 
 def test_unpatch_gives_psycopgs_own(dsn, patched):
