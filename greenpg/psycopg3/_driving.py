@@ -34,6 +34,9 @@ def drive(
     not end within the connection's `cancel_timeout`, the connection is closed.
     """
     state: State = conn._greenpg_state
+    if not state.in_driver:  # the program calls it by itself, as psycopg's manual shows
+        with conn.lock:
+            return drive(conn, gen, interval, timeout)
     fd = conn.pgconn.socket  # raises psycopg's error if it is closed
     if state.pending is not None:  # psycopg's own clean-up, after an interrupt
         return _drive_shielded(conn, state, gen)

@@ -247,6 +247,17 @@ def test_statement_interrupted_before_it_was_sent_is_never_sent(connect, autocom
     check_usable(conn)
 
 
+def test_interrupted_wait_that_the_program_calls_by_itself(auto, observer):
+    auto.pgconn.send_query(LONG.encode())
+    interrupt(auto, 1)
+
+    with pytest.raises(Interrupted):
+        auto.wait(psycopg.generators.execute(auto.pgconn))
+
+    assert not observer.is_busy(auto.info.backend_pid)
+    check_usable(auto)
+
+
 def test_interrupted_begin_is_not_followed_by_the_statement(conn, observer):
     interrupt(conn, 1)
 
