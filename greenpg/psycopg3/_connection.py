@@ -163,7 +163,7 @@ class Connection(psycopg.Connection[Any]):
     def pipeline(self) -> Iterator[psycopg.Pipeline]:
         """Switch to pipeline mode in a block; an interrupt in it cancels what runs."""
         with ExitStack() as stack:
-            with self.exclusive():
+            with ConnectionLock(self):
                 self._check_connection_ok()
                 pipeline = stack.enter_context(self._pipeline or Pipeline(self))
             yield pipeline

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import psycopg
 import psycopg2
 import pytest
 
 import greenpg
+from greenpg import psycopg3
 from greenpg.cursor import NamedCursor
 from greenpg.replication import ReplicationCursor
 
@@ -39,3 +41,19 @@ def test_every_green_class_is_looked_at():
     found = {kind for base in CLASSES for kind in [base, *base.__mro__] if "greenpg" in str(kind)}
 
     assert found == set(CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "public"),
+    [
+        (psycopg3.Connection, psycopg.Connection, {"deadline", "exclusive"}),
+        (psycopg3.Cursor, psycopg.Cursor, set()),
+        (psycopg3.ServerCursor, psycopg.ServerCursor, set()),
+    ],
+)
+def test_names_are_psycopg3s_or_public_or_have_our_prefix(kind, base, public):
+    ours = [one for one in kind.__mro__ if one.__module__.startswith("greenpg")]
+    names = {name for one in ours for name in {*vars(one), *vars(one).get("__annotations__", ())}}
+
+    found = {name for name in names - {*dir(base), "__dict__"} if not name.startswith(PREFIX)}
+    assert found == public
