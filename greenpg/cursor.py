@@ -17,6 +17,7 @@ from ._green_classes import become, green
 from ._large_results import SLICE_ROWS, RowStream, fetch_on, stream
 from ._psycopg2.operation import guarded
 from ._psycopg2.wait_callback import wait_callback
+from ._session.lock import BEING_FETCHED
 from ._written import PLACEHOLDER, Written, write, write_each, written
 from .copy import Copy, FileTransfer, command
 from .pipeline import execute_many, may_pipeline
@@ -284,7 +285,7 @@ class Cursor(c_cursor):
 
 
 def _being_fetched() -> ProgrammingError:
-    return ProgrammingError("another task is fetching this cursor's result; use another cursor")
+    return ProgrammingError(BEING_FETCHED)
 
 
 def _execute_job(cur: Cursor, job: CopyJob, sql: Any, vars: Any) -> None:

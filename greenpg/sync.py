@@ -16,7 +16,7 @@ def state_of(conn: Any) -> Session:
     if not isinstance(state, Session):
         raise TypeError(
             f"{type(conn).__name__!r} object is not a connection made by greenpg; "
-            "connect with greenpg.connect, or after patch_psycopg()"
+            "connect with greenpg.connect or greenpg.psycopg3.connect, or patch the driver first"
         )
     return state
 

@@ -30,6 +30,7 @@ ENDED: Final = (
     "the task that keeps the connection has ended inside a block (exclusive(), a pipeline, "
     "listen, ...); leave each block in its own task"
 )
+BEING_FETCHED: Final = "another task is fetching this cursor's result; use another cursor"
 _LOOK: Final = 1.0  # seconds; a wake-up is lost to a signal that lands in the releasing task
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, overload
@@ -24,6 +25,7 @@ from ._closing import close_after
 from ._connect import connect_in_turn
 from ._driving import drive
 from ._state import INERROR, OperationLock, State
+from ._statements import is_close
 from ._transaction import Pipeline, transaction
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ class Connection(psycopg.Connection[Any]):
 
     def _exec_command(self, command: Any, *args: Any, **options: Any) -> Any:
         state = self._greenpg_state
-        if state.must_roll_back or state.stopping:
+        if state.stopping or (state.must_roll_back and not is_close(command)):
             state.admit(command)
         return super()._exec_command(command, *args, **options)
 
@@ -88,18 +90,31 @@ class Connection(psycopg.Connection[Any]):
     def cursor(self, name: Literal[""] = "", **options: Any) -> psycopg.Cursor[Any]: ...
     @overload
     def cursor(self, name: str, **options: Any) -> psycopg.ServerCursor[Any]: ...
-    def cursor(self, name: str = "", **options: Any) -> Any:
+    def cursor(  # type: ignore[misc]  # its overloads take any options
+        self,
+        name: str = "",
+        *,
+        binary: bool = False,
+        row_factory: Any = None,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+    ) -> Any:
         """Return a new cursor; a factory that is a class gets the green cursor under it."""
-        given = self.cursor_factory, self.server_cursor_factory
-        self.cursor_factory, self.server_cursor_factory = map(green_class, given)
-        try:
-            return super().cursor(name, **options)
-        finally:
-            self.cursor_factory, self.server_cursor_factory = given
+        self._check_connection_ok()
+        options: dict[str, Any] = {"row_factory": row_factory or self.row_factory}
+        factory: Any = self.cursor_factory
+        if name:
+            factory = self.server_cursor_factory
+            options |= {"name": name, "scrollable": scrollable, "withhold": withhold}
+        cur = green_class(factory)(self, **options)
+        if binary:
+            cur.format = psycopg.pq.Format.BINARY
+        return cur
 
     def _start_query(self) -> Any:
-        if self._greenpg_state.must_roll_back:
-            self._greenpg_state.admit(None)  # for cursors of other classes
+        state = self._greenpg_state
+        if state.must_roll_back:  # BaseCursor._start_query(query) calls (psycopg, _cursor_base.py)
+            state.admit(sys._getframe(1).f_locals.get("query"))
         gen = super()._start_query()
         if self._prepared._to_flush or not (self._autocommit or self.pgconn.transaction_status):
             return self._greenpg_begun(gen)

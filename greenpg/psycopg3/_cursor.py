@@ -8,23 +8,28 @@ from typing import Any, Final
 import psycopg
 
 from greenpg._green_classes import green
+from greenpg._session.lock import BEING_FETCHED
+from greenpg.sync import state_of
 
 SLICE_ROWS: Final = 2000  # rows built between two looks at the clock
 PAUSE: Final = 0  # what a generator yields to `drive` for no event: others are due, maybe
 
 
 class _Green:
-    """A cursor whose statements an interrupted transaction refuses, unless they roll back.
+    """A cursor on which a loop of calls that need not wait lets other tasks run.
 
-    A loop of calls that need not wait lets other tasks run.
+    It executes nothing while another task fetches its result. TypeError on a plain connection.
     """
 
     _conn: Any
 
     def _start_query(self, query: Any = None) -> Any:
-        state = self._conn._greenpg_state
-        if state.must_roll_back:
-            state.admit(query)
+        try:
+            state = self._conn._greenpg_state
+        except AttributeError:  # on a plain connection
+            state = state_of(self._conn)
+        if state.cursors_fetching and self in state.cursors_fetching:
+            raise psycopg.ProgrammingError(BEING_FETCHED)
         return super()._start_query(query)  # type: ignore[misc]
 
     def _send_query_prepared(self, *args: Any, **options: Any) -> None:
@@ -80,29 +85,34 @@ class Cursor(_Green, psycopg.Cursor[Any]):
 
     def fetchmany(self, size: int = 0) -> list[Any]:
         """Return the next `size` rows, by default `arraysize`; other tasks run in between."""
-        return self._greenpg_fetch(psycopg.Cursor.fetchmany, size or self.arraysize)
+        return self._greenpg_fetch(size or self.arraysize)
 
     def fetchall(self) -> list[Any]:
         """Return all rows that are left; other tasks run after each time slice."""
-        if self._greenpg_rows() <= SLICE_ROWS:
+        if not self.pgresult:
+            self._fetch_pipeline()
+        rows = self.pgresult.ntuples if self.pgresult else 0
+        if rows <= SLICE_ROWS:
             return psycopg.Cursor.fetchall(self)
-        return self._greenpg_fetch(psycopg.Cursor.fetchmany, self._greenpg_rows())
+        return self._greenpg_fetch(rows)
 
-    def _greenpg_rows(self) -> int:
-        return self.pgresult.ntuples if self.pgresult else 0
-
-    def _greenpg_fetch(self, fetchmany: Any, wanted: int) -> list[Any]:
+    def _greenpg_fetch(self, wanted: int) -> list[Any]:
+        fetchmany = psycopg.Cursor.fetchmany
         rows: list[Any] = fetchmany(self, min(wanted, SLICE_ROWS))
         if len(rows) < SLICE_ROWS:
             return rows
         state = self._conn._greenpg_state
         state.time_slice.restart()
-        while len(rows) < wanted:
-            more = fetchmany(self, min(wanted - len(rows), SLICE_ROWS))
-            rows += more
-            if not more:
-                break
-            state.pause_outside(self._conn, state.time_slice)
+        state.cursors_fetching.append(self)
+        try:
+            while len(rows) < wanted:
+                more = fetchmany(self, min(wanted - len(rows), SLICE_ROWS))
+                rows += more
+                if not more:
+                    break
+                state.pause_outside(self._conn, state.time_slice)
+        finally:
+            state.cursors_fetching.remove(self)
         return rows
 
 
@@ -125,7 +135,7 @@ class ServerCursor(_Green, psycopg.ServerCursor[Any]):
 
     def close(self) -> None:
         """Close the cursor; in an interrupted transaction the server does so at its end."""
-        state = self._conn._greenpg_state
+        state: Any = state_of(self._conn)
         if state.must_roll_back:
             psycopg.Cursor.close(self)
             return

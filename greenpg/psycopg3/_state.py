@@ -17,7 +17,7 @@ from greenpg._session.shield import graver
 from ._cancelling import cancel_query
 from ._errors import ERRORS, DeadlineExceeded
 from ._finishing import finish_command
-from ._statements import is_close, is_rollback
+from ._statements import is_rollback
 
 if TYPE_CHECKING:
     from greenpg._session.shield import Shield
@@ -38,13 +38,15 @@ class State(Session):
     them finish. While `stopping`, an interrupted operation is brought to its end: it may send
     nothing more. `two_phase`: psycopg takes a two-phase transaction to be open, unprepared.
     `pipeline_cut`: an interrupt has cut off the pipeline's implicit transaction.
+    `cursors_fetching` are those whose result is being built in slices.
     """
 
-    __slots__ = ("cleaners", "pipeline_cut", "stopping", "two_phase")
+    __slots__ = ("cleaners", "cursors_fetching", "pipeline_cut", "stopping", "two_phase")
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend, ERRORS)
         self.cleaners: dict[Hashable, bool] = {}
+        self.cursors_fetching: list[Any] = []
         self.stopping = False
         self.two_phase = False
         self.pipeline_cut = False
@@ -169,8 +171,6 @@ class State(Session):
         """Refuse a statement in an interrupted transaction, unless it rolls back."""
         self.refuse_if_stopping()
         if not self.must_roll_back or self.rolling_back:  # RELEASE follows ROLLBACK TO
-            return
-        if is_close(statement):  # the end of a cursor's block must not hide the interrupt
             return
         if not is_rollback(statement):
             raise self.failed_transaction()

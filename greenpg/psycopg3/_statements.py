@@ -19,7 +19,10 @@ def is_rollback(statement: Any) -> bool:
 
 
 def is_close(statement: Any) -> bool:
-    """Return True for what psycopg sends to close a server-side cursor."""
+    """Return True for what psycopg sends to close a server-side cursor.
+
+    An interrupted transaction admits it: a cursor's block that ends must not hide the interrupt.
+    """
     return _CLOSE.match(_beginning(statement)) is not None
 
 

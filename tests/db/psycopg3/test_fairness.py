@@ -91,10 +91,15 @@ def piped(conn):
     return sum(cur.fetchone()[0] >= 0 for cur in found) * 100
 
 
+def all_from_a_pipeline(conn):
+    with conn.pipeline():
+        return len(conn.execute(SERIES).fetchall())
+
+
 OPERATIONS = (
     all_at_once, all_of_a_held_result, one_by_one, by_iteration, from_a_server_cursor,
     in_chunks_from_a_server_cursor, streamed, copied_out, copied_out_in_rows, copied_in,
-    copied_in_at_once, inserted, inserted_returning, piped,
+    copied_in_at_once, inserted, inserted_returning, piped, all_from_a_pipeline,
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -187,6 +188,29 @@ def test_rollback_in_sql_ends_the_transaction(conn, statement):
     conn.execute(statement)
 
     assert conn.execute("select 7").fetchone() == (7,)
+
+
+@pytest.mark.parametrize("kind", [psycopg.ClientCursor, psycopg.Cursor, psycopg.RawCursor])
+def test_cursor_made_by_its_class_may_roll_back(conn, kind):
+    with suppress(greenpg.DeadlineExceeded), conn.deadline(SHORT):
+        conn.execute(LONG)
+
+    kind(conn).execute("rollback")
+
+    assert kind(conn).execute("select 7").fetchone() == (7,)
+
+
+def test_close_of_a_cursor_admits_no_more(conn, create, connect):
+    table = create("(n int)")
+    conn.execute(f"insert into {table} values (1)")
+    conn._greenpg_state.note_outside(conn)
+
+    for kind in (conn.cursor, partial(psycopg.ClientCursor, conn)):
+        with pytest.raises(InFailedSqlTransaction):
+            kind().execute("CLOSE ALL; COMMIT")
+
+    conn.rollback()
+    assert connect().execute(f"select count(*) from {table}").fetchone() == (0,)
 
 
 def swallow(conn):

@@ -30,6 +30,52 @@ def test_cursor_factories_stay_what_they_are(connect, kind):
     assert conn.execute("select 7").fetchone() == (7,)
 
 
+def test_cursor_factory_of_others_is_not_touched_while_a_cursor_is_made(conn):
+    class Slow(psycopg.Cursor):
+        def __init__(self, conn, **options):
+            super().__init__(conn, **options)
+            seen.append(conn.cursor_factory)
+
+    seen = []
+    conn.cursor_factory = Slow
+
+    conn.cursor()
+
+    assert seen == [Slow]
+
+
+def test_green_cursor_on_a_plain_connection_is_refused(dsn):
+    refused = pytest.raises(TypeError, match="not a connection made by greenpg")
+
+    with psycopg.connect(dsn, cursor_factory=psycopg3.Cursor) as plain, refused:
+        plain.execute("select 1")
+
+
+def test_users_methods_may_have_the_names_of_greenpgs(dsn):
+    class Own(psycopg3.Connection):
+        def exclusive(self):
+            raise NotImplementedError
+
+        deadline = exclusive
+
+    with Own.connect(dsn) as conn:
+        with conn.pipeline():
+            conn.execute("select 1")
+        with conn.pipeline(), conn.transaction():
+            conn.cursor().executemany("select %s", [(1,)])
+
+
+def test_execute_on_a_cursor_whose_result_another_task_fetches_is_refused(auto, spawn):
+    cur = auto.execute("select generate_series(1, 1000000)")
+    job = spawn(cur.fetchall)
+    until(lambda: auto._greenpg_state.cursors_fetching, "it fetches")
+
+    with pytest.raises(psycopg.ProgrammingError, match="another task is fetching"):
+        cur.execute("select 1")
+
+    assert len(job.result()) == 1_000_000
+
+
 def test_tasks_take_turns(conn, spawn):
     jobs = [spawn(lambda n: conn.execute("select %s::int", (n,)).fetchone(), n) for n in range(9)]
 
