@@ -24,7 +24,7 @@ from ._cancelling import cancel
 from ._closing import close_after
 from ._connect import connect_in_turn
 from ._driving import drive
-from ._state import INERROR, OperationLock, State
+from ._state import IDLE, INERROR, OperationLock, State
 from ._statements import is_close
 from ._transaction import Pipeline, transaction
 
@@ -163,8 +163,9 @@ class Connection(psycopg.Connection[Any]):
             raise psycopg.errors.InFailedSqlTransaction("the transaction has failed; roll back")
         try:
             return (yield from gen)
-        except psycopg.Error:
-            if before and not before[1]:
+        except BaseException as error:
+            failed = isinstance(error, psycopg.Error) or self.pgconn.transaction_status != IDLE
+            if failed and before and not before[1]:
                 self._tpc = before
                 self._greenpg_state.doom()
             raise

@@ -325,6 +325,22 @@ def test_failed_transaction_is_not_taken_for_prepared(conn):
     check_usable(conn)
 
 
+def test_prepare_that_python_could_not_send_is_followed_by_a_rollback(conn, monkeypatch):
+    def no_memory(*_):
+        raise MemoryError
+
+    conn.tpc_begin(conn.xid(0, "greenpg-unsent", ""))
+    conn.execute("select 1")
+    monkeypatch.setattr(conn, "_exec_command", no_memory)
+    with pytest.raises(MemoryError):
+        conn.tpc_prepare()
+    monkeypatch.undo()
+
+    conn.tpc_rollback()
+
+    check_usable(conn)
+
+
 @pytest.mark.green
 def test_rollback_in_the_hub_closes(conn, in_hub):
     conn.execute("select 1")

@@ -55,7 +55,7 @@ class Tenant(psycopg.Connection):
     asked: list[str] = []  # noqa: RUF012  one for all
 
     @classmethod
-    def connect(cls, conninfo="", *, tenant, **options):
+    def connect(cls, conninfo="", *, tenant, **options):  # type: ignore[override]
         cls.asked.append(tenant)
         return super().connect(conninfo, **options)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 import pytest
 
@@ -36,7 +38,7 @@ def test_cursor_factory_of_others_is_not_touched_while_a_cursor_is_made(conn):
             super().__init__(conn, **options)
             seen.append(conn.cursor_factory)
 
-    seen = []
+    seen: list[type] = []
     conn.cursor_factory = Slow
 
     conn.cursor()
@@ -53,10 +55,10 @@ def test_green_cursor_on_a_plain_connection_is_refused(dsn):
 
 def test_users_methods_may_have_the_names_of_greenpgs(dsn):
     class Own(psycopg3.Connection):
-        def exclusive(self):
+        def exclusive(self) -> Any:
             raise NotImplementedError
 
-        deadline = exclusive
+        deadline: Any = exclusive
 
     with Own.connect(dsn) as conn:
         with conn.pipeline():
