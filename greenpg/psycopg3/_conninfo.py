@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import OperationalError, pq
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import make_conninfo, timeout_from_conninfo
 
 if TYPE_CHECKING:
     from greenpg._session.connect_plan import Conninfo
@@ -31,7 +31,10 @@ class _Psycopg3Conninfo:
         """Return what libpq would connect with (PQconninfo), from whatever source."""
         pgconn = _unconnected(dsn, "sslmode")
         try:
-            return _named(pgconn.info)
+            found = _named(pgconn.info)
+            if "connect_timeout" in found:  # which psycopg reads otherwise than libpq: 2.5, say
+                found["connect_timeout"] = str(timeout_from_conninfo(dict(found)))
+            return found
         except OperationalError:  # libpq cannot read them
             return {}
         finally:

@@ -109,6 +109,12 @@ def test_parameter_that_libpq_refuses_is_its_error(connect, target):
         connect(target(NAME, connect_timeout="soon"), backend=resolver(HERE))
 
 
+def test_timeout_may_be_a_fraction_as_in_psycopg(connect, target):
+    conn = connect(target(NAME), backend=resolver(HERE), connect_timeout=5.5)
+
+    assert conn.execute("select 7").fetchone() == (7,)
+
+
 def test_others_run_while_a_connection_is_made(connect, target, proxy):
     proxy.delay(0.05, way="both")
 
