@@ -216,7 +216,7 @@ class Connection(psycopg.Connection[Any]):
             state.shut(self.pgconn)
         try:
             if self._should_cancel():
-                cancel(self, timeout)
+                cancel(self, min(timeout, state.patience()))
         except psycopg.Error as error:
             logger.warning("query cancellation failed: %s", error)
         except BaseException as exc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
@@ -10,6 +11,8 @@ import psycopg
 from greenpg._green_classes import green
 from greenpg._session.lock import BEING_FETCHED
 from greenpg.sync import state_of
+
+from ._state import is_interrupt
 
 SLICE_ROWS: Final = 2000  # rows built between two looks at the clock
 PAUSE: Final = 0  # what a generator yields to `drive` for no event: others are due, maybe
@@ -54,6 +57,18 @@ class _Green:
                 return
             if state.time_slice.is_over():
                 state.pause_inside()
+
+    @contextmanager
+    def copy(self, *args: Any, **options: Any) -> Iterator[psycopg.Copy]:
+        """Run a COPY in a block; an interrupt that leaves the block ends it in bounded time."""
+        with super().copy(*args, **options) as copy:  # type: ignore[misc]
+            try:
+                yield copy
+            except BaseException as error:
+                state = self._conn._greenpg_state
+                if is_interrupt(error) and state.can_wait():  # else psycopg's end of it closes
+                    state.patience()
+                raise
 
     def __next__(self) -> Any:
         self._greenpg_count()

@@ -38,7 +38,7 @@ def drive(
         with conn.lock:
             return drive(conn, gen, interval, timeout)
     fd = conn.pgconn.socket  # raises psycopg's error if it is closed
-    if state.pending is not None:  # psycopg's own clean-up, after an interrupt
+    if state.pending is not None or state.recovery_end:  # psycopg's own clean-up
         return _drive_shielded(conn, state, gen)
     waited = False
     state.waiting_outside = True  # no other task may close
@@ -130,22 +130,35 @@ def _interrupted(conn: Any, state: State, gen: Any, want: Any, exc: BaseExceptio
 
 
 def _drive_shielded(conn: Any, state: State, gen: Generator[Any, Any, _T]) -> _T:
-    """Consume a generator of psycopg's clean-up; later interrupts are weighed, not raised."""
+    """Consume a generator of psycopg's clean-up; interrupts are weighed, not raised."""
     outcome: list[Any] = []
+    want = None
+    try:
+        want = next(gen)
+    except StopIteration as stop:
+        if not state.time_slice.is_over():
+            return stop.value  # type: ignore[no-any-return]
+        outcome.append(stop.value)
+
+    def rest(_: float) -> bool:
+        state.time_slice.pause_if_over()
+        return True
 
     def run(shield: Shield) -> None:
-        outcome.append(finish(state, conn.pgconn, gen, None, shield))
+        if not outcome:
+            outcome.append(finish(state, conn.pgconn, gen, want, shield))
+        shield.wait(rest)  # Unrecovered if the server sends on and on
 
     state.waiting_outside = True
     try:
         verdict, failure = state.bounded(state.pending, state.patience(), run)
     finally:
         state.waiting_outside = False
-    state.note_interrupt(verdict)
+    if verdict is not None:
+        state.note_interrupt(verdict)
     if isinstance(failure, Error):
         raise failure
     if failure is not None:
         state.shut(conn.pgconn)
-        assert verdict is not None
-        raise verdict
+        raise verdict or state.closed_error()
     return outcome[0]  # type: ignore[no-any-return]

@@ -38,15 +38,19 @@ class State(Session):
     them finish. While `stopping`, an interrupted operation is brought to its end: it may send
     nothing more. `two_phase`: psycopg takes a two-phase transaction to be open, unprepared.
     `pipeline_cut`: an interrupt has cut off the pipeline's implicit transaction.
-    `cursors_fetching` are those whose result is being built in slices.
+    `cursors_fetching` are those whose result is being built in slices. `recovery_end` is the
+    instant until which the running operation may recover, 0 before it does.
     """
 
-    __slots__ = ("cleaners", "cursors_fetching", "pipeline_cut", "stopping", "two_phase")
+    __slots__ = (
+        "cleaners", "cursors_fetching", "pipeline_cut", "recovery_end", "stopping", "two_phase",
+    )  # fmt: skip
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend, ERRORS)
         self.cleaners: dict[Hashable, bool] = {}
         self.cursors_fetching: list[Any] = []
+        self.recovery_end = 0.0
         self.stopping = False
         self.two_phase = False
         self.pipeline_cut = False
@@ -151,8 +155,14 @@ class State(Session):
             raise
 
     def patience(self) -> float:
-        """Return the seconds for a recovery: fewer if the connection is to be closed anyway."""
-        return min(self.cancel_timeout, CLOSE_TIMEOUT) if self.closing else self.cancel_timeout
+        """Return the seconds left for the operation's recovery: all its steps have them together.
+
+        They are fewer if the connection is to be closed anyway.
+        """
+        seconds = min(self.cancel_timeout, CLOSE_TIMEOUT) if self.closing else self.cancel_timeout
+        self.recovery_end = self.recovery_end or monotonic() + seconds
+        self.exit_needs_check = True
+        return self.recovery_end - monotonic()
 
     # What an interrupted transaction admits
 
@@ -202,6 +212,7 @@ class State(Session):
     def recover(self, pgconn: Any) -> BaseException | None:
         if self.pending is not None and _is_running(pgconn):
             self._finish_command(pgconn)
+        self.recovery_end = 0.0
         if self.closing:
             pgconn.finish()
         if pgconn.status == BAD:
@@ -224,6 +235,9 @@ class State(Session):
 
     def has_transaction(self, conn: Any) -> bool:
         return bool(self.two_phase or conn.pgconn.transaction_status not in (IDLE, UNKNOWN))
+
+    def needs_recovery(self) -> bool:
+        return bool(self.recovery_end) or super().needs_recovery()
 
     def disable_in_child(self) -> None:
         super().disable_in_child()

@@ -420,6 +420,25 @@ def test_undelivered_cancel_closes_the_connection(proxy, connect, spawn, observe
     observer.terminate(pid)
 
 
+def test_kill_in_a_copy_over_a_silent_network_ends_it(proxy, connect, observer):
+    conn = connect(proxy.dsn, autocommit=True)
+    conn._greenpg_state.cancel_timeout = 0.4
+    pid = conn.info.backend_pid
+    conn.execute("create temp table rows (text text)")
+
+    def block():
+        with conn.cursor().copy("copy rows from stdin") as copy:
+            copy.write_row(("x",))
+            proxy.stall()
+            raise Killed
+
+    with pytest.raises(Killed):
+        block()
+
+    assert conn.closed
+    observer.terminate(pid)
+
+
 def test_users_cursor_class_is_refused_too(connect):
     conn = connect(cursor_factory=psycopg.ClientCursor)
     with suppress(greenpg.DeadlineExceeded), conn.deadline(SHORT):
