@@ -31,7 +31,7 @@ class _Green:
             state = self._conn._greenpg_state
         except AttributeError:  # on a plain connection
             state = state_of(self._conn)
-        if state.cursors_fetching and self in state.cursors_fetching:
+        if state.cursors_fetching and id(self) in state.cursors_fetching:
             raise psycopg.ProgrammingError(BEING_FETCHED)
         return super()._start_query(query)  # type: ignore[misc]
 
@@ -118,7 +118,7 @@ class Cursor(_Green, psycopg.Cursor[Any]):
             return rows
         state = self._conn._greenpg_state
         state.time_slice.restart()
-        state.cursors_fetching.append(self)
+        state.cursors_fetching.append(id(self))
         try:
             while len(rows) < wanted:
                 more = fetchmany(self, min(wanted - len(rows), SLICE_ROWS))
@@ -127,7 +127,7 @@ class Cursor(_Green, psycopg.Cursor[Any]):
                     break
                 state.pause_outside(self._conn, state.time_slice)
         finally:
-            state.cursors_fetching.remove(self)
+            state.cursors_fetching.remove(id(self))
         return rows
 
 

@@ -38,8 +38,8 @@ class State(Session):
     them finish. While `stopping`, an interrupted operation is brought to its end: it may send
     nothing more. `two_phase`: psycopg takes a two-phase transaction to be open, unprepared.
     `pipeline_cut`: an interrupt has cut off the pipeline's implicit transaction.
-    `cursors_fetching` are those whose result is being built in slices. `recovery_end` is the
-    instant until which the running operation may recover, 0 before it does.
+    `cursors_fetching` has the id() of each whose result is being built in slices. `recovery_end`
+    is the instant until which the running operation may recover, 0 before it does.
     """
 
     __slots__ = (
@@ -49,7 +49,7 @@ class State(Session):
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend, ERRORS)
         self.cleaners: dict[Hashable, bool] = {}
-        self.cursors_fetching: list[Any] = []
+        self.cursors_fetching: list[int] = []
         self.recovery_end = 0.0
         self.stopping = False
         self.two_phase = False

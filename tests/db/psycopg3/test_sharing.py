@@ -78,6 +78,23 @@ def test_execute_on_a_cursor_whose_result_another_task_fetches_is_refused(auto, 
     assert len(job.result()) == 1_000_000
 
 
+def test_another_cursor_may_execute_while_a_result_is_fetched(auto, spawn):
+    class Alike(psycopg.Cursor):
+        __hash__ = psycopg.Cursor.__hash__
+
+        def __eq__(self, other):
+            return True
+
+    auto.cursor_factory = Alike
+    cur = auto.execute("select generate_series(1, 1000000)")
+    job = spawn(cur.fetchall)
+    until(lambda: auto._greenpg_state.cursors_fetching, "it fetches")
+
+    assert auto.execute("select 7").fetchone() == (7,)
+
+    assert len(job.result()) == 1_000_000
+
+
 def test_tasks_take_turns(conn, spawn):
     jobs = [spawn(lambda n: conn.execute("select %s::int", (n,)).fetchone(), n) for n in range(9)]
 
