@@ -7,26 +7,25 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import cache, partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from greenpg.embedded import EmbeddedServer
-from tests.upstream.server import ServerError, newest_binaries
-
+from . import sources
 from .environments import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
 CORE: Final = ("backends", "transactions", "transaction_hooks")
 LABELS: Final = (*CORE, "postgres_tests")
-SECONDS: Final = 240
+SECONDS: Final = 600  # for each run, on a busy machine
 RUNNER: Final = ROOT / "tests" / "frameworks" / "django_suite.py"
+FURTHER: Final = pytest.mark.further
+GREEN: Final = "greenpg.django"
 STOCK: Final = "django.db.backends.postgresql"
 # The first expects that Django's pool requires psycopg 3, the second CONN_MAX_AGE beside a pool.
 OTHERWISE: Final = {"test_connect_pool_setting_ignored_for_psycopg2"}
@@ -47,29 +46,7 @@ class Run:
 @pytest.fixture(scope="module")
 def source(request: pytest.FixtureRequest) -> Path:
     """The directory of the installed Django version's own tests."""
-    home = request.config.cache.mkdir("django-source")
-    release = version("django")
-    whole = home / f"django-{release}"
-    if not whole.is_dir():
-        order = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
-        order += ["--no-binary", "django", "--dest", str(home), f"django=={release}"]
-        subprocess.run(order, check=True, timeout=SECONDS)
-        with tarfile.open(home / f"django-{release}.tar.gz") as archive:
-            archive.extractall(home / "aside", filter="data")
-        os.replace(home / "aside" / whole.name, whole)  # a run may be interrupted while it extracts
-    return whole / "tests"
-
-
-@pytest.fixture(scope="module")
-def complete_server() -> Iterator[str]:
-    """A server with contrib modules, which postgres_tests requires."""
-    try:
-        binaries = newest_binaries()
-    except ServerError as error:
-        pytest.skip(str(error))
-    server = EmbeddedServer(binaries=binaries)
-    yield server.dsn
-    server.stop()
+    return sources.source(request.config.cache.mkdir("django-source"), "django") / "tests"
 
 
 def run(
@@ -78,7 +55,7 @@ def run(
     driver: str,
     library: str,
     engine: str,
-    labels: Sequence[str] = LABELS,
+    labels: tuple[str, ...] = LABELS,
     **options: object,
 ) -> Run:
     """Run the labels in a process of their own; fail if no tests ran."""
@@ -104,9 +81,9 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def stock(source: Path, complete_server: str) -> Run:
-    """The results of Django's own backend, blocking."""
-    return run(source, complete_server, "psycopg2", "none", STOCK)
+def stock(source: Path, complete_server: str) -> Callable[..., Run]:
+    """The results of Django's own backend, blocking, with a driver; each is made once."""
+    return cache(partial(run, source, complete_server, library="none", engine=STOCK))
 
 
 @pytest.mark.timeout(3 * SECONDS)
@@ -115,27 +92,32 @@ def stock(source: Path, complete_server: str) -> Run:
     [("gevent", POOL, OTHERWISE | WITH_POOL), ("eventlet", {}, OTHERWISE)],
 )
 def test_djangos_own_tests_end_alike(source, complete_server, stock, library, options, otherwise):
-    green = run(source, complete_server, "psycopg2", library, "greenpg.django", **options)
+    blocking = stock("psycopg2")
 
-    assert stock.tests > 500
-    assert (green.tests, green.failed) == (stock.tests, stock.failed | otherwise)
+    green = run(source, complete_server, "psycopg2", library, GREEN, **options)
+
+    assert blocking.tests > 500
+    assert (green.tests, green.failed) == (blocking.tests, blocking.failed | otherwise)
 
 
 @pytest.mark.timeout(3 * SECONDS)
 @pytest.mark.parametrize(
-    ("labels", "library", "options", "otherwise"),
+    ("labels", "library", "engine", "options", "otherwise"),
     [
-        (CORE, "eventlet", {}, OTHERWISE3),
-        pytest.param(LABELS, "eventlet", {}, OTHERWISE3, marks=pytest.mark.further),
-        pytest.param(LABELS, "gevent", POOL, OTHERWISE3 | WITH_POOL, marks=pytest.mark.further),
+        (CORE, "eventlet", GREEN, {}, OTHERWISE3),
+        (CORE, "gevent", STOCK, {}, frozenset()),
+        pytest.param(LABELS, "eventlet", GREEN, {}, OTHERWISE3, marks=FURTHER),
+        pytest.param(LABELS, "gevent", GREEN, POOL, OTHERWISE3 | WITH_POOL, marks=FURTHER),
+        pytest.param(LABELS, "eventlet", STOCK, {}, frozenset(), marks=FURTHER),
+        pytest.param(LABELS, "gevent", STOCK, {}, frozenset(), marks=FURTHER),
     ],
 )
 def test_djangos_own_tests_end_alike_over_psycopg3(
-    source, complete_server, labels, library, options, otherwise
+    source, complete_server, stock, labels, library, engine, options, otherwise
 ):
-    stock = run(source, complete_server, "psycopg", "none", STOCK, labels)
+    blocking = stock("psycopg", labels=labels)
 
-    green = run(source, complete_server, "psycopg", library, "greenpg.django", labels, **options)
+    green = run(source, complete_server, "psycopg", library, engine, labels, **options)
 
-    assert stock.tests > 300
-    assert (green.tests, green.failed) == (stock.tests, stock.failed | otherwise)
+    assert blocking.tests > 300
+    assert (green.tests, green.failed) == (blocking.tests, blocking.failed | otherwise)
