@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def password_of(dsn: str) -> str:
     """Return the password of a DSN; any one if it names none."""
     params = parse_dsn(dsn)
-    if "passfile" in params:
+    if "passfile" in params and "password" not in params:
         return Path(params["passfile"]).read_text().strip().rpartition(":")[2]
     return str(params.get("password", "secret"))
 
