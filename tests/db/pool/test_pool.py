@@ -311,7 +311,7 @@ def test_a_task_may_begin_with_getconn(make):
     lent: list[Any] = []
     pool = make(max_size=1, on_acquire=lent.append)
 
-    assert current().spawn(pool.getconn).join(5)
+    assert current().spawn(pool.getconn).join(10)
 
     assert answer(lent[0]) == 1
     pool.putconn(lent.pop())
@@ -320,7 +320,7 @@ def test_a_task_may_begin_with_getconn(make):
 def test_a_task_may_begin_with_the_entry_of_a_block(make):
     lease = make(max_size=1).connection()
 
-    assert current().spawn(lease.__enter__).join(5)
+    assert current().spawn(lease.__enter__).join(10)
 
     assert answer(lease.conn) == 1
     lease.__exit__(None, None, None)

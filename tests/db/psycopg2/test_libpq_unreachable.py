@@ -69,9 +69,9 @@ def check(conn):
             backend.sleep(0.01)
     job = Job(tick)
     assert one(conn, "select 1 from pg_sleep(0.3)") == 1
-    assert job.task.join(5) and len(ticks) == 5
+    assert job.task.join(10) and len(ticks) == 5
     jobs = [Job(one, conn, f"select {n}") for n in range(5)]
-    assert all(job.task.join(5) for job in jobs)
+    assert all(job.task.join(10) for job in jobs)
     assert [job.outcome for job in jobs] == list(range(5))
 """,
     "transactions work": """
@@ -90,7 +90,7 @@ def check(conn):
 def check(conn):
     job = started(conn, "select 1 from pg_sleep(15)")
     conn.cancel()
-    assert job.task.join(5)
+    assert job.task.join(10)
     assert isinstance(job.outcome, greenpg.errors.QueryCanceled), job.outcome
     assert one(conn) == 1
 """,
@@ -138,7 +138,7 @@ def check(conn):
     other = greenpg.connect(dsn)
     job = started(other, "select 1 from pg_sleep(15)")
     other.close()
-    assert job.task.join(5)
+    assert job.task.join(10)
     assert isinstance(job.outcome, greenpg.InterfaceError), job.outcome
 """,
     "a refused connection is one error": """

@@ -89,7 +89,7 @@ def test_get_waits_for_a_put():
     task = backend.spawn(inbox.put, note(7))
 
     assert content(inbox.get(5)) == 7
-    assert task.join(5)
+    assert task.join(10)
 
 
 def test_get_gives_up_in_time():
@@ -113,7 +113,7 @@ def test_finish_wakes_who_waits():
     task = backend.spawn(inbox.finish, InterfaceError("over"))
 
     assert inbox.get(5) is None
-    assert task.join(5)
+    assert task.join(10)
 
 
 class Asleep(Exception):
