@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
 from typing import Any, Final
 
@@ -59,24 +60,43 @@ def test_cancel_holds_up_nobody(ctx: Context, case: str) -> None:
 
 
 @each(*LIBPQS)
-@over_psycopg()
+@over_psycopg("libpq 17")
 def test_cancel_that_travels_long_hits_no_later_query(ctx: Context, case: str) -> None:
-    conn, query = _travelling(ctx)
+    _late_cancel(ctx, case, lambda cancel: None).result()
+
+
+@needs("kill")
+@each(*LIBPQS)
+@over_psycopg("libpq 17")
+def test_killed_canceller_lets_its_request_hit_no_later_query(ctx: Context, case: str) -> None:
+    cancel = _late_cancel(ctx, case, lambda cancel: cancel.kill())
+
+    assert isinstance(cancel.error, ctx.backend.exits)
+
+
+def _late_cancel(ctx: Context, case: str, meanwhile: Callable[[Any], object]) -> Any:
+    """Return an ended task whose request to cancel a query arrived after the query's end."""
+    conn, holder = _connected(ctx), ctx.connect(autocommit=True)
+    pid, lock = conn.info.backend_pid, holder.info.backend_pid
+    ask(holder, "select pg_advisory_lock(%s)", lock)
+    query = ctx.spawn(ask, conn, "select pg_advisory_lock(%s)", lock)
+    ctx.wait_until(lambda: ctx.server.is_busy(pid), "the query waits for the lock")
+    ctx.proxy().stall(scope="coming")
 
     with libpq(ctx, case):
         cancel = ctx.spawn(conn.cancel)
+        ctx.wait_until(lambda: cancel.began, "the request is under way")
+        meanwhile(cancel)
+        ask(holder, "select pg_advisory_unlock(%s)", lock)
+        ctx.spawn(_flow_later, ctx)
         query.join()
         _answers_until(conn, cancel)
+    return cancel.join()
 
-    cancel.result()
 
-
-def _travelling(ctx: Context) -> tuple[Any, Any]:
-    """Return a connection and its query; what asks to cancel it takes long to arrive."""
-    conn = _connected(ctx)
-    query = _sleeper(ctx, conn, 0.05)
-    ctx.proxy().delay(FAR, way="both", scope="coming")
-    return conn, query
+def _flow_later(ctx: Context) -> None:
+    ctx.backend.sleep(FAR)
+    ctx.proxy().flow()
 
 
 @each(*LIBPQS)
@@ -93,22 +113,6 @@ def test_cancels_of_many_tasks_hit_no_later_query(ctx: Context, case: str) -> No
             for cancel in cancels:
                 cancel.result()
         _answers(conn, number)
-
-
-@needs("kill")
-@each(*LIBPQS)
-@over_psycopg()
-def test_killed_canceller_lets_its_request_hit_no_later_query(ctx: Context, case: str) -> None:
-    conn, query = _travelling(ctx)
-
-    with libpq(ctx, case):
-        cancel = ctx.spawn(conn.cancel)
-        ctx.wait_until(lambda: cancel.began, "the request is under way")
-        cancel.kill()
-        query.join()
-        _answers_until(conn, cancel)
-
-    assert isinstance(cancel.join().error, ctx.backend.exits)
 
 
 @each(*LIBPQS)
