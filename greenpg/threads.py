@@ -209,11 +209,11 @@ def write_check(fd: int) -> Callable[[int], list[object]]:
 
 
 def is_connected(fd: int) -> bool:
-    """Return True if a socket is connected and the other side has not hung up."""
+    """Return True if a socket is connected; it is until both sides have hung up, or one resets."""
     if fd < 0:
         return False
     poll = _select.poll()
-    poll.register(fd, getattr(_select, "POLLRDHUP", 0))
+    poll.register(fd, 0)
     return not poll.poll(0)
 
 

@@ -67,8 +67,9 @@ class Attempt:
         """Note in `final` whether libpq, if it has failed with this text, tries no other host.
 
         So it is once it has met a server that it refuses, for its certificate, say: it keeps the
-        socket then, while the server has not let us in. It passes over one that does not answer,
-        and one that let us in and is not what target_session_attrs asks for.
+        socket then, which the server may have left by now, not having let us in. It passes over
+        one that does not answer, or hangs up instead (libpq closes the socket), and one that let
+        us in and is not what target_session_attrs asks for.
         """
         pgconn = conn.pgconn_ptr
         if libpq.has(*_REFUSALS) and pgconn and libpq.PQstatus(pgconn) == _BAD:

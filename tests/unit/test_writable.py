@@ -21,15 +21,16 @@ def test_socket_is_writable_until_its_buffer_is_full():
         assert check(0), "the next send raises the error"
 
 
-def test_socket_is_connected_until_either_side_has_hung_up():
-    one, other = socket.socketpair()
-    with one:
-        with other:
-            other.send(b"!")
-            before = is_connected(one.fileno())
+def test_socket_is_connected_until_both_sides_have_hung_up():
+    server = socket.create_server(("127.0.0.1", 0))
+    with server, socket.create_connection(server.getsockname()) as one:
+        server.accept()[0].close()
+        hung_up = one.recv(1)
+        before = is_connected(one.fileno())
+        one.shutdown(socket.SHUT_WR)
         after = is_connected(one.fileno())
 
-    assert (before, after) == (True, False)
+    assert (hung_up, before, after) == (b"", True, False)
 
 
 def test_socket_that_was_refused_is_not_connected():
