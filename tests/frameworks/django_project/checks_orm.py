@@ -8,13 +8,12 @@ from decimal import Decimal
 
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
-from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
 from greenpg.backend import current
 from greenpg_conformance.toolkit.heartbeat import heartbeat
 from greenpg_conformance.toolkit.jobs import Job
 
-from . import ready  # noqa: F401  before the models
+from . import ready  # before the models
 from .models import Account, Note
 from .served import get
 
@@ -120,7 +119,7 @@ def test_iterator_reads_inside_a_transaction():
     assert names == {"ann", "bob"}
 
 
-@pytest.mark.skipif(not is_psycopg3, reason="psycopg 3's")
+@pytest.mark.skipif(not ready.is_psycopg3, reason="psycopg 3's")
 def test_copy_goes_through_the_cursor():
     table = Account._meta.db_table
     with connection.cursor() as cur:
@@ -134,7 +133,7 @@ def test_copy_goes_through_the_cursor():
     assert back == b"999\n"
 
 
-@pytest.mark.skipif(is_psycopg3, reason="psycopg2's")
+@pytest.mark.skipif(ready.is_psycopg3, reason="psycopg2's")
 def test_copy_goes_through_copy_expert():
     table = Account._meta.db_table
     with connection.cursor() as cur:

@@ -3,13 +3,12 @@
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connection, connections, transaction
-from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.test import override_settings
 
 from greenpg.backend import current
 from greenpg_conformance.toolkit.jobs import Job
 
-from . import ready  # noqa: F401  before the models
+from . import ready  # before the models
 from .models import Account
 from .served import get
 
@@ -91,7 +90,7 @@ def test_no_connection_in_time_is_an_operational_error(database, small_pool):
 
 
 def test_connection_is_configured_once(database):
-    level = IsolationLevel.REPEATABLE_READ
+    level = ready.IsolationLevel.REPEATABLE_READ
     database["OPTIONS"].update(isolation_level=level, assume_role="pg_monitor")
     asked = (
         "current_setting('TimeZone') || current_user || current_setting('transaction_isolation')"
