@@ -44,7 +44,7 @@ def _answers_until(conn: Any, over: Any) -> None:
 
 
 @each(*LIBPQS)
-@over_psycopg("libpq 17")
+@over_psycopg()
 def test_cancel_holds_up_nobody(ctx: Context, case: str) -> None:
     conn = _connected(ctx)
     query = _sleeper(ctx, conn)
@@ -60,14 +60,14 @@ def test_cancel_holds_up_nobody(ctx: Context, case: str) -> None:
 
 
 @each(*LIBPQS)
-@over_psycopg("libpq 17")
+@over_psycopg()
 def test_cancel_that_travels_long_hits_no_later_query(ctx: Context, case: str) -> None:
     _late_cancel(ctx, case, lambda cancel: None).result()
 
 
 @needs("kill")
 @each(*LIBPQS)
-@over_psycopg("libpq 17")
+@over_psycopg()
 def test_killed_canceller_lets_its_request_hit_no_later_query(ctx: Context, case: str) -> None:
     cancel = _late_cancel(ctx, case, lambda cancel: cancel.kill())
 
@@ -116,7 +116,7 @@ def test_cancels_of_many_tasks_hit_no_later_query(ctx: Context, case: str) -> No
 
 
 @each(*LIBPQS)
-@over_psycopg("libpq 17")
+@over_psycopg()
 def test_frozen_server_takes_no_cancel(ctx: Context, case: str) -> None:
     conn = _connected(ctx)
     set_cancel_timeout(conn, 0.4)
