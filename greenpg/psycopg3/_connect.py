@@ -14,6 +14,7 @@ from greenpg._session.lock import IN_HUB
 
 from ._conninfo import CONNINFO
 from ._driving import drive_connecting
+from ._errors import WaitTimeout
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
@@ -33,7 +34,7 @@ def connect_in_turn(cls: Any, backend: Backend, params: Any) -> Any:
     for dsn, _ in [(targets.dsn, False)] if targets.simple else attempts:
         try:
             return drive_connecting(backend, cls._connect_gen(dsn), timeout)
-        except e._WaitTimeout:  # noqa: PERF203  one turn is a connection
+        except WaitTimeout:  # noqa: PERF203  one turn is a connection
             failed.append((e.ConnectionTimeout("connection timeout expired"), _described(dsn)))
         except psycopg.Error as error:
             failed.append((error, _described(dsn)))

@@ -59,16 +59,41 @@ class _Green:
                 state.pause_inside()
 
     @contextmanager
-    def copy(self, *args: Any, **options: Any) -> Iterator[psycopg.Copy]:
-        """Run a COPY in a block; an interrupt that leaves the block ends it in bounded time."""
-        with super().copy(*args, **options) as copy:  # type: ignore[misc]
-            try:
-                yield copy
-            except BaseException as error:
-                state = self._conn._greenpg_state
-                if is_interrupt(error) and state.can_wait():  # else psycopg's end of it closes
-                    state.patience()
-                raise
+    def copy(
+        self, statement: Any, params: Any = None, *, writer: Any = None
+    ) -> Iterator[psycopg.Copy]:
+        """Run a COPY in a block; an interrupt that leaves the block ends it in bounded time.
+
+        The block has the connection to itself, which psycopg's own has since 3.2.13, and its
+        error propagates, not one of the clean-up, as since 3.3.
+        """
+        conn, raised = self._conn, None
+        try:
+            with conn.lock:
+                conn.wait(self._start_copy_gen(statement, params))  # type: ignore[attr-defined]
+                with psycopg.Copy(self, writer=writer) as copy:  # type: ignore[arg-type]
+                    try:
+                        yield copy
+                    except BaseException as error:
+                        raised, state = error, conn._greenpg_state
+                        if is_interrupt(error) and state.can_wait():  # else its end closes
+                            state.patience()
+                        raise
+        except psycopg.Error:
+            if raised is not None:
+                raise raised from None
+            raise
+        self._select_current_result(0)  # type: ignore[attr-defined]
+
+    def __iter__(self) -> Any:
+        rows = super().__iter__()  # type: ignore[misc]
+        return rows if rows is self else self._greenpg_counted(rows)
+
+    def _greenpg_counted(self, rows: Iterator[Any]) -> Iterator[Any]:
+        """Yield the rows of a cursor that is no iterator, as in psycopg 3.2."""
+        for row in rows:
+            self._greenpg_count()
+            yield row
 
     def __next__(self) -> Any:
         self._greenpg_count()

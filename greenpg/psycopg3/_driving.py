@@ -8,11 +8,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from psycopg import Error, ProgrammingError, pq
-from psycopg.errors import _WaitTimeout
 
 from greenpg._session.lock import IN_HUB
 
 from ._cancelling import cancel_query, wait_once
+from ._errors import WAITS_HAVE_TIMEOUTS, WaitTimeout
 from ._finishing import drop_unsent, finish
 
 if TYPE_CHECKING:
@@ -26,10 +26,14 @@ ACTIVE: Final = pq.TransactionStatus.ACTIVE
 
 
 def drive(
-    conn: Any, gen: Generator[Any, Any, _T], interval: float = 0.0, timeout: float | None = None
+    conn: Any,
+    gen: Generator[Any, Any, _T],
+    interval: float | None = None,
+    timeout: float | None = None,
 ) -> _T:
-    """Consume a generator on an open connection; psycopg's _WaitTimeout after `timeout` seconds.
+    """Consume a generator on an open connection; WaitTimeout after `timeout` seconds.
 
+    Before psycopg 3.3.6 it is resumed each `interval` seconds, by which notifies() ends there.
     An interrupt propagates once the query is cancelled and the generator has ended; if it does
     not end within the connection's `cancel_timeout`, the connection is closed.
     """
@@ -47,9 +51,12 @@ def drive(
         if not state.can_wait():  # a finalizer ends a block or a stream
             state.shut(conn.pgconn)
             raise ProgrammingError(IN_HUB)
+        polls = interval is not None and not WAITS_HAVE_TIMEOUTS
         end = None if timeout is None else monotonic() + timeout
         wait = state.wait
         while True:
+            if polls:
+                end = monotonic() + interval  # type: ignore[operator]
             try:
                 if want and end is None and not state.wait_needs_check:
                     ready = wait(fd, want, None)
@@ -59,8 +66,8 @@ def drive(
                 _interrupted(conn, state, gen, want, exc)
             waited = True
             want = gen.send(ready)
-            if end is not None and monotonic() >= end:
-                raise _WaitTimeout("wait timeout expired")
+            if timeout is not None and monotonic() >= end:  # type: ignore[operator]
+                raise WaitTimeout("wait timeout expired")
     except StopIteration as stop:
         value = stop.value
     finally:
@@ -79,7 +86,7 @@ def drive_connecting(backend: Backend, gen: Generator[Any, Any, _T], timeout: fl
             left = None if end is None else max(end - monotonic(), 0)
             ready = wait_once(backend, fd, want, left)
             if not ready:
-                raise _WaitTimeout("wait timeout expired")
+                raise WaitTimeout("wait timeout expired")
             fd, want = gen.send(ready)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]

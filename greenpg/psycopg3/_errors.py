@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from psycopg import Error, InterfaceError, OperationalError, ProgrammingError
+from psycopg import errors as e
 from psycopg.errors import InFailedSqlTransaction, QueryCanceled
 
 from greenpg import errors
@@ -22,6 +23,15 @@ class ConnectionClosed(OperationalError, InterfaceError):
     """
 
 
+if hasattr(e, "_WaitTimeout"):
+    WaitTimeout = e._WaitTimeout
+else:  # psycopg before 3.3.6, whose waits have no timeout
+
+    class WaitTimeout(OperationalError):  # type: ignore[no-redef]
+        """A wait's timeout has expired; callers handle it."""
+
+
+WAITS_HAVE_TIMEOUTS: Final = hasattr(e, "_WaitTimeout")
 ERRORS: Final = ErrorClasses(
     error=Error,
     interface=ConnectionClosed,

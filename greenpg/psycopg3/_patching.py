@@ -46,8 +46,11 @@ def _green_connect(cls: Any, /, conninfo: str = "", **options: Any) -> Any:
     return Connection.connect.__func__(green_class(cls), conninfo, **options)  # type: ignore[attr-defined]
 
 
-def _green_connect_gen(cls: Any, /, conninfo: str = "") -> Any:
-    """Connect as an earlier `from psycopg import connect` does; the waits are the backend's."""
+def _green_connect_gen(cls: Any, /, conninfo: str = "", **_: Any) -> Any:
+    """Connect as an earlier `from psycopg import connect` does; the waits are the backend's.
+
+    psycopg before 3.3.6 adds its timeout, which `conninfo` has as well.
+    """
     green = green_class(cls)
     if cls is green:
         return (yield from _connect_gen(cls, conninfo))

@@ -26,7 +26,7 @@ class Transaction(_transaction.Transaction):
         try:
             return super().__enter__()
         except BaseException as error:
-            if self.status is self.Status.ACTIVE:  # it had begun
+            if self._greenpg_is_active():  # it had begun
                 self.__exit__(type(error), error, None)
             raise
 
@@ -40,10 +40,26 @@ class Transaction(_transaction.Transaction):
                 with state.cleaning_up(exc is not None or self.force_rollback):
                     return super().__exit__(kind or type(exc), exc, trace)
         finally:
-            if self.status is self.Status.ACTIVE:  # its end could not begin
+            if self._greenpg_is_active():  # its end could not begin
                 self._pop_savepoint("rollback")
-                self.status = self.Status.FAILED
+                self._greenpg_fail()
                 state.note_outside(self._conn)
+
+    if hasattr(_transaction.Transaction, "Status"):
+
+        def _greenpg_is_active(self) -> bool:
+            return self.status is self.Status.ACTIVE
+
+        def _greenpg_fail(self) -> None:
+            self.status = self.Status.FAILED
+
+    else:  # psycopg before 3.3
+
+        def _greenpg_is_active(self) -> bool:
+            return self._entered and not self._exited  # type: ignore[attr-defined]
+
+        def _greenpg_fail(self) -> None:
+            self._exited = True
 
     @property
     def _greenpg_state(self) -> State:

@@ -109,7 +109,9 @@ def executemany_returning(s: Fixture) -> Steps:
     _leave_single_row_mode(s)
     yield
     cur.executemany("select %s, pg_sleep(%s)", naps, returning=True)
-    found = [result.fetchall() for result in cur.results()]
+    found = [cur.fetchall()]
+    while cur.nextset():
+        found.append(cur.fetchall())
     assert found == [[(number, "")] for number in range(10)]
 
 

@@ -82,7 +82,7 @@ def inserted_returning(conn):
     conn.execute("create temp table many (n int)")
     cur, rows = conn.cursor(), [(n,) for n in range(ROWS // 10)]
     cur.executemany("insert into many values (%s) returning n", rows, returning=True)
-    return sum(1 for _ in cur.results()) * 10
+    return (1 + sum(1 for _ in iter(cur.nextset, None))) * 10
 
 
 def piped(conn):
