@@ -231,6 +231,8 @@ class Connection(psycopg.Connection[Any]):
         """Close the connection; a task that waits on it gets OperationalError."""
         state = self._greenpg_state
         pool = getattr(self, "_pool", None)
+        if not self._closed:
+            state.closer = state.current()
         if self.closed and not state.in_driver:
             state.shut(self.pgconn)  # psycopg does nothing, and the waiter would keep its socket
         elif self.closed or state.holder_lost or getattr(pool, "close_returns", False):
@@ -252,6 +254,8 @@ class Connection(psycopg.Connection[Any]):
     def __exit__(self, kind: Any, exc: Any, trace: Any) -> None:
         """Commit and close, or roll back and close; after a swallowed interrupt it rolls back."""
         state = self._greenpg_state
+        if exc is None:
+            state.refuse_if_closed_by_another()
         if exc is None and not self._closed and state.must_roll_back:
             refusal = state.closed_error() if self.closed else state.failed_transaction()
             super().__exit__(type(refusal), refusal, None)

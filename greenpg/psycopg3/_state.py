@@ -38,17 +38,20 @@ class State(Session):
     them finish. While `stopping`, an interrupted operation is brought to its end: it may send
     nothing more. `two_phase`: psycopg takes a two-phase transaction to be open, unprepared.
     `pipeline_cut`: an interrupt has cut off the pipeline's implicit transaction.
+    `closer` is the task that has called `close()`, None before.
     `cursors_fetching` has the id() of each whose result is being built in slices. `recovery_end`
     is the instant until which the running operation may recover, 0 before it does.
     """
 
     __slots__ = (
-        "cleaners", "cursors_fetching", "pipeline_cut", "recovery_end", "stopping", "two_phase",
+        "cleaners", "closer", "cursors_fetching", "pipeline_cut", "recovery_end", "stopping",
+        "two_phase",
     )  # fmt: skip
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend, ERRORS)
         self.cleaners: dict[Hashable, bool] = {}
+        self.closer: Hashable = None
         self.cursors_fetching: list[int] = []
         self.recovery_end = 0.0
         self.stopping = False
@@ -251,6 +254,11 @@ class State(Session):
     def shut(self, pgconn: Any) -> None:
         pgconn.finish()
         self.waiter.close()
+
+    def refuse_if_closed_by_another(self) -> None:
+        """Raise at the end of a block whose work is lost, where psycopg takes it for given up."""
+        if self.closer not in (None, self.current()):
+            raise self.closed_error()
 
     def closed_error(self) -> Exception:
         return self.errors.interface("the connection is closed")  # psycopg's own text

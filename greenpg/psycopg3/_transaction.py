@@ -35,8 +35,10 @@ class Transaction(_transaction.Transaction):
         try:
             with state.ending(self.pgconn, exc) as interrupt:
                 exc = interrupt if exc is None else exc
-                if exc is None and self._conn.broken:
-                    raise state.closed_error()
+                if exc is None:
+                    if self._conn.broken:
+                        raise state.closed_error()
+                    state.refuse_if_closed_by_another()
                 with state.cleaning_up(exc is not None or self.force_rollback):
                     return super().__exit__(kind or type(exc), exc, trace)
         finally:

@@ -253,6 +253,29 @@ def test_close_of_another_tasks_block_does_not_wait_for_it(connect, spawn):
     job.join()
 
 
+@pytest.mark.parametrize("block", [lambda conn: conn, lambda conn: conn.transaction()])
+def test_block_whose_connection_another_task_closes_raises_at_its_end(connect, spawn, block):
+    conn = connect()
+
+    def lost():
+        with block(conn):
+            conn.execute("select 1")
+            spawn(conn.close).join()
+
+    with pytest.raises(psycopg.OperationalError, match="closed"):
+        lost()
+
+
+@pytest.mark.parametrize("block", [lambda conn: conn, lambda conn: conn.transaction()])
+def test_block_that_closes_its_connection_has_given_up(connect, block):
+    conn = connect()
+
+    with block(conn):
+        conn.close()
+
+    assert conn.closed
+
+
 @pytest.fixture
 def slow_table(create, observer):
     """A table of which a row makes PREPARE and COMMIT sleep."""
