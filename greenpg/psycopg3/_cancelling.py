@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from ctypes import CDLL, c_char_p, c_int, c_void_p, create_string_buffer
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import finalize
 
-from psycopg import OperationalError, generators, pq
+from psycopg import OperationalError, generators
 from psycopg._capabilities import capabilities
 from psycopg.errors import CancellationTimeout
 
 from greenpg._session.lock import IN_HUB
 from greenpg._session.shield import Shield, Unrecovered
+
+from ._cancel_request import blocking_request
 
 if TYPE_CHECKING:
     from greenpg._session.session import Session
@@ -103,28 +101,8 @@ def _drive(gen: Any, shield: Shield) -> None:
         gen.close()
 
 
-def _blocking_request(pgconn: Any) -> Callable[[], object]:
-    """Return a function that sends a request and blocks until it has ended, without the GIL.
-
-    psycopg's binding in C keeps the GIL during PQcancel.
-    """
-    if pq.__impl__ == "python":
-        return pgconn.get_cancel().cancel  # type: ignore[no-any-return]
-    libpq = CDLL(sys.modules[type(pgconn).__module__].__file__)  # and what it is linked with
-    get, send, free = libpq.PQgetCancel, libpq.PQcancel, libpq.PQfreeCancel
-    get.restype, free.argtypes, send.argtypes = c_void_p, (c_void_p,), (c_void_p, c_char_p, c_int)
-    key, text = get(c_void_p(pgconn.pgconn_ptr)), create_string_buffer(256)
-
-    def request() -> None:
-        if not send(key, text, len(text)):
-            raise OperationalError(text.value.decode(errors="replace"))
-
-    finalize(request, free, key).atexit = False
-    return request
-
-
 def _cancel_in_thread(pgconn: Any, shield: Shield) -> None:
-    backend, request = shield.backend, _blocking_request(pgconn)
+    backend, request = shield.backend, blocking_request(pgconn)
     done = backend.event()
     outcome: list[object] = []
 

@@ -66,6 +66,7 @@ WITH_SOCKETS = {
 WITH_CTYPES = {
     "greenpg._protocol.libpq",
     "greenpg._protocol.copy_buffers",
+    "greenpg.psycopg3._cancel_request",
     "greenpg_conformance.toolkit.machine",
 }
 ADAPTERS = ("celery", "django", "metrics", "sqlalchemy")
