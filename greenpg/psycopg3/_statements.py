@@ -7,15 +7,14 @@ from typing import Any, Final
 
 from psycopg.sql import SQL, Composed
 
-_ROLLBACK: Final = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*(?:rollback|abort)\b", re.I | re.S
-)
+from greenpg._protocol.statements import beginning, rolls_back
+
 _CLOSE: Final = re.compile(r"CLOSE |SELECT 1 FROM pg_catalog\.pg_cursors ")  # psycopg's own
 
 
 def is_rollback(statement: Any) -> bool:
     """Return True if an SQL statement begins with ROLLBACK or ABORT."""
-    return _ROLLBACK.match(_beginning(statement)) is not None
+    return rolls_back(beginning(statement, Composed, SQL))
 
 
 def is_close(statement: Any) -> bool:
@@ -23,14 +22,4 @@ def is_close(statement: Any) -> bool:
 
     An interrupted transaction admits it: a cursor's block that ends must not hide the interrupt.
     """
-    return _CLOSE.match(_beginning(statement)) is not None
-
-
-def _beginning(statement: Any) -> str:
-    while isinstance(statement, Composed):
-        statement = next(iter(statement), "")
-    if isinstance(statement, SQL):
-        statement = statement._obj
-    if isinstance(statement, bytes):
-        statement = statement.decode("utf-8", "replace")
-    return statement if isinstance(statement, str) else ""
+    return _CLOSE.match(beginning(statement, Composed, SQL)) is not None
