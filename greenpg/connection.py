@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from psycopg2 import Error, ProgrammingError
@@ -20,16 +19,15 @@ from ._psycopg2.attach import LazyState
 from ._psycopg2.attempt import Attempt, addresses
 from ._psycopg2.conninfo import CONNINFO, GivenInfo
 from ._psycopg2.hang_up import hang_up
-from ._psycopg2.interrupts import CLOSE_TIMEOUT
 from ._psycopg2.operation import guarded
 from ._psycopg2.psycopg2_c import checked_poll
 from ._psycopg2.state import ERRORS
 from ._psycopg2.wait_callback import wait_callback
+from ._session.closing import close_after
 from ._session.connect_plan import plan
 from ._session.shield import graver
 from .backend import has_ended
 from .cursor import Cursor
-from .errors import DeadlineExceeded
 from .lobject import Lobject
 from .pipeline import Pipeline
 from .sync import ConnectionLock, Deadline
@@ -43,7 +41,6 @@ _T = TypeVar("_T")
 _cursor = c_connection.cursor
 _lobject: Any = c_connection.lobject
 _c_notifies: Final[Any] = c_connection.notifies
-AGAIN: Final = 0.02  # seconds until close() interrupts again
 _c_factory: Final[Any] = c_connection.cursor_factory
 _c_dsn: Final[Any] = c_connection.dsn
 _c_info: Final[Any] = c_connection.info
@@ -170,28 +167,7 @@ class Connection(c_connection):
         if has_ended(state.holder):
             hang_up(self)
         elif state.can_wait():
-            self._greenpg_close_after(state)
-
-    def _greenpg_close_after(self, state: State) -> None:
-        """Close once the other task is out of C, unless it has closed; it may keep the lock."""
-        end = monotonic() + 2 * CLOSE_TIMEOUT
-        while not self.closed:
-            if has_ended(state.holder) or monotonic() >= end:  # it runs its own code in a block
-                hang_up(self)
-                return
-            if state.is_in_other_thread():  # where the operation's end closes; no queue here
-                state.backend.sleep(AGAIN)
-                state.waiter.interrupt(state.closed_error())
-                continue
-            try:
-                state.acquire(state.current(), AGAIN, first=True)
-            except DeadlineExceeded:  # a thread may have been only about to wait
-                state.waiter.interrupt(state.closed_error())
-                continue
-            try:
-                state.shut(self)
-            finally:
-                state.relinquish()
+            close_after(state, self, partial(state.shut, self), partial(hang_up, self))
 
     def _greenpg_abandoned_in_hub(self) -> bool:
         """Close instead of waiting, in the hub, if no task uses the connection."""

@@ -46,8 +46,8 @@ _FUNCTIONS: Final[tuple[tuple[Any, tuple[Any, ...], str], ...]] = (
     (_I, (_P,), "PQenterPipelineMode PQexitPipelineMode PQpipelineSync PQsendFlushRequest"),
     (_I, (_P,), "PQcancelStart PQcancelPoll PQcancelSocket PQresultStatus PQntuples PQnfields"),
     (_S, (_P,), "PQerrorMessage PQcancelErrorMessage PQresultErrorMessage PQcmdTuples PQcmdStatus"),
-    (_P, (_P,), "PQgetResult PQgetCancel PQcancelCreate"),
-    (None, (_P,), "PQclear PQfreemem PQfreeCancel PQcancelFinish"),
+    (_P, (_P,), "PQgetResult PQcancelCreate"),
+    (None, (_P,), "PQclear PQfreemem PQcancelFinish"),
     (ctypes.c_size_t, (_P,), "PQresultMemorySize"),
     (_I, (_P, _I), "PQfsize PQsetErrorVerbosity"),
     (_S, (_P, _I), "PQfname PQresultErrorField"),
@@ -72,8 +72,7 @@ _SIGNATURES: Final = {name: of[:2] for of in _FUNCTIONS for name in of[2].split(
 class Libpq:
     """The functions as attributes; one that this libpq lacks raises FeatureUnavailable.
 
-    They keep the GIL (ctypes manual, PyDLL), so only functions that never block are listed. The
-    exception is `cancel_blocking`: it releases the GIL and belongs in a thread of its own.
+    They keep the GIL (ctypes manual, PyDLL), so only functions that never block are listed.
     """
 
     def __init__(self) -> None:
@@ -106,13 +105,6 @@ class Libpq:
         function.restype, function.argtypes = _SIGNATURES[name]  # type: ignore[attr-defined]  # ctypes
         setattr(self, name, function)
         return function
-
-    def cancel_blocking(self, key: int) -> str | None:
-        """Send the request of PQgetCancel's `key`, block until it has ended, return its error."""
-        cancel = ctypes.CDLL(psycopg2._psycopg.__file__).PQcancel
-        cancel.restype, cancel.argtypes = _I, (_P, _S, _I)
-        text = ctypes.create_string_buffer(256)
-        return None if cancel(key, text, 256) else text.value.decode(errors="replace")
 
     def settings(self, dsn: str) -> dict[str, str]:
         """Return all parameters that libpq would connect with, from whatever source.

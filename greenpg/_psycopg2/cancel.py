@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from psycopg2 import OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
 
+from greenpg._session.cancelling import send_cancel
 from greenpg._session.lock import IN_HUB
+from greenpg._session.session import CLOSE_TIMEOUT
 
 from .cancel_request import cancel_query
-from .interrupts import CLOSE_TIMEOUT, close_if_asked
+from .interrupts import close_if_asked
 
 if TYPE_CHECKING:
     from .state import State
@@ -54,15 +56,9 @@ def _refuse(conn: Any, state: State) -> None:
 
 
 def _send_cancel(conn: Any, state: State) -> None:
-    """Await the request's end even when interrupted: cut short it might hit a later query."""
-    verdict, failure = state.bounded(None, state.cancel_timeout, partial(cancel_query, conn))
-    if failure is not None:
-        state.close_soon()
-        state.waiter.interrupt(state.closed_error())
+    def undelivered(failure: BaseException) -> Exception:
         late = f"the server did not take the request in {state.cancel_timeout:g} s"
         reason = str(failure).strip() or late
-        raise verdict or OperationalError(
-            f"cancel: {reason}; the connection is closed"
-        ) from failure
-    if verdict is not None:
-        raise verdict
+        return OperationalError(f"cancel: {reason}; the connection is closed")
+
+    send_cancel(state, state.cancel_timeout, partial(cancel_query, conn), undelivered)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import psycopg2._psycopg
 from psycopg2 import OperationalError
 
+from greenpg._protocol.cancel_blocking import cancel_blocking
 from greenpg._protocol.generators import can_cancel_stepwise, cancel
 from greenpg._protocol.libpq import libpq
+from greenpg._session.cancelling import cancel_in_thread, wait_once
 from greenpg._session.shield import Shield, Unrecovered
 
 from .psycopg2_c import c_connection
 
 REQUESTS_TO_POOLER: Final = 2
 LARGEST_PID: Final = 1 << 22  # Linux's PID_MAX_LIMIT; those of other systems are smaller
-
-if TYPE_CHECKING:
-    from greenpg.backend import Backend
 
 
 class Canceller:
@@ -55,19 +55,11 @@ def cancel_query(conn: Any, shield: Shield) -> None:
         raise Unrecovered  # the query is the parent's
     if can_cancel_stepwise():
         _cancel_stepwise(conn, shield)
-    elif libpq.has("PQgetCancel", "PQfreeCancel"):
-        _cancel_in_thread(conn, shield)
+    elif libpq.has("PQcancel"):
+        request = cancel_blocking(psycopg2._psycopg.__file__, conn.pgconn_ptr)
+        cancel_in_thread(request, shield, OperationalError)
     else:
         c_connection.cancel(conn)
-
-
-def wait_once(backend: Backend, fd: int, events: int, timeout: float | None = None) -> int:
-    """Wait with a waiter of its own for a descriptor that is not kept."""
-    waiter = backend.waiter()
-    try:
-        return waiter.wait(fd, events, timeout)
-    finally:
-        waiter.close()
 
 
 def _cancel_stepwise(conn: Any, shield: Shield) -> None:
@@ -76,21 +68,3 @@ def _cancel_stepwise(conn: Any, shield: Shield) -> None:
         shield.take(cancel(request), partial(wait_once, shield.backend))
     finally:  # not in the generator: on a full stack that would end without it
         libpq.PQcancelFinish(request)
-
-
-def _cancel_in_thread(conn: Any, shield: Shield) -> None:
-    backend, key = shield.backend, libpq.PQgetCancel(conn.pgconn_ptr)
-    done = backend.event()
-    outcome: list[str | None] = []
-
-    def job() -> None:
-        try:
-            outcome.append(backend.in_thread(libpq.cancel_blocking, key))
-        finally:
-            libpq.PQfreeCancel(key)
-            done.set()
-
-    backend.spawn(job)
-    shield.wait(done.wait)
-    if outcome != [None]:
-        raise OperationalError(f"cancel request not delivered: {outcome}")

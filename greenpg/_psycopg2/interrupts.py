@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from .state import State
 
-CLOSE_TIMEOUT: Final = 1.0  # seconds
 AGAIN: Final = 0.25  # seconds until a cancel request is repeated: it may have overtaken its query
 log = logging.getLogger("greenpg")
 
@@ -49,8 +48,7 @@ def interrupted(conn: Any, state: State, exc: BaseException) -> None:
             shield.note(exc)
         (_drain if state.finish_on_interrupt else _stop)(conn, state.fd, state.wait, shield)
 
-    seconds = min(state.cancel_timeout, CLOSE_TIMEOUT) if state.closing else state.cancel_timeout
-    verdict, failure = state.bounded(state.pending, seconds, recover)
+    verdict, failure = state.bounded(state.pending, state.recovery_seconds(), recover)
     if failure is not None:
         state.waiter.close()
         state.pending = None

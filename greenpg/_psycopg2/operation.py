@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from psycopg2 import Error
 
+from greenpg._session.session import CLOSE_TIMEOUT
 from greenpg._session.time_slice import TimeSlice
 
 from .cancel_request import Canceller
-from .interrupts import AGAIN, CLOSE_TIMEOUT
+from .interrupts import AGAIN
 from .psycopg2_c import checked_poll, close
 
 if TYPE_CHECKING:

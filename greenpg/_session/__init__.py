@@ -15,6 +15,9 @@ object once the connection is at rest and the lock is passed on. An interrupt th
 operation while it is outside the driver, between two slices of a fetch or in the program's code,
 is noted by `note_outside` or `note_error`: the open transaction takes only a rollback then, too.
 
+**Cancels and closes** by another task (cancelling.py, closing.py) wait for the driver's room to
+send a cancel request, and for the operation that runs to come out of the driver.
+
 **Fairness** (time_slice.py). An operation that never has to wait pauses after 5 ms.
 
 **Jobs** (job.py). What a task is to do is not lost with a task that never begins.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .errors import ErrorClasses
 
 CANCEL_TIMEOUT: Final = 5.0  # seconds
+CLOSE_TIMEOUT: Final = 1.0  # seconds for a recovery if the connection is to be closed anyway
 
 
 class TransactionStatus(IntEnum):
@@ -326,6 +327,10 @@ class Session(Lock):
     def close_soon(self) -> None:
         """Make the running operation stop and close the connection."""
         self.closing = self.exit_needs_check = self.wait_needs_check = True
+
+    def recovery_seconds(self) -> float:
+        """Return the seconds for a recovery: fewer if the connection is to be closed anyway."""
+        return min(self.cancel_timeout, CLOSE_TIMEOUT) if self.closing else self.cancel_timeout
 
     def bounded(
         self, first: BaseException | None, seconds: float, recover: Callable[[Shield], object]

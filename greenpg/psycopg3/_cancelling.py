@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from psycopg import OperationalError, generators
+from psycopg import OperationalError, generators, pq
 from psycopg._capabilities import capabilities
 from psycopg.errors import CancellationTimeout
+from psycopg.pq.misc import find_libpq_full_path
 
+from greenpg._protocol.cancel_blocking import cancel_blocking
+from greenpg._session.cancelling import cancel_in_thread, send_cancel, wait_once
 from greenpg._session.lock import IN_HUB
 from greenpg._session.shield import Shield, Unrecovered
 
-from ._cancel_request import blocking_request
-
 if TYPE_CHECKING:
     from greenpg._session.session import Session
-    from greenpg.backend import Backend
 
 
 def cancel_query(state: Session, pgconn: Any, shield: Shield) -> None:
@@ -29,7 +30,8 @@ def cancel_query(state: Session, pgconn: Any, shield: Shield) -> None:
     if capabilities.has_cancel_safe():
         _drive(_request(pgconn), shield)
     else:
-        _cancel_in_thread(pgconn, shield)
+        request = cancel_blocking(_library(pgconn), pgconn.pgconn_ptr)
+        cancel_in_thread(request, shield, OperationalError)
 
 
 def cancel(conn: Any, timeout: float | None) -> None:
@@ -52,19 +54,16 @@ def cancel(conn: Any, timeout: float | None) -> None:
         state.relinquish()
 
 
-def _send_cancel(conn: Any, state: Session, timeout: float | None) -> None:
-    """Await the request's end even when interrupted: cut short it might hit a later query.
+def _library(pgconn: Any) -> Any:
+    """Return the libpq of psycopg, or its module in C, which keeps the GIL when it cancels."""
+    if pq.__impl__ == "python":
+        return find_libpq_full_path()
+    return sys.modules[type(pgconn).__module__].__file__
 
-    If it does not end the connection is closed.
-    """
-    seconds = timeout or state.cancel_timeout
-    verdict, failure = state.bounded(None, seconds, partial(cancel_query, state, conn.pgconn))
-    if failure is not None:
-        state.close_soon()
-        state.waiter.interrupt(state.closed_error())
-        raise verdict or _undelivered(failure) from failure
-    if verdict is not None:
-        raise verdict
+
+def _send_cancel(conn: Any, state: Session, timeout: float | None) -> None:
+    send = partial(cancel_query, state, conn.pgconn)
+    send_cancel(state, timeout or state.cancel_timeout, send, _undelivered)
 
 
 def _undelivered(failure: BaseException) -> Exception:
@@ -80,15 +79,6 @@ def _request(pgconn: Any) -> Any:
     yield from generators.cancel(request)
 
 
-def wait_once(backend: Backend, fd: int, events: int, timeout: float | None = None) -> int:
-    """Wait with a waiter of its own for a descriptor that is not kept."""
-    waiter = backend.waiter()
-    try:
-        return waiter.wait(fd, events, timeout)
-    finally:
-        waiter.close()
-
-
 def _drive(gen: Any, shield: Shield) -> None:
     try:
         fd, want = next(gen)
@@ -99,22 +89,3 @@ def _drive(gen: Any, shield: Shield) -> None:
         return
     finally:
         gen.close()
-
-
-def _cancel_in_thread(pgconn: Any, shield: Shield) -> None:
-    backend, request = shield.backend, blocking_request(pgconn)
-    done = backend.event()
-    outcome: list[object] = []
-
-    def job() -> None:
-        try:
-            outcome.append(backend.in_thread(request))
-        except OperationalError as error:
-            outcome.append(error)
-        finally:
-            done.set()
-
-    backend.spawn(job)
-    shield.wait(done.wait)
-    if outcome != [None]:
-        raise OperationalError(f"cancel request not delivered: {outcome}")

@@ -21,7 +21,7 @@ from greenpg.backend import Backend, as_backend, current
 from greenpg.sync import ConnectionLock, Deadline
 
 from ._cancelling import cancel
-from ._closing import close_after
+from ._closing import close_for_another
 from ._connect import connect_in_turn
 from ._driving import drive
 from ._state import IDLE, INERROR, OperationLock, State
@@ -249,7 +249,7 @@ class Connection(psycopg.Connection[Any]):
             state.close_soon()
             state.waiter.interrupt(state.closed_error())
             if state.can_wait():
-                close_after(self, state)
+                close_for_another(self, state)
 
     def __exit__(self, kind: Any, exc: Any, trace: Any) -> None:
         """Commit and close, or roll back and close; after a swallowed interrupt it rolls back."""

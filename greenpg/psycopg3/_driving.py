@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from psycopg import Error, ProgrammingError, pq
 
+from greenpg._session.cancelling import wait_once
 from greenpg._session.lock import IN_HUB
 
-from ._cancelling import cancel_query, wait_once
+from ._cancelling import cancel_query
 from ._errors import WAITS_HAVE_TIMEOUTS, WaitTimeout
 from ._finishing import drop_unsent, finish
 

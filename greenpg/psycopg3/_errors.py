@@ -23,7 +23,8 @@ class ConnectionClosed(OperationalError, InterfaceError):
     """
 
 
-if hasattr(e, "_WaitTimeout"):
+WAITS_HAVE_TIMEOUTS: Final = hasattr(e, "_WaitTimeout")
+if WAITS_HAVE_TIMEOUTS:
     WaitTimeout = e._WaitTimeout
 else:  # psycopg before 3.3.6, whose waits have no timeout
 
@@ -31,7 +32,6 @@ else:  # psycopg before 3.3.6, whose waits have no timeout
         """A wait's timeout has expired; callers handle it."""
 
 
-WAITS_HAVE_TIMEOUTS: Final = hasattr(e, "_WaitTimeout")
 ERRORS: Final = ErrorClasses(
     error=Error,
     interface=ConnectionClosed,

@@ -28,7 +28,6 @@ ACTIVE: Final = pq.TransactionStatus.ACTIVE
 IDLE: Final = pq.TransactionStatus.IDLE
 INERROR: Final = pq.TransactionStatus.INERROR
 UNKNOWN: Final = pq.TransactionStatus.UNKNOWN
-CLOSE_TIMEOUT: Final = 1.0  # seconds for the task that another one's close() interrupts
 
 
 class State(Session):
@@ -158,12 +157,8 @@ class State(Session):
             raise
 
     def patience(self) -> float:
-        """Return the seconds left for the operation's recovery: all its steps have them together.
-
-        They are fewer if the connection is to be closed anyway.
-        """
-        seconds = min(self.cancel_timeout, CLOSE_TIMEOUT) if self.closing else self.cancel_timeout
-        self.recovery_end = self.recovery_end or monotonic() + seconds
+        """Return the seconds left for the recovery, which all its steps have together."""
+        self.recovery_end = self.recovery_end or monotonic() + self.recovery_seconds()
         self.exit_needs_check = True
         return self.recovery_end - monotonic()
 

@@ -65,8 +65,8 @@ WITH_SOCKETS = {
 }  # fmt: skip
 WITH_CTYPES = {
     "greenpg._protocol.libpq",
+    "greenpg._protocol.cancel_blocking",
     "greenpg._protocol.copy_buffers",
-    "greenpg.psycopg3._cancel_request",
     "greenpg_conformance.toolkit.machine",
 }
 ADAPTERS = ("celery", "django", "metrics", "sqlalchemy")
