@@ -172,9 +172,7 @@ def load(name: str) -> Backend:
         try:
             backend = found[name].load()
         except (ImportError, AttributeError) as err:
-            raise BackendError(
-                f"backend {name!r} cannot be loaded ({err}); pip install greenpg[{name}]"
-            ) from err
+            raise BackendError(f"backend {name!r} cannot be loaded: {err}") from err
         _loaded[name] = _checked(backend)
     return _loaded[name]
 

@@ -20,6 +20,9 @@ COMMANDS: Final = {
     "bench": ("greenpg_bench.command", "compare greenpg's speed with its peers'"),
     "conformance": ("greenpg_conformance.command", "check that a backend follows the rules"),
 }
+NEEDS_RICH: Final = (
+    "needs rich; pip install 'greenpg[cli]', or 'greenpg[server]' for an embedded PostgreSQL too"
+)
 INTERRUPTED: Final = 130  # the exit code of shells for a command that Ctrl-C ended
 
 
@@ -29,20 +32,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = next((word for word in words if word in COMMANDS), "")
     try:
         command = _load(asked) if asked else None
+        if not words:
+            _parser(asked, command).print_help()
+            return 0
         args = _parser(asked, command).parse_args(words)
         return command.run(args) if command else 0
     except KeyboardInterrupt:
         return _fail(asked, "interrupted", INTERRUPTED)
-    except (ChildError, CommandError, ModuleNotFoundError) as err:
+    except ModuleNotFoundError as err:
+        of_rich = f"{err.name}.".startswith("rich.")
+        return _fail(asked, NEEDS_RICH if of_rich else str(err))
+    except (ChildError, CommandError) as err:
         return _fail(asked, str(err))
 
 
 def _load(name: str) -> Command:
     """Import this command only: the others may need packages that are not installed."""
-    try:
-        module: Command = import_module(COMMANDS[name][0])
-    except ModuleNotFoundError as err:
-        raise CommandError(f"needs {err.name}; pip install 'greenpg[server]'") from err
+    module: Command = import_module(COMMANDS[name][0])
     return module
 
 

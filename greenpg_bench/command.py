@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from greenpg._command import DSN_HELP, console_of
+from greenpg._command import add_dsn, console_of
 from greenpg.embedded import server_dsn
 from greenpg_bench.session import Plan, Result
 from greenpg_bench.session import run as run_workload
@@ -39,7 +39,7 @@ DISTRIBUTIONS = (
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `bench` command."""
     parser = subparsers.add_parser("bench", help="compare greenpg's speed with its peers'")
-    parser.add_argument("dsn", nargs="?", metavar="DSN", help=DSN_HELP)
+    add_dsn(parser)
     parser.add_argument(
         "-w", "--workload", action="append", choices=NAMES, help="only this one; may be repeated"
     )

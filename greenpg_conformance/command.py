@@ -16,7 +16,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from greenpg._command import DSN_HELP, CommandError, console_of
+from greenpg._command import CommandError, console_of, dsn
 from greenpg.embedded import server_dsn
 from greenpg.errors import BackendError
 from greenpg_conformance.harness.describe import installed
@@ -53,7 +53,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="A backend is a registered name or module:attribute; /MODE selects one mode of it.",
     )
     parser.add_argument(
-        "backends", nargs="*", metavar="BACKEND", help="default: all registered backends"
+        "words",
+        nargs="*",
+        type=_word,
+        metavar="BACKEND|DSN",
+        help="default: all registered backends, and GREENPG_DSN or an embedded server",
     )
     parser.add_argument(
         "--all",
@@ -61,7 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="run the part driver too: what the driver guarantees on any backend",
     )
     parser.add_argument("--strict", action="store_true", help="count skips as failures")
-    parser.add_argument("--dsn", help=DSN_HELP)
+    parser.add_argument("--dsn", type=dsn, help="the same as the argument DSN")
     parser.add_argument(
         "-k", "--only", default="*", metavar="PATTERN", help="of these parts, such as 'waits.*'"
     )
@@ -80,6 +84,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run the tests that the arguments select, print the results, return the exit code."""
     console = console_of(WIDTH)
+    _sort(args)
     tests = [test for test in discover(_parts(args)) if _is_wanted(test, args.only)]
     columns = [pair for which in args.backends or installed() for pair in _columns(which, args)]
     if not tests:
@@ -90,6 +95,24 @@ def run(args: argparse.Namespace) -> int:
             console.print(name, markup=False, highlight=False)
         return 0
     return _run(console, args, tests, columns)
+
+
+def _word(text: str) -> str:
+    return dsn(text) if _is_for_libpq(text) else text
+
+
+def _is_for_libpq(word: str) -> bool:
+    """Return True if a word is a connection string: no backend's name contains these."""
+    return "=" in word or "://" in word
+
+
+def _sort(args: argparse.Namespace) -> None:
+    """Set `backends` and `dsn` from the words, which may stand in any order."""
+    args.backends = [word for word in args.words if not _is_for_libpq(word)]
+    given = [*filter(_is_for_libpq, args.words), *([args.dsn] if args.dsn else [])]
+    if len(given) > 1:
+        raise CommandError("give one connection string")
+    args.dsn = given[0] if given else None
 
 
 def _parts(args: argparse.Namespace) -> tuple[str, ...]:

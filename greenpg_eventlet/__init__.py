@@ -4,7 +4,14 @@ from greenpg import ConnectionLock
 from greenpg.patch import patcher, psycopg3_patcher
 from greenpg.pool import ConnectionPool as _ConnectionPool
 
-from ._backend import backend
+try:
+    from ._backend import backend
+except ModuleNotFoundError as err:
+    if err.name != "eventlet":
+        raise
+    raise ModuleNotFoundError(
+        "greenpg_eventlet needs eventlet; pip install 'greenpg[eventlet]'", name=err.name
+    ) from None
 
 __all__ = [
     "ConnectionLock", "ConnectionPool", "backend", "patch_psycopg", "patch_psycopg3",

@@ -5,31 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from greenpg._command import console_of
+from greenpg._command import add_dsn
 from greenpg.doctor import Row, examine
+from greenpg.doctor._table import Table
 from greenpg.doctor.examination import LIMIT
-from greenpg.doctor.rows import NOT_A_DSN, is_dsn, is_green
+from greenpg.doctor.rows import is_green
 from greenpg.embedded import server_dsn
 from greenpg_conformance.harness.describe import installed
 
 WIDTH: Final = 120
 PLACES: Final = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")
-SIGNS: Final = {
-    "good": "[green]good[/]",
-    "fact": "",
-    "note": "[yellow]note[/]",
-    "bad": "[bold red]BAD[/]",
-}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -39,12 +30,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="check whether this environment, or a program, is green",
         epilog="Exit code: 0 if no row is bad, 1 if one is, 2 for wrong arguments.",
     )
-    parser.add_argument(
-        "dsn",
-        nargs="?",
-        type=_dsn,
-        metavar="DSN",
-        help="default: GREENPG_DSN, or libpq's variables, or an embedded server if installed",
+    add_dsn(
+        parser, "default: GREENPG_DSN, or libpq's variables, or an embedded server if installed"
     )
     parser.add_argument(
         "--app",
@@ -69,12 +56,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=run)
 
 
-def _dsn(text: str) -> str:
-    if not is_dsn(text):  # libpq's text may quote the password
-        raise argparse.ArgumentTypeError(NOT_A_DSN)
-    return text
-
-
 def _backend(text: str) -> str:
     if text not in installed() and ":" not in text:
         known = ", ".join(installed())
@@ -84,7 +65,6 @@ def _backend(text: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Examine what the arguments select, print the rows, return the exit code."""
-    console = console_of(WIDTH)
     asked = args.backend or (None if args.app else os.environ.get("GREENPG_BACKEND"))
     backends = [asked] if asked else []
     with _server(args.dsn) as dsn:
@@ -94,8 +74,7 @@ def run(args: argparse.Namespace) -> int:
         report = {"green": is_green(rows), "rows": [row.as_json() for row in rows]}
         sys.stdout.write(json.dumps(report, indent=1) + "\n")
     else:
-        console.print(_table(rows))
-        console.print(_verdict(rows))
+        _print(rows)
     return int(not is_green(rows))
 
 
@@ -114,28 +93,25 @@ def _server(asked: str | None) -> Iterator[str | None]:
 
 def _watched(rows: Iterator[Row], *, quiet: bool) -> Iterator[Row]:
     """Yield the rows; in a terminal, show the progress meanwhile."""
-    with Console(stderr=True, quiet=quiet).status("checking") as status:
-        for row in rows:
-            status.update(f"after {escape(row.section)}")
-            yield row
-
-
-def _table(rows: list[Row]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), collapse_padding=True)
-    for heading in ("", "what", ""):
-        table.add_column(heading, no_wrap=heading == "what")
-    section = ""
+    show = _show if sys.stderr.isatty() and not quiet else _show_nothing
+    show("checking")
     for row in rows:
-        if row.section != section:
-            section = row.section
-            table.add_row("", f"[bold]{escape(section)}[/]", "")
-        remedy = f"\n[bold]-> {escape(row.remedy)}[/]" if row.remedy else ""
-        table.add_row(SIGNS[row.state], f"  {escape(row.name)}", escape(row.fact) + remedy)
-    return table
+        show(f"after {row.section}")
+        yield row
+    show("")
 
 
-def _verdict(rows: list[Row]) -> str:
-    bad = [f"{row.section}: {row.name}" for row in rows if row.state == "bad"]
-    if not bad:
-        return "[green]green[/]"
-    return f"[bold red]not green[/]: {escape(', '.join(bad))}"
+def _show(text: str) -> None:
+    sys.stderr.write(f"\r{text:<40}\r{text}")
+    sys.stderr.flush()
+
+
+def _show_nothing(text: str) -> None:
+    pass
+
+
+def _print(rows: list[Row]) -> None:
+    is_terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if is_terminal else WIDTH
+    colours = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    sys.stdout.write("\n".join(Table(width, colours=colours).lines(rows)) + "\n")

@@ -11,17 +11,19 @@ from contextlib import suppress
 from typing import IO, Any, Final
 from warnings import catch_warnings, simplefilter
 
+from greenpg._command import NOT_A_DSN, is_dsn
 from greenpg.backend import load
 from greenpg.errors import BackendError
 from greenpg_conformance.harness.child import child_process, unchosen
 from greenpg_conformance.harness.describe import find, installed
 
 from ._libraries import libraries
-from .rows import NOT_A_DSN, Row, Secrets, is_dsn, unquoted
+from .rows import Row, Secrets, unquoted
 
 __all__ = ["LIMIT", "examine"]
 
 LIMIT: Final = 30.0
+NO_SERVER: Final = "give a connection string, or pip install 'greenpg[server]' for a server"
 GRACE: Final = 10.0  # beyond the limit at which the child ends itself
 PROGRAM: Final = "from greenpg.doctor._worker import main; main()"
 STACK: Final = re.compile(r'^Thread .*\n +File "(.*?)", line (\d+)', re.M)  # faulthandler's
@@ -48,7 +50,7 @@ def examine(
         yield Row("server", "PostgreSQL", "bad", NOT_A_DSN, "mend the connection string")
         dsn = None
     elif dsn is None:
-        yield Row("server", "PostgreSQL", "note", "not looked at", "give a connection string")
+        yield Row("server", "PostgreSQL", "note", "not looked at", NO_SERVER)
     else:
         rows = list(map(hide, _part("server", limit, dsn=dsn, environ=unchosen())))
         reachable = bool(rows) and rows[0].state != "bad"

@@ -12,12 +12,11 @@ from urllib.parse import quote
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import parse_dsn
 
-__all__ = ["NOT_A_DSN", "Row", "Secrets", "State", "is_dsn", "is_green", "unquoted"]
+__all__ = ["Row", "Secrets", "State", "is_green", "unquoted"]
 
 State: TypeAlias = Literal["good", "fact", "note", "bad"]
 SECRET: Final = ("password", "sslpassword", "scram_client_key", "oauth_client_secret")
 HIDDEN: Final = "***"
-NOT_A_DSN: Final = "DSN is neither 'key=value ...' nor 'postgresql://...' as libpq reads them"
 QUOTES_A_DSN: Final = re.compile(  # libpq's fe-connect.c, and psycopg2's prefix
     "invalid dsn|connection info(rmation)? string|connection (option|string)|percent-encoded"
     "|forbidden value %00|in URI|URI query parameter|invalid URI"
@@ -42,15 +41,6 @@ class Row:
 def is_green(rows: list[Row]) -> bool:
     """Return True if no row is bad."""
     return all(row.state != "bad" for row in rows)
-
-
-def is_dsn(text: str) -> bool:
-    """Return True if libpq can parse the connection string."""
-    try:
-        parse_dsn(text)
-    except ProgrammingError:
-        return False
-    return True
 
 
 def unquoted(error: str) -> str:

@@ -14,12 +14,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-import psycopg2
 from psycopg2.extensions import parse_dsn
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from greenpg._command import DSN_HELP, CommandError
+from greenpg._command import NOT_A_DSN, CommandError, add_dsn, is_dsn
 from greenpg.backend import GROUP
 from greenpg.embedded import server_dsn
 from greenpg_bench.demo.facts import facts
@@ -48,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="|".join((*_known(), ALL)),
         help="default all: every installed one of these",
     )
-    parser.add_argument("--dsn", help=DSN_HELP)
+    add_dsn(parser)
     parser.add_argument("--tasks", type=_positive, default=200, help="default 200")
     parser.add_argument("--connections", type=_positive, default=10, help="default 10")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="also save the pictures to FILE")
@@ -127,20 +126,13 @@ def _line(record: Record, now: float) -> str:
 def _server(console: Console, given: str | None) -> Iterator[str]:
     asked = given or os.environ.get("GREENPG_DSN")
     if asked:
-        _check(asked)
+        if not is_dsn(asked):  # of the environment
+            raise CommandError(f"GREENPG_DSN: {NOT_A_DSN}")
         yield asked
         return
     with console.status("starting an embedded PostgreSQL") as status, server_dsn() as dsn:
         status.stop()
         yield dsn
-
-
-def _check(dsn: str) -> None:
-    try:
-        parse_dsn(dsn)
-    except psycopg2.ProgrammingError:  # libpq's text may quote the password
-        told = "the DSN is neither 'key=value ...' nor 'postgresql://...' as libpq reads them"
-        raise CommandError(told) from None
 
 
 def _without_password(text: str, dsn: str) -> str:

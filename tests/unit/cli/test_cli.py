@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from typing import Any
 
 import pytest
 from psycopg2 import __libpq_version__
@@ -168,7 +169,13 @@ def test_version_shows_all_three(capsys):
     assert f"libpq {__libpq_version__}" in said
 
 
-@pytest.mark.parametrize("words", [[], ["no-such-command"], ["demo", "--tasks", "0"]])
+def test_no_words_print_the_help(capsys):
+    assert main([]) == 0
+
+    assert "check whether this environment" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["no-such-command"], ["demo", "--tasks", "0"]])
 def test_wrong_words_are_refused(words, capsys):
     with pytest.raises(SystemExit) as end:
         main(words)
@@ -193,18 +200,59 @@ def test_pattern_for_the_driver_part_names_the_option(capsys):
     assert "--all adds those of the driver" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["demo", "doctor", "bench", "conformance"])
-def test_missing_rich_names_the_extra(command, monkeypatch, capsys):
+@pytest.fixture
+def no_rich(monkeypatch):
     for module, _ in COMMANDS.values():
         monkeypatch.delitem(sys.modules, module, raising=False)
     for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "rich", None)
 
+
+@pytest.mark.usefixtures("no_rich")
+@pytest.mark.parametrize("command", ["demo", "bench", "conformance"])
+def test_missing_rich_names_the_extra(command, capsys):
     code = main([command])
 
     assert code == 1
-    assert capsys.readouterr().err.startswith(f"greenpg {command}: needs rich")
+    said = capsys.readouterr().err
+    assert said.startswith(f"greenpg {command}: needs rich; pip install 'greenpg[cli]'")
+
+
+@pytest.mark.usefixtures("no_rich")
+def test_doctor_requires_no_rich(capsys):
+    code = main(["doctor", "host=127.0.0.1 port=1", "--backend", "no_such:backend"])
+
+    assert code == 1
+    assert "not green: server: PostgreSQL" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["demo", "doctor", "bench", "conformance"])
+@pytest.mark.parametrize("words", [["dbname=app"], ["--dsn", "dbname=app"]])
+def test_dsn_is_an_argument_or_an_option(command, words, monkeypatch):
+    given: list[Any] = []
+    module = importlib.import_module(COMMANDS[command][0])
+    monkeypatch.setattr(module, "run", given.append)
+
+    main([command, *words])
+
+    (args,) = given
+    assert "dbname=app" in (args.dsn, *getattr(args, "words", []))
+
+
+@pytest.mark.parametrize("command", ["demo", "doctor", "bench"])
+def test_two_dsns_are_refused(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "dbname=app", "--dsn", "dbname=other"])
+
+    assert end.value.code == 2
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
+def test_two_dsns_of_the_suite_are_refused(capsys):
+    assert main(["conformance", "threads", "dbname=app", "--list", "--dsn", "dbname=b"]) == 1
+
+    assert "give one connection string" in capsys.readouterr().err
 
 
 def test_help_does_not_import_the_commands(monkeypatch):
@@ -242,11 +290,24 @@ def test_error_of_a_command_is_printed_in_one_line(error, code, text, monkeypatc
     "given",
     [f"postgres//me:{SECRET}@host/db", f"host=h {SECRET}", f"postgresql://h/db?{SECRET}=1"],
 )
-def test_refused_dsn_is_not_quoted(given, capsys):
-    assert main(["demo", "--dsn", given]) == 1
+@pytest.mark.parametrize("command", ["demo", "doctor", "bench", "conformance"])
+def test_refused_dsn_is_not_quoted(given, command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--dsn", given])
 
     said = capsys.readouterr()
-    assert "the DSN is neither" in said.err
+    assert end.value.code == 2
+    assert "DSN is neither" in said.err
+    assert SECRET not in said.out + said.err
+
+
+def test_refused_dsn_of_the_environment_is_not_quoted(monkeypatch, capsys):
+    monkeypatch.setenv("GREENPG_DSN", f"host=h {SECRET}")
+
+    assert main(["demo"]) == 1
+
+    said = capsys.readouterr()
+    assert "GREENPG_DSN: DSN is neither" in said.err
     assert SECRET not in said.out + said.err
 
 

@@ -1,25 +1,18 @@
 """The doctor: its table, its verdict, and that it hides passwords."""
 
+import re
 import sys
 
 import pytest
-from rich.console import Console
 
 from greenpg.cli import main
 from greenpg.doctor import Row, here
-from greenpg.doctor.command import _table, _verdict
+from greenpg.doctor._table import Table
 from greenpg.doctor.examination import _part
 from greenpg.doctor.rows import Secrets, is_green
 
 SECRET, QUOTED = "hunt@er2", "hunt%40er2"
 MALFORMED = ("host=x password=hunter secret_ter2", "postgresql://joe:hun%ter2@nowhere.invalid/db")
-
-
-def shown(renderable, width):
-    console = Console(width=width, color_system=None)
-    with console.capture() as capture:
-        console.print(renderable)
-    return capture.get()
 
 
 @pytest.mark.parametrize("width", [60, 80, 140])
@@ -30,9 +23,10 @@ def test_table_fits_its_screen_and_shows_every_remedy(width):
         Row("gevent", "slow queries", "bad", "stood still", "look above"),
     ]
 
-    text = shown(_table(rows), width)
+    lines = [*Table(width).lines(rows)]
 
-    assert max(map(len, text.splitlines())) <= width
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
     assert all(word in text for word in ("16 [at] home", "-> set them", "BAD", "-> look above"))
 
 
@@ -44,7 +38,16 @@ def test_only_a_bad_row_is_not_green(state, green, verdict):
     rows = [Row("a", "b", state, "c")]
 
     assert is_green(rows) is green
-    assert shown(_verdict(rows), 80).strip() == verdict
+    assert [*Table(80).lines(rows)][-1] == verdict
+
+
+def test_colours_take_no_room():
+    rows = [Row("server", "timeouts", "bad", "none " * 20, "set them " * 20)]
+
+    plain, coloured = ([*Table(60, colours=colours).lines(rows)] for colours in (False, True))
+
+    assert [re.sub("\x1b.*?m", "", line) for line in coloured] == plain
+    assert coloured != plain
 
 
 @pytest.mark.parametrize(
@@ -70,6 +73,7 @@ def test_password_of_the_environment_is_hidden(monkeypatch):
     [
         [f"postgres//me:{QUOTED}@host/db"],
         [f"host=h {SECRET}"],
+        ["--dsn", f"host=h {SECRET}"],
         ["--backend", "no_such"],
         ["--limit", "long"],
     ],
