@@ -86,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
     console = console_of(WIDTH)
     _sort(args)
     tests = [test for test in discover(_parts(args)) if _is_wanted(test, args.only)]
-    columns = [pair for which in args.backends or installed() for pair in _columns(which, args)]
+    named = args.backends or installed()
+    columns = [pair for which in named for pair in _columns(console, which, args)]
     if not tests:
         more = "" if args.all else ", --all adds those of the driver"
         raise CommandError(f"no test matches {args.only!r}; --list shows them{more}")
@@ -123,14 +124,24 @@ def _is_wanted(test: Test, pattern: str) -> bool:
     return pattern in (test.id, test.row) or fnmatch(test.id, pattern)
 
 
-def _columns(which: str, args: argparse.Namespace) -> list[tuple[Column, Mode]]:
-    """Return a backend's columns; none if it was not named and its library is missing."""
+def _columns(console: Console, which: str, args: argparse.Namespace) -> list[tuple[Column, Mode]]:
+    """Return a backend's columns that can run here; name those left out for want of a library."""
     try:
-        return columns_of(which)
+        columns = columns_of(which)
     except (BackendError, LookupError) as err:
         if args.backends or args.strict:
             raise CommandError(str(err)) from err
+        console.print(f"left out: {err}", style="yellow", markup=False, highlight=False)
         return []
+    lacking = {column: mode.lacking for column, mode in columns if mode.lacking}
+    if lacking:
+        names = dict.fromkeys(name for found in lacking.values() for name in found)
+        modes = ", ".join(map(str, lacking))
+        fact = f"{modes}: not installed: {', '.join(names)}; pip install {' '.join(names)}"
+        if args.strict or len(lacking) == len(columns):
+            raise CommandError(fact)
+        console.print(f"left out: {fact}", style="yellow", markup=False, highlight=False)
+    return [(column, mode) for column, mode in columns if column not in lacking]
 
 
 def _run(
@@ -196,6 +207,9 @@ def _headings(console: Console, columns: Sequence[Column]) -> list[str]:
 
 
 def _print_skips(console: Console, results: Sequence[Result]) -> None:
-    reasons = {f"{result.row}: {result.detail}" for result in results if result.outcome == "skip"}
-    for reason in sorted(reasons):
-        console.print(f"[yellow]skipped[/] {escape(reason)}")
+    reasons: dict[str, dict[str, None]] = {}
+    for result in results:
+        if result.outcome == "skip":
+            reasons.setdefault(result.detail, {})[result.row] = None
+    for reason, rows in reasons.items():
+        console.print(f"[yellow]skipped[/] {', '.join(rows)}: {escape(reason)}", soft_wrap=True)

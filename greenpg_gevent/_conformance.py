@@ -14,11 +14,12 @@ from greenpg_conformance import Description, Mode
 PATCH: Final = "from gevent import monkey; monkey.patch_all()"
 LIBEV: Final = {"GEVENT_LOOP": "libev-cext"}
 LIBUV: Final = {"GEVENT_LOOP": "libuv-cffi"}
+CFFI: Final = ("cffi",)  # which gevent does not bring along except on Windows
 MODES: Final = (
     Mode("libev", LIBEV),
     Mode("libev-patched", LIBEV, PATCH),
-    Mode("libuv", LIBUV),
-    Mode("libuv-patched", LIBUV, PATCH),
+    Mode("libuv", LIBUV, modules=CFFI),
+    Mode("libuv-patched", LIBUV, PATCH, CFFI),
 )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from greenpg.backend import GROUP as BACKENDS
@@ -22,11 +23,21 @@ Registered: TypeAlias = Mapping[Hashable, str]
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """One way to run a backend: variables, and lines of Python run before anything else."""
+    """One way to run a backend: variables, and lines of Python run before anything else.
+
+    `modules` are those that this mode needs beyond the backend's library. A mode that lacks one is
+    left out.
+    """
 
     name: str
     environ: Mapping[str, str] = field(default_factory=dict)
     prelude: str = ""
+    modules: Sequence[str] = ()
+
+    @property
+    def lacking(self) -> list[str]:
+        """The modules that are not installed."""
+        return [name for name in self.modules if find_spec(name) is None]
 
 
 def _nothing() -> dict[Any, str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .child import child_process, kill, unchosen
 from .describe import Mode, find
-from .results import Column, Result
+from .results import TRACEBACK, Column, Result
 
 if TYPE_CHECKING:
     from .tests import Test
@@ -158,9 +158,16 @@ class _Child:
         self._process.kill()
         status = self._process.wait()
         hang = self._hang or "Timeout (" in self._said()  # faulthandler's word for it
-        fact = "it hung" if hang else f"the process ended by itself (status {status})"
+        fact = (
+            "it hung" if hang else f"the process ended by itself (status {status}){self._error()}"
+        )
         noted = f", after: {self._note}" if self._note else ""
         return ("hang" if hang else "fail"), f"{fact}{noted}\n{self._hang}\n{self._said()}"
+
+    def _error(self) -> str:
+        """Return the last line of the process's traceback, or "" if it printed none."""
+        said = self._said().strip()
+        return f": {said.splitlines()[-1]}" if TRACEBACK in said else ""
 
     def _said(self) -> str:
         self._log.seek(0)

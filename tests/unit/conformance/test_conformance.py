@@ -5,10 +5,13 @@ import traceback
 
 import pytest
 
+from greenpg import backend as backends
+from greenpg.cli import main
 from greenpg.errors import BackendError
-from greenpg_conformance.harness import drivers
-from greenpg_conformance.harness.describe import find
+from greenpg_conformance.harness import describe, drivers
+from greenpg_conformance.harness.describe import Mode, find
 from greenpg_conformance.harness.results import Column, Result, failed, summary, verdict
+from greenpg_conformance.harness.runner import Suite
 from greenpg_conformance.harness.tests import (
     Skip,
     cases_of,
@@ -20,6 +23,11 @@ from greenpg_conformance.harness.tests import (
 from greenpg_conformance.toolkit.watchdog import stacks
 
 COLUMN = Column("threads", "plain")
+
+
+@pytest.fixture
+def no_cffi(monkeypatch):
+    monkeypatch.setattr(describe, "find_spec", lambda name: None)
 
 
 def results(*outcomes):
@@ -170,3 +178,43 @@ def test_stacks_show_where_this_thread_is():
 def test_unknown_backend_is_named(which):
     with pytest.raises(BackendError, match=which.rpartition(".")[2]):
         find(which)
+
+
+@pytest.mark.usefixtures("no_cffi")
+def test_mode_whose_library_is_missing_is_named_and_left_out(capsys):
+    assert main(["conformance", "gevent", "--list"]) == 0
+
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("left out: gevent/libuv, gevent/libuv-patched: not installed: cffi")
+    assert "gevent/libev" in said
+    assert "gevent/libuv" not in said
+
+
+@pytest.mark.usefixtures("no_cffi")
+@pytest.mark.parametrize("words", [["gevent", "--strict"], ["gevent/libuv"]])
+def test_mode_that_is_asked_for_is_not_left_out(words, capsys):
+    assert main(["conformance", *words, "--list"]) == 1
+
+    assert capsys.readouterr().err.endswith("not installed: cffi; pip install cffi\n")
+
+
+def test_backend_whose_library_is_missing_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(backends, "_loaded", {})
+    monkeypatch.setitem(sys.modules, "greenpg_eventlet", None)
+
+    assert main(["conformance", "--list"]) == 0
+
+    said = capsys.readouterr().out
+    assert "left out: backend 'eventlet' cannot be loaded" in said
+    assert "eventlet/" not in said
+
+
+def test_child_that_dies_shows_the_error_of_its_traceback():
+    suite = Suite(discover(["rules"])[:2], "", 7, lambda _: None)
+
+    first, second = suite.run([(COLUMN, Mode("plain", prelude="import no_such_library"))], 1)
+
+    assert first.outcome == second.outcome == "fail"
+    assert first.headline.endswith(
+        "(status 1): ModuleNotFoundError: No module named 'no_such_library'"
+    )
