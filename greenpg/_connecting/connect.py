@@ -71,7 +71,8 @@ def connect(
     traced = psycopg2.connect is not _unwrapped and hasattr(psycopg2.connect, "__wrapped__")
     if not traced or current_request().green:
         return connect_untraced(dsn, **factories, backend=backend, **kwargs)
-    if psycopg2._connect is c_connect:  # type: ignore[attr-defined]  # not in its stubs
+    make = psycopg2._connect  # type: ignore[attr-defined]  # not in its stubs
+    if getattr(make, "__wrapped__", make) is c_connect:
         _bind(_connect_as_requested)  # for good: another task may be inside psycopg2.connect
     request = Request(None if backend is None else as_backend(backend), green=True)
     given = "" if dsn is None and not kwargs else dsn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from psycopg2 import extensions as ext
@@ -14,6 +15,7 @@ from greenpg._psycopg2.wait_callback import wait_callback
 from greenpg.backend import Backend, chosen, load
 from greenpg.errors import BackendError
 
+from ._drivers import Drivers, drivers
 from .rows import Row
 
 SECTION: Final = "program"
@@ -30,7 +32,11 @@ def here() -> list[Row]:
     except BackendError as err:  # of the name in GREENPG_BACKEND
         return [patching, Row(SECTION, "backend", "bad", str(err), "mend GREENPG_BACKEND")]
     rows = [patching, _backend(backend, library()), _callback(backend), _connect(backend)]
-    return [*rows, _connect3(backend)] if "psycopg" in sys.modules else rows
+    if "psycopg" in sys.modules:
+        rows.append(_connect3(backend))
+    green = Drivers(is_hooked(), _makes_green3())
+    named = library() or (backend.name if backend else "...")
+    return [*rows, *drivers(green, partial(_line, named))]
 
 
 def is_testable() -> bool:
@@ -149,5 +155,6 @@ def _patch() -> str:
     return "patch_psycopg3" if "psycopg" in sys.modules else "patch_psycopg"
 
 
-def _line(library: str) -> str:
-    return f"from greenpg_{library} import {_patch()}; {_patch()}()"
+def _line(library: str, patch: str = "") -> str:
+    name = patch or _patch()
+    return f"from greenpg_{library} import {name}; {name}()"

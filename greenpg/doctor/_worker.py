@@ -24,6 +24,7 @@ from greenpg.errors import BackendError
 from greenpg.patch import patcher
 from greenpg_conformance.harness.describe import find
 
+from ._drivers import recorded
 from ._live import Live
 from ._process import here, is_testable, ticking_backend
 from ._server import server
@@ -79,7 +80,8 @@ def _backend(orders: Orders) -> Iterator[Row]:
 def _program(orders: Orders) -> Iterator[Row]:
     name = orders["app"].partition(":")[0]
     try:
-        import_module(name)
+        with recorded():
+            import_module(name)
     except BaseException as err:  # even SystemExit: the other rows are still useful
         fact = unquoted(f"{type(err).__name__}: {err}")
         yield Row("program", "import", "bad", fact, f"python -c 'import {name}' must work")

@@ -57,8 +57,7 @@ def examine(
         yield from rows
     about: dict[str, Any] = {"dsn": dsn, "reachable": reachable}
     if app is not None:
-        prelude = "".join(map(_prelude, backends[:1]))
-        yield from map(hide, _part("program", limit, prelude, app=app, **about))
+        yield from map(hide, _program(app, backends[:1], limit, about))
         return
     for which in backends or _installed():
         yield from map(hide, _backend(which, limit, about))
@@ -72,11 +71,26 @@ def _installed() -> Iterator[str]:
                 yield name
 
 
+def _program(
+    app: str, backends: Sequence[str], limit: float, about: Mapping[str, Any]
+) -> Iterator[Row]:
+    try:
+        prelude = "".join(map(_prelude, backends))
+    except BackendError as err:
+        yield _missing("program", err)
+        return
+    yield from _part("program", limit, prelude, app=app, **about)
+
+
+def _missing(section: str, err: BackendError) -> Row:
+    return Row(section, "backend", "bad", str(err), "install it, or ask for another --backend")
+
+
 def _backend(which: str, limit: float, about: Mapping[str, Any]) -> Iterator[Row]:
     try:
         prelude = _prelude(which)
     except BackendError as err:
-        yield Row(which, "backend", "bad", str(err), "install it, or ask for another --backend")
+        yield _missing(which, err)
         return
     yield from _part(which, limit, prelude, backend=which, environ=unchosen(), **about)
 

@@ -66,7 +66,8 @@ def program(tmp_path):
         (tmp_path / "our_program.py").write_text("\n".join(lines))
         words = [dsn, "--app", "our_program:app", "--limit", limit]
         words += ["--backend", backend] if backend else []
-        return report(*words, PYTHONPATH=str(tmp_path))
+        paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+        return report(*words, PYTHONPATH=paths, GREENPG_DSN=dsn)
 
     return look
 
@@ -232,6 +233,86 @@ def test_psycopg3_that_is_too_old_is_noted(tmp_path):
 
     assert rows["environment", "psycopg 3"]["state"] == "note"
     assert "3.2 or newer" in rows["environment", "psycopg 3"]["fact"]
+
+
+CONNECT = "import os, {0}; {1} = {0}.connect(os.environ['GREENPG_DSN'])"
+
+
+@pytest.mark.parametrize("library", GREEN)
+def test_connections_older_than_the_patch_are_bad_with_their_places(program, dsn, library):
+    first, second = CONNECT.format("psycopg2", "first"), CONNECT.format("psycopg2", "second")
+    later = CONNECT.format("psycopg2", "later")
+
+    code, rows = program(
+        dsn, MONKEY[library], first, second, "second.close()", PATCH.format(library), later
+    )
+
+    assert code == 1
+    assert bad(rows) == {"older connections"}
+    fact = rows["program", "older connections"]["fact"]
+    assert fact.startswith("1 psycopg2 connection is older than the patch, made at ")
+    assert "our_program.py:2:" in fact
+
+
+def test_psycopg3_connections_older_than_the_patch_are_bad(program, dsn):
+    first = CONNECT.format("psycopg", "first")
+
+    _, rows = program(dsn, MONKEY["gevent"], first, PATCH3.format("gevent"))
+
+    fact = rows["program", "older connections"]["fact"]
+    assert fact.startswith("1 psycopg 3 connection is older than the patch")
+
+
+@pytest.mark.parametrize(
+    ("patches", "state", "remedy"),
+    [
+        ([PATCH], "note", PATCH3),
+        ([PATCH3], "note", PATCH),
+        ([PATCH, PATCH3], "good", None),
+    ],
+    ids=["psycopg2", "psycopg3", "both"],
+)
+def test_program_with_two_drivers_is_told_to_patch_both(program, dsn, patches, state, remedy):
+    lines = [MONKEY["gevent"], *(patch.format("gevent") for patch in patches)]
+
+    _, rows = program(dsn, *lines, "import psycopg2", "from psycopg import connect")
+
+    row = rows["program", "two drivers"]
+    assert row["state"] == state
+    assert row["fact"].startswith("psycopg2 in our_program and psycopg 3 in our_program")
+    assert row["remedy"] == (remedy.format("gevent") if remedy else "")
+
+
+@pytest.mark.parametrize(
+    ("version", "patch", "state"),
+    [("2.1.9", PATCH, "note"), ("2.1.9", PATCH3, "fact"), ("2.0.58", PATCH, None)],
+)
+def test_sqlalchemy_whose_default_is_psycopg3_is_noted(
+    program, tmp_path, dsn, version, patch, state
+):
+    (tmp_path / "sqlalchemy.py").write_text(f"__version__ = {version!r}")
+
+    _, rows = program(dsn, MONKEY["gevent"], patch.format("gevent"), "import sqlalchemy")
+
+    assert rows.get(("program", "SQLAlchemy"), {"state": None})["state"] == state
+
+
+def test_traced_connections_of_a_program_are_green_under_the_doctor_too(program, dsn):
+    trace = "psycopg2.connect = functools.wraps(plain)(lambda *args, **more: plain(*args, **more))"
+    lines = ["import functools, os, psycopg2; plain = psycopg2.connect", trace, "import greenpg"]
+    made = "conn = greenpg.connect(os.environ['GREENPG_DSN'], backend='gevent')"
+
+    _, rows = program(dsn, MONKEY["gevent"], *lines, made, "assert conn.deadline(1)")
+
+    assert rows["program", "import"]["state"] == "good"
+
+
+def test_missing_backend_of_a_program_is_a_bad_row(program, dsn):
+    code, rows = program(dsn, "app = None", backend="no_such_library:backend")
+
+    assert code == 1
+    assert bad(rows) == {"backend"}
+    assert "no_such_library" in rows["program", "backend"]["fact"]
 
 
 def test_partly_patched_program_is_noted(program, dsn):

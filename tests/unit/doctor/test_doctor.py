@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from greenpg.cli import main
-from greenpg.doctor import Row, here
+from greenpg.doctor import Row, _drivers, here
 from greenpg.doctor._table import Table
 from greenpg.doctor.examination import _part
 from greenpg.doctor.rows import Secrets, is_green
@@ -116,7 +116,9 @@ def test_program_with_a_malformed_dsn_is_not_quoted(given, end, tmp_path, monkey
 
 
 def test_rows_of_this_process_are_those_of_a_process_that_nobody_patched(monkeypatch):
-    monkeypatch.delitem(sys.modules, "psycopg", raising=False)  # which other tests import
+    for name in ("psycopg", "sqlalchemy"):  # which other tests import
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(_drivers, "_importers", lambda driver: [])
 
     found = {row.name: row for row in here()}
 
