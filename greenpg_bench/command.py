@@ -10,13 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.table import Table
-
 from greenpg._command import add_dsn, console_of
 from greenpg.embedded import server_dsn
 from greenpg_bench.session import Plan, Result
 from greenpg_bench.session import run as run_workload
+from greenpg_bench.tables import report
 from greenpg_bench.workloads import NAMES, find
 
 if TYPE_CHECKING:
@@ -24,12 +22,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from greenpg_bench.model import Metric
-    from greenpg_bench.runner import Record
-    from greenpg_bench.stats import Verdict
 
 WIDTH = 130
-NOTABLE = 0.1
 DISTRIBUTIONS = (
     "greenpg", "psycopg2-binary", "psycopg2", "psycogreen", "gevent", "eventlet",
     "psycopg", "asyncpg", "uvloop",
@@ -77,61 +71,11 @@ def _warn_if_busy(console: Console) -> None:
 def _show(console: Console, name: str, plan: Plan) -> Result:
     with console.status(name) as status:
         result = run_workload(find(name), plan, status.update)
-    console.print(_figures(result))
-    console.print(_targets(result))
+    for part in report(console, result):
+        console.print(part, highlight=False)
     for note in result.notes:
         console.print(note, markup=False)
-    for record in result.records:
-        if record.error:
-            last = record.error.splitlines()[-1]
-            console.print(f"{record.contender.name} failed: {last}", markup=False)
     return result
-
-
-def _figures(result: Result) -> Table:
-    workload = result.workload
-    title = f"{workload.title}: medians of {result.rounds} rounds"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("contender", no_wrap=True)
-    for metric in workload.metrics:
-        table.add_column(metric.heading, justify="right")
-    for record in result.records:
-        table.add_row(record.contender.name, *_cells(record, result))
-    return table
-
-
-def _cells(record: Record, result: Result) -> list[str]:
-    if record.missing:
-        return [f"[dim]not installed: {', '.join(record.missing)}"]
-    if record.error:
-        return ["[red]failed"]
-    return [_cell(record, metric) for metric in result.workload.metrics]
-
-
-def _cell(record: Record, metric: Metric) -> str:
-    value = record.median(metric.key)
-    text = "" if value is None else metric.form.format(value)
-    if metric.key == "other" and value is not None and value >= NOTABLE:
-        return f"[dim]{record.commonest}[/] {text}"
-    return text
-
-
-def _targets(result: Result) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("target for", "metric", "asked", "measured", "rounds", ""):
-        table.add_column(heading, no_wrap=heading != "asked")
-    for verdict in result.verdicts:
-        target = verdict.target
-        table.add_row(target.contender, target.metric, str(target), *_judgement(verdict))
-    return table
-
-
-def _judgement(verdict: Verdict) -> tuple[str, str, str]:
-    if verdict.measured is None:
-        return "-", "", ""
-    values = verdict.values
-    spread = f"{min(values):.2f} to {max(values):.2f}" if len(values) > 1 else ""
-    return f"{verdict.measured:.2f}", spread, "[green]met" if verdict.met else "[red]missed"
 
 
 def _report(results: list[Result], plan: Plan) -> dict[str, object]:

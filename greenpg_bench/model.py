@@ -38,17 +38,18 @@ def contenders(*names: str, variant: str = "") -> tuple[Contender, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number that a workload yields, and how a table shows it."""
+    """A number that a workload yields, and how a table shows it; details are in the JSON only."""
 
     key: str
     heading: str
     form: str = "{:.1f}"
+    detail: bool = False
 
 
 CALLS = (
-    Metric("send", "send", "{:.2f}"),
-    Metric("recv", "recv", "{:.2f}"),
-    Metric("poll", "poll", "{:.2f}"),
+    Metric("send", "send", "{:.2f}", detail=True),
+    Metric("recv", "recv", "{:.2f}", detail=True),
+    Metric("poll", "poll", "{:.2f}", detail=True),
     Metric("other", "other calls", "{:.2f}"),
     Metric("calls", "calls but polls", "{:.2f}"),
 )
