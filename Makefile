@@ -4,6 +4,8 @@ ROUNDS ?= 3000
 WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/ready
+DEMO := .venv/demo
+VENV := .venv/made
 
 PYTEST = $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=10
 
@@ -12,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test modes faults lint types format conformance bench upstream frameworks docs soak clean
 
-demo: $(READY)
+demo: $(DEMO)
 	$(BIN)/greenpg demo $(ARGS)
 
 test: $(READY)
@@ -63,10 +65,17 @@ soak: $(READY)
 clean:
 	rm -rf .venv build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
+$(READY): pyproject.toml | $(VENV)
+	$(BIN)/python -m pip install --editable '.[dev]'
+	touch $(DEMO) $(READY)
+
+$(DEMO): pyproject.toml | $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	touch $(DEMO)
+
 # Debian ships python3 without ensurepip; there, the system's pip brings pip into the venv.
-$(READY): pyproject.toml
+$(VENV):
 	$(PYTHON) -m venv .venv || { \
 		$(PYTHON) -m venv --clear --without-pip .venv && \
 		$(PYTHON) -m pip --python $(BIN)/python install pip; }
-	$(BIN)/python -m pip install --editable '.[dev]'
-	touch $(READY)
+	touch $(VENV)
