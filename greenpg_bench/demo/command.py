@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, TypeVar
 
 from psycopg2.extensions import parse_dsn
 from rich.console import Console, RenderableType
@@ -22,11 +22,16 @@ from greenpg._command import NOT_A_DSN, CommandError, add_dsn, is_dsn
 from greenpg.backend import GROUP
 from greenpg.embedded import server_dsn
 from greenpg_bench.demo.facts import facts
-from greenpg_bench.demo.job import DRIVERS, Job
+from greenpg_bench.demo.job import DRIVERS, KILLED, OF_PSYCOGREEN, Job
+from greenpg_bench.demo.kills import after_kills
+from greenpg_bench.demo.overview import ASCII as PLAIN
+from greenpg_bench.demo.overview import BLOCKS as HALVES
+from greenpg_bench.demo.overview import overview
 from greenpg_bench.demo.picture import ASCII, BLOCKS, Picture, seconds, title
 from greenpg_bench.demo.process import Event, events
 from greenpg_bench.demo.record import Record
 
+_T = TypeVar("_T")
 ALL: Final = "all"
 FRAMES_PER_SECOND: Final = 15
 SECONDS_PER_LINE: Final = 1.0
@@ -39,7 +44,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "demo",
         help="watch 200 tasks share 10 connections",
         description="Many tasks run one slow query each over a few shared connections while a "
-        "ticker keeps ticking; then the same runs on stock psycopg2.",
+        "ticker keeps ticking: on greenpg, on psycogreen and on stock psycopg2. Then tasks are "
+        "killed in the midst of their queries.",
     )
     parser.add_argument(
         "--backend",
@@ -68,23 +74,57 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     with _terminable(), _server(console, args.dsn) as dsn:
         records = list(_runs(console, args, dsn))
-    console.print(facts(records))
+        console.print(overview(records, console.width, _glyphs(console, HALVES, PLAIN)))
+        console.print(facts(records))
+        killed = list(_kills(args, dsn))
+    console.print(after_kills(killed))
     if args.svg:
-        _save(records, args.svg)
-    return int(any(record.error for record in records))
+        _save(records, killed, args.svg)
+    return int(any(record.error for record in [*records, *killed]))
 
 
 def _runs(console: Console, args: argparse.Namespace, dsn: str) -> Iterator[Record]:
-    for backend in _known() if args.backend == ALL else [args.backend]:
+    for backend in _backends(args):
         for driver in DRIVERS:
-            record = Record(Job(backend, driver, dsn, args.tasks, args.connections))
+            job = Job(backend, driver, dsn, args.tasks, args.connections)
+            if not job.exists:
+                continue
+            record = Record(job)
             _watch(console, record)
-            if record.missing and args.backend == ALL:
+            if record.missing and (driver == "psycogreen" or args.backend == ALL):
                 yield record
+                if driver == "psycogreen":
+                    continue
                 break
             if record.start is None:
                 raise CommandError(record.missing or record.error)
             yield record
+
+
+def _backends(args: argparse.Namespace) -> list[str]:
+    return _known() if args.backend == ALL else [args.backend]
+
+
+def _kills(args: argparse.Namespace, dsn: str) -> Iterator[Record]:
+    """Yield the runs of the second act: kills exist under green backends only."""
+    for backend in _backends(args):
+        for driver in DRIVERS[:2]:
+            job = Job(backend, driver, dsn, KILLED, args.connections, kills=True)
+            if backend in OF_PSYCOGREEN:
+                record = Record(job)
+                _watch_kills(record)
+                yield record
+
+
+def _watch_kills(record: Record) -> None:
+    with events(record.job) as found:
+        for event in found:
+            record.note(event)
+    record.error = _without_password(record.error, record.job.dsn)
+
+
+def _glyphs(console: Console, blocks: _T, plain: _T) -> _T:
+    return blocks if console.encoding.startswith("utf") else plain
 
 
 def _watch(console: Console, record: Record) -> None:
@@ -95,7 +135,7 @@ def _watch(console: Console, record: Record) -> None:
 
 
 def _draw(console: Console, record: Record, found: Iterator[Event]) -> None:
-    glyphs = BLOCKS if console.encoding.startswith("utf") else ASCII
+    glyphs = _glyphs(console, BLOCKS, ASCII)
 
     def frame() -> RenderableType:
         since = 0.0 if record.start is None else time.monotonic() - record.start
@@ -140,14 +180,11 @@ def _without_password(text: str, dsn: str) -> str:
     return text.replace(secret, "***") if secret else text
 
 
-def _save(records: list[Record], file: Path) -> None:
-    """Write the last frames and the facts as an SVG that loads no other files."""
+def _save(records: list[Record], killed: list[Record], file: Path) -> None:
+    """Write the runs and the facts as an SVG that loads no other files."""
     with open(os.devnull, "w") as nowhere:
         console = Console(record=True, width=SVG_WIDTH, file=nowhere, force_terminal=True)
-        for record in records:
-            if record.wall is not None:
-                console.print(Picture(record, SVG_WIDTH, 50).draw(record.wall), "")
-        console.print(facts(records))
+        console.print(overview(records, SVG_WIDTH), facts(records), after_kills(killed))
         svg = console.export_svg(title="greenpg demo")
     file.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
 

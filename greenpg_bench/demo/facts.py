@@ -21,7 +21,7 @@ COLUMNS: Final = ("wall", "queries", "at once", "longest stall", "ticks")
 
 def facts(records: Sequence[Record]) -> RenderableType:
     """Return a table of the runs; the reasons of failed runs are below it."""
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("run", no_wrap=True)
     for name in COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
-DRIVERS: Final = ("greenpg", "psycopg2")
+DRIVERS: Final = ("greenpg", "psycogreen", "psycopg2")
+OF_PSYCOGREEN: Final = ("eventlet", "gevent")  # the backends that it has a wait callback for
+APPLICATION: Final = "greenpg demo"
+KILLED: Final = 50  # tasks in the second act
 TICK: Final = 0.01  # seconds
 SHORTEST, MEAN, LONGEST = 0.025, 0.05, 0.25  # seconds of a query
 
@@ -24,6 +27,12 @@ class Job:
     dsn: str = field(repr=False)
     tasks: int = 200
     connections: int = 10
+    kills: bool = False  # the tasks are killed in the midst of their queries
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a driver for the backend."""
+        return self.driver != "psycogreen" or self.backend in OF_PSYCOGREEN
 
     @cached_property
     def lengths(self) -> list[float]:

@@ -47,6 +47,8 @@ class Record:
         self.wall: float | None = None
         self.ticks = [0.0]
         self.longest_stall = 0.0
+        self.usable: int | None = None  # connections after the kills
+        self.running: int | None = None  # queries after the kills
         self.missing = ""
         self.error = ""
 
@@ -64,6 +66,10 @@ class Record:
             self.ticks.append(at)
         elif what == "over":
             self.wall = at
+        elif what == "usable":
+            self.usable = event["lane"]
+        elif what == "running":
+            self.running = event["lane"]
         elif what == "missing":
             self.missing = event["text"]
         elif what == "failed":

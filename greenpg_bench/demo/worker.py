@@ -13,13 +13,13 @@ from time import monotonic
 from typing import Any
 
 import psycopg2
-from psycopg2.extensions import make_dsn
 
-import greenpg
-from greenpg.backend import Backend, load
+from greenpg.backend import load
 from greenpg.errors import BackendError
 
+from .drivers import connected, prepare, turns
 from .job import TICK, Job
+from .kills import kill_all
 
 
 class Crew:
@@ -29,6 +29,7 @@ class Crew:
         self._job = job
         self._backend = load(job.backend)
         self._connections: list[Any] = []
+        self._turns = [turns(job) for _ in range(job.connections)]
         self._errors: list[Exception] = []
         self._ticking = False
         self._over = False
@@ -37,8 +38,8 @@ class Crew:
         """Run the job; raise the first task's error."""
         try:
             for _ in range(self._job.connections):
-                self._connections.append(_connected(self._job, self._backend))
-            self._work_beside_ticker()
+                self._connections.append(connected(self._job, self._backend))
+            self._kill() if self._job.kills else self._work_beside_ticker()
         finally:
             for conn in self._connections:
                 conn.close()
@@ -56,6 +57,15 @@ class Crew:
         self._over = True
         ticker.join()
 
+    def _kill(self) -> None:
+        observer = connected(self._job, self._backend)
+        usable, running = kill_all(
+            self._backend, observer, self._connections, self._run, self._job.tasks
+        )
+        observer.close()
+        send("usable", usable)
+        send("running", running)
+
     def _tick(self) -> None:
         while not self._over:
             self._backend.sleep(TICK)
@@ -66,19 +76,15 @@ class Crew:
         try:
             lane = self._job.lane(task)
             send("begin", lane)
-            with self._connections[lane].cursor() as cur:
-                cur.execute("select pg_sleep(%s)", (self._job.lengths[task],))
+            self._run(task, self._job.lengths[task])
             send("end", lane)
         except Exception as err:  # the task ends here; `work` raises the error
             self._errors.append(err)
 
-
-def _connected(job: Job, backend: Backend) -> Any:
-    dsn = make_dsn(job.dsn, application_name="greenpg demo")
-    stock = job.driver == "psycopg2"
-    conn = psycopg2.connect(dsn) if stock else greenpg.connect(dsn, backend=backend)
-    conn.autocommit = True
-    return conn
+    def _run(self, task: int, seconds: float) -> None:
+        lane = self._job.lane(task)
+        with self._turns[lane], self._connections[lane].cursor() as cur:
+            cur.execute("select pg_sleep(%s)", (seconds,))
 
 
 def send(what: str, lane: int = 0, text: str = "") -> None:
@@ -98,6 +104,7 @@ def main() -> None:
     job = Job(**json.loads(sys.stdin.readline()))
     Thread(target=_end_with_parent, daemon=True).start()
     try:
+        prepare(job)
         Crew(job).work()
     except BackendError as err:
         send("missing", text=str(err))

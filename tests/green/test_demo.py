@@ -12,7 +12,7 @@ import psutil
 import psycopg2
 import pytest
 
-from greenpg_bench.demo.job import Job
+from greenpg_bench.demo.job import DRIVERS, Job
 from greenpg_bench.demo.process import events
 from greenpg_bench.demo.record import Record
 
@@ -21,8 +21,8 @@ TASKS, CONNECTIONS = 12, 3
 SESSIONS = "select count(*) from pg_stat_activity where application_name = 'greenpg demo'"
 
 
-def played(backend, driver, dsn):
-    record = Record(Job(backend, driver, dsn, TASKS, CONNECTIONS))
+def played(backend, driver, dsn, *, kills=False):
+    record = Record(Job(backend, driver, dsn, TASKS, CONNECTIONS, kills))
     with events(record.job) as reports:
         for event in reports:
             record.note(event)
@@ -44,9 +44,12 @@ def sessions_left(dsn):
         return cur.fetchall()[0][0]
 
 
-@pytest.mark.parametrize("backend", [*GREEN, "threads"])
-def test_greenpg_keeps_all_connections_busy(backend, dsn):
-    record = played(backend, "greenpg", dsn)
+@pytest.mark.parametrize(
+    ("driver", "backend"),
+    [("greenpg", "threads"), *((d, b) for d in ("greenpg", "psycogreen") for b in GREEN)],
+)
+def test_green_driver_keeps_all_connections_busy(driver, backend, dsn):
+    record = played(backend, driver, dsn)
 
     assert not record.error
     assert record.done == TASKS
@@ -68,6 +71,19 @@ def test_ticker_goes_on_beside_greenpg(dsn):
     green, plain = (played("eventlet", driver, dsn) for driver in ("greenpg", "psycopg2"))
 
     assert len(green.ticks) > len(plain.ticks)
+
+
+@pytest.mark.parametrize("backend", GREEN)
+@pytest.mark.parametrize(
+    ("driver", "usable", "running"), [("greenpg", CONNECTIONS, 0), ("psycogreen", 0, CONNECTIONS)]
+)
+def test_kills_cost_psycogreen_its_connections_and_greenpg_none(
+    backend, driver, usable, running, dsn
+):
+    record = played(backend, driver, dsn, kills=True)
+
+    assert not record.error
+    assert (record.usable, record.running) == (usable, running)
 
 
 def test_unknown_backend_is_missing(dsn):
@@ -120,7 +136,10 @@ def test_demo_without_a_terminal_is_plain_text(dsn, tmp_path):
     runs = [tuple(row[:3:2]) for row in rows if row[1:2] == ["on"] and row[-1].count("/") == 1]
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
-    assert runs == [(d, b) for b in (*GREEN, "threads") for d in ("greenpg", "psycopg2")]
+    played = [(d, b) for b in (*GREEN, "threads") for d in DRIVERS if Job(b, d, "").exists]
+    assert runs == played
+    killed = [row for row in rows if row[1:2] == ["on"] and row[4:5] == ["of"]]
+    assert len(killed) == 2 * len(GREEN)
     assert "greenpg" in picture.read_text()
     assert "url(" not in picture.read_text().replace("url(#", "")
 
