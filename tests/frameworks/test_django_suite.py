@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.environments import ROOT
+
 from . import sources
-from .environments import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
