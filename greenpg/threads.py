@@ -58,6 +58,9 @@ class ThisThread:
         self.ident: int = _thread.get_ident()
         self.dead = False
 
+    def __repr__(self) -> str:
+        return f"<OS thread {self.ident}{', ended' if self.dead else ''}>"
+
 
 class _End:
     """Is freed with the thread's local storage."""

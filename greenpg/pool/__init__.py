@@ -9,10 +9,11 @@ from psycopg2.pool import (
 
 from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
 
+from ._borrowers import Holder, Waiting
 from ._connection_pool import ConnectionPool
 from ._pool_set import PoolSet
 
 __all__ = [
-    "AbstractConnectionPool", "ConnectionPool", "PoolClosed", "PoolError", "PoolSet",
-    "PoolTimeout", "SimpleConnectionPool", "ThreadedConnectionPool", "TooManyRequests",
+    "AbstractConnectionPool", "ConnectionPool", "Holder", "PoolClosed", "PoolError", "PoolSet",
+    "PoolTimeout", "SimpleConnectionPool", "ThreadedConnectionPool", "TooManyRequests", "Waiting",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from math import inf
 from sys import _getframe
-from typing import Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from greenpg._connecting.default_backend import default_backend
 from greenpg._drivers import PSYCOPG2, driver_named
@@ -19,6 +19,9 @@ from ._managed import Connections, ping
 from ._pool import Lease, Pool
 from ._report import Stats
 from ._slots import Limits
+
+if TYPE_CHECKING:
+    from ._borrowers import Holder, Waiting
 
 CLEAN_FROM: Final = {"none": BROKEN, "rollback": DIRTY, "discard": CLEAN}  # by `reset`
 _numbers = itertools.count(1)
@@ -183,6 +186,16 @@ class ConnectionPool:
         """Close the pool."""
         self.close()
 
+    # Who borrows
+
+    def holders(self) -> list[Holder]:
+        """Return who holds each lent connection, where and for how long; the oldest loan first."""
+        return self._pool.holders()
+
+    def waiters(self) -> list[Waiting]:
+        """Return which tasks wait for a connection, in the order in which they are served."""
+        return self._pool.waiters()
+
     # Statistics
 
     @property
@@ -218,8 +231,9 @@ class ConnectionPool:
     def pop_stats(self) -> dict[str, int]:
         """Return `get_stats()` and reset the counters to zero."""
         performer = self._pool.performer
-        stats, performer.stats = performer.stats, Stats()
-        return stats.report(performer.state)
+        state = performer.state
+        stats, performer.stats = performer.stats, Stats(taken=state.taken())
+        return stats.report(state)
 
     def __repr__(self) -> str:
         state = self._pool.performer.state

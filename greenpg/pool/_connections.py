@@ -56,6 +56,9 @@ class ConnectionManager(Protocol):
     def condition(self, conn: Any) -> Condition:
         """Return the condition of a returned connection; does not wait."""
 
+    def session(self, conn: Any) -> tuple[str, int | None]:
+        """Return the state of a lent connection's session and its server process; may not wait."""
+
     def commit(self, conn: Any) -> None:
         """Commit the open transaction; called by the holder."""
 

@@ -29,6 +29,12 @@ HOOK_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 5  # for each host
 END_SECONDS: Final = 0.5  # from a close until the server has ended the session
 TIMED_BY: Final = {"service", "servicefile", "connect_timeout"}  # each may set a timeout
+STATES: Final = {
+    int(TransactionStatus.IDLE): "idle",
+    int(TransactionStatus.ACTIVE): "active",
+    int(TransactionStatus.IN_TRANSACTION): "idle in transaction",
+    int(TransactionStatus.IN_ERROR): "idle in transaction (aborted)",
+}
 _select = pristine("select")
 
 
@@ -87,6 +93,9 @@ class Connections:
         poll.register(conn.fileno(), _select.POLLIN)
         return poll.poll
 
+    def session(self, conn: Any) -> tuple[str, int | None]:
+        return session_of(conn)
+
     def commit(self, conn: Any) -> None:
         conn.commit()
 
@@ -141,6 +150,13 @@ class Connections:
                         return
         finally:
             close_descriptor(fd)
+
+
+def session_of(conn: Any) -> tuple[str, int | None]:
+    """Return the state of a driver's session as in pg_stat_activity, and its server process."""
+    info = conn.info
+    status = int(info.transaction_status)
+    return (STATES[status], info.backend_pid) if status in STATES else ("closed", None)
 
 
 def ping(conn: Any) -> None:

@@ -19,8 +19,9 @@ from greenpg._session.job import Job
 from greenpg.backend import is_stranded
 from greenpg.threads import ThisThread, pristine, this_thread
 
-from ._report import Stats, describe_holder
-from ._slots import Limits, Phase, Slot, Waiter
+from ._borrowers import describe_holder, with_stacks
+from ._report import Stats
+from ._slots import Borrower, Limits, Phase, Slot, Waiter
 from ._state import WAKE, Effect, PoolState
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Performer:
         self.stats = Stats()
         self.state = PoolState(self.limits)
         self._backend: Backend | None = None
+        self.current: Callable[[], Any] | None = None
+        self.refer: Callable[[Any], Callable[[], Any]] = weakref.ref
         self._start()
 
     def _start(self) -> None:
@@ -66,6 +69,16 @@ class Performer:
         if self._backend is None:
             self._backend = self.find_backend()
         return self._backend
+
+    def find_current(self) -> Callable[[], Any]:
+        """Return the backend's `current`, and note how to refer to what that returns."""
+        current = self.backend.current
+        try:
+            weakref.ref(current())
+        except TypeError:
+            self.refer = _keep
+        self.current = current
+        return current
 
     def reentered(self) -> Exception:
         """Return the error for a call during another call of the same thread."""
@@ -226,7 +239,8 @@ class Performer:
     def _warn_lost(self, slot: Slot) -> None:
         if self.warns_of_leaks:
             fact = f"a connection lent at {describe_holder(slot)} was never given back"
-            warnings.warn(f"pool {self.name!r}: {fact}", ResourceWarning, stacklevel=2)
+            text = with_stacks(f"pool {self.name!r}: {fact}", [slot])
+            warnings.warn(text, ResourceWarning, stacklevel=2)
 
     # Tasks
 
@@ -308,7 +322,8 @@ class Performer:
 
     def _warn_held(self, slot: Slot) -> None:
         held = monotonic() - slot.since
-        log.warning("pool %r: held for %.1f s: %s", self.name, held, describe_holder(slot))
+        place = with_stacks(describe_holder(slot), [slot])
+        log.warning("pool %r: held for %.1f s: %s", self.name, held, place)
 
     def _call_give_up(self, _: None) -> None:
         log.error("pool %r: reconnecting failed for too long", self.name)
@@ -317,11 +332,11 @@ class Performer:
 
     # Time
 
-    def waiter(self, deadline: float) -> Waiter:
+    def waiter(self, deadline: float, borrower: Borrower | None, since: float) -> Waiter:
         """Return a waiter, with its deadline if `tick` is called in this thread."""
         self._replace_keeper()
         kept_here = self._keeper is this_thread()
-        return Waiter(self.backend.event(), deadline if kept_here else inf)
+        return Waiter(self.backend.event(), deadline if kept_here else inf, borrower, since)
 
     def keep_time(self) -> None:
         """Start a task that calls `tick`, if it is needed and not running yet."""
@@ -368,6 +383,7 @@ class Performer:
         old = self.state
         self.state = PoolState(self.limits)
         self.state.ended = old.ended
+        self.state.count_on(old)
         self._start()
         return old
 
@@ -396,6 +412,10 @@ WORK: Final = {
     Effect.CLEAN: Phase.CLEANING,
     Effect.CLOSE: Phase.CLOSING,
 }
+
+
+def _keep(task: Any) -> Callable[[], Any]:
+    return lambda: task
 
 
 def _on_lost(whose: Callable[[], Performer | None], _: Any) -> None:

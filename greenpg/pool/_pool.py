@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 from greenpg._fork_hooks import Order, in_child
 from greenpg._session.backoff import one_line
 
+from ._borrowers import Holder, Waiting, describe_load, holders, waiting, with_oldest_stacks
 from ._connections import BROKEN, DIRTY, Condition, ConnectionManager, Hook
 from ._performer import RETRY, Performer
-from ._report import describe_load
-from ._slots import Limits, Phase, Slot, Waiter
+from ._slots import Borrower, Limits, Phase, Slot, Waiter
 from ._state import Effect
 
 if TYPE_CHECKING:
@@ -73,11 +73,13 @@ class Pool:
         lock = performer.lock
         if lock._is_owned():
             raise performer.reentered()
+        # of the task the slot keeps a weak reference: it may be dropped with its connection
+        current = performer.current or performer.find_current()
+        borrower = frame.f_code, frame.f_lasti, performer.refer(current())
         waiter: Any = None
         conn: Any = None
         try:  # cheaper than `with lock`: `greenpg bench -w pool`
             lock.acquire()
-            performer.stats.requests_num += 1
             slot = performer.state.take(now)
             if slot is not None:
                 # from now on only the holder keeps the connection alive
@@ -85,7 +87,7 @@ class Pool:
                 loan = slot.loan
             else:
                 seconds = self.timeout if timeout is None else timeout
-                waiter = self._line_up(now, seconds)
+                waiter = self._line_up(now, seconds, borrower)
         finally:
             try:  # noqa: SIM105  Ctrl-C may land as suppress begins
                 lock.release()
@@ -98,10 +100,10 @@ class Pool:
             elif slot.stale or has_input(0):
                 seconds = self.timeout if timeout is None else timeout
                 slot.conn, conn = conn, None
-                waiter = self._suspect(slot, now + seconds)
+                waiter = self._suspect(slot, now, seconds, borrower)
                 slot = self._await(waiter, now, seconds)
                 conn, slot.conn = slot.conn, None
-            slot.holder = frame.f_code, frame.f_lasti
+            slot.holder = borrower
             if self._keeps_stacks:
                 slot.stack = "".join(traceback.format_stack(frame))
         except BaseException:  # perhaps no depth is left to call a function
@@ -123,20 +125,21 @@ class Pool:
             self.take_back_after(error, slot, conn)
             raise
 
-    def _line_up(self, now: float, seconds: float) -> Waiter:
+    def _line_up(self, now: float, seconds: float, borrower: Borrower) -> Waiter:
         """Add a waiter to the line; called with the lock held."""
         performer = self.performer
         state = performer.state
+        performer.stats.requests_num += 1
         waiter = None
         try:
             if not performer.backend.can_wait():
                 raise self._errors.programming(IN_HUB)
             if not state.open:
                 self._open_on_first_use(now)
-            waiter = performer.waiter(now + seconds)
+            waiter = performer.waiter(now + seconds, borrower, now)
             if not state.queue(waiter, now):
                 text = f"pool {self.name!r}: too many wait already ({describe_load(state, now)})"
-                raise self._errors.too_many(text) from state.last_error
+                raise self._errors.too_many(with_oldest_stacks(text, state)) from state.last_error
         except BaseException:
             performer.stats.requests_errors += 1
             if waiter is not None:
@@ -155,13 +158,15 @@ class Pool:
             raise self._errors.closed(text)
         state.begin(now)
 
-    def _suspect(self, slot: Slot, deadline: float) -> Waiter:
+    def _suspect(
+        self, slot: Slot, began: float, seconds: float, borrower: Borrower | None
+    ) -> Waiter:
         """Schedule a check of a connection that was just taken; return a waiter, first in line."""
         performer = self.performer
         if not performer.backend.can_wait():
-            performer.apply(performer.state.give_back, slot)
+            performer.apply(performer.state.undo, slot)
             raise self._errors.programming(IN_HUB)
-        waiter = performer.waiter(deadline)
+        waiter = performer.waiter(began + seconds, borrower, began)
         try:
             performer.apply(performer.state.suspect, slot, waiter)
         except BaseException:
@@ -181,7 +186,7 @@ class Pool:
                     raise waiter.error or self._timed_out(seconds)
                 if not slot.has_input(0):
                     return slot
-                waiter = self._suspect(slot, began + seconds)
+                waiter = self._suspect(slot, began, seconds, waiter.borrower)
         except BaseException:
             performer.stats.requests_errors += 1
             performer.state.effects.append((Effect.ABANDON, waiter))
@@ -217,7 +222,8 @@ class Pool:
         remedy = "raise max_size or hold connections for less time"
         if state.last_error is not None:
             remedy = f"the last attempt to connect failed: {one_line(state.last_error)}"
-        error = self._errors.timeout(f"pool {self.name!r}: {fact}; {remedy}")
+        text = with_oldest_stacks(f"pool {self.name!r}: {fact}; {remedy}", state)
+        error = self._errors.timeout(text)
         error.__cause__ = state.last_error
         return error
 
@@ -243,7 +249,7 @@ class Pool:
                     return
                 raise self.not_lent()
             performer.stats.usage += now - slot.since
-            slot.conn, slot.warned = conn, False
+            slot.conn = conn
             if condition is BROKEN:
                 performer.stats.returns_bad += 1
                 state.retire(slot, now)
@@ -295,6 +301,16 @@ class Pool:
     def not_lent(self) -> ValueError:
         """Return the error for the return of a connection that is not lent."""
         return ValueError(f"the connection was not lent by pool {self.name!r}, or is back already")
+
+    # Who borrows
+
+    def holders(self) -> list[Holder]:
+        """Return the holders of lent connections, that of the oldest loan first."""
+        return holders(self.performer.state, self.manager, monotonic())
+
+    def waiters(self) -> list[Waiting]:
+        """Return those that wait for a connection, in the order in which they are served."""
+        return waiting(self.performer.state, monotonic())
 
     # Opening and closing
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
-from typing import Any, Final
+from types import CodeType
+from typing import Any, Final, TypeAlias
 
 
 class Phase(Enum):
@@ -27,6 +28,10 @@ LONGEST_REST: Final = 10.0  # seconds
 SHORTEST_REST: Final = 0.05  # seconds; limits of zero must not cause a busy loop
 
 
+# where and by whom a connection was asked for: the code, an offset in it, a reference to the task
+Borrower: TypeAlias = tuple[CodeType, int, Callable[[], Any]]
+
+
 def _no_input(_: int) -> tuple[()]:
     return ()
 
@@ -42,17 +47,17 @@ class Slot:
     since: float  # when the phase began
     phase: Phase = Phase.CONNECTING
     expires: float = inf
-    loan: int = 0  # the number of the current or last loan
-    uses: float = 0.0  # a float like `max_uses`, for a faster comparison: `bench -w pool`
+    loan: float = 0.0  # the number of the current or last loan
+    last_loan: float = inf  # both are floats, for a faster comparison: `bench -w pool`
     stale: bool = False  # to be checked before it is lent
-    warned: bool = False
+    warned: float = 0.0  # the loan that has been warned of
     worker: Any = None  # the task that does the work of the phase, once it has begun
     key: int = 0  # of `PoolState.lent`
     conn: Any = None
     ref: Any = None  # adds itself to `Performer.lost`
     alarm: Any = None  # called after that
     has_input: Callable[[int], Any] = _no_input  # called with 0; see ConnectionManager
-    holder: tuple[Any, int] | None = None  # a code object and an offset in it
+    holder: Borrower | None = None
     stack: str | None = None
     done: Any = None  # the event to set when the connection has been cleaned
 
@@ -72,8 +77,10 @@ class Waiter:
 
     event: Any
     deadline: float = inf
+    borrower: Borrower | None = None  # None if it waits for no connection
+    since: float = -inf  # when the connection was asked for
     slot: Slot | None = None
-    loan: int = 0  # the number of the slot's loan
+    loan: float = 0.0  # the number of the slot's loan
     error: Exception | None = None
 
     def served(self) -> bool:

@@ -68,6 +68,9 @@ class PoolState:
         self.given_up = False
         self.last_error: BaseException | None = None
         self.planned = inf  # when `tick` will be called next
+        self.passed = 0  # loans by `_lend_to_first`
+        self.undone = 0  # loans that ended otherwise than by their return
+        self.former = 0  # loans of slots that are gone
         self._jitter = jitter
 
     # Lending
@@ -80,8 +83,7 @@ class PoolState:
         slot = idle[-1]
         slot.stale = now - slot.since > self.limits.fresh
         slot.since = now
-        slot.uses += 1.0
-        slot.loan += 1
+        slot.loan += 1.0
         self.lent[slot.key] = slot
         slot.phase = LENT
         del idle[-1]  # no call, which could fail; and last
@@ -112,10 +114,10 @@ class PoolState:
         if self.ended:
             waiter.error = self.error
             self.effects.append((WAKE, waiter))
-            self.give_back(slot, now)
+            self.undo(slot, now)
             return
         self.check(slot, now)
-        slot.uses -= 1.0
+        self._discount(slot)
         self.waiters[waiter] = None
         self.waiters.move_to_end(waiter, last=False)
         self._plan_expiry(waiter)
@@ -141,21 +143,30 @@ class PoolState:
         slot = waiter.slot
         self.waiters.pop(waiter, None)
         if slot is not None and self._is_loan(slot, waiter.loan):
-            self.give_back(slot, now)
-            slot.uses -= 1.0
+            self.undo(slot, now)
         waiter.slot = None
 
-    def reclaim(self, slot: Slot, loan: int, now: float) -> None:
+    def undo(self, slot: Slot, now: float) -> None:
+        """Take back a connection that nobody has used."""
+        self.give_back(slot, now)
+        self._discount(slot)
+
+    def _discount(self, slot: Slot) -> None:
+        slot.last_loan += 1.0
+        self.undone += 1
+
+    def reclaim(self, slot: Slot, loan: float, now: float) -> None:
         """Close the connection of a loan that an error has cut short, unless it is back."""
         if self._is_loan(slot, loan):
+            self.undone += 1
             self.retire(slot, now)
 
-    def _is_loan(self, slot: Slot, loan: int) -> bool:
+    def _is_loan(self, slot: Slot, loan: float) -> bool:
         return slot.loan == loan and self.lent.get(slot.key) is slot
 
     def give_back(self, slot: Slot, now: float) -> None:
         """Take back a clean connection; the first in line gets it at once."""
-        if now >= slot.expires or slot.uses >= self.limits.max_uses or self.surplus:
+        if now >= slot.expires or slot.loan >= slot.last_loan or self.surplus:
             self.retire(slot, now)
         elif self.waiters or self.watches or self.winding_down:
             (self.check if self.limits.always_check else self._offer)(slot, now)
@@ -170,8 +181,9 @@ class PoolState:
         slot.since = now
         slot.phase = LENT
         slot.stale = False
-        slot.uses += 1.0
-        slot.loan += 1
+        slot.loan += 1.0
+        self.passed += 1
+        slot.holder = waiter.borrower
         self.lent[slot.key] = slot
         waiter.loan, waiter.slot = slot.loan, slot
         self.effects.append((WAKE, waiter))
@@ -213,7 +225,7 @@ class PoolState:
         self.check_idle([slot for slot in self.idle if slot.has_input(0)], now)
 
     def restored(self, slot: Slot, now: float) -> None:
-        if now >= slot.expires or slot.uses >= self.limits.max_uses or self.surplus:
+        if now >= slot.expires or slot.loan >= slot.last_loan or self.surplus:
             self.retire(slot, now)
         else:
             self._offer(slot, now)
@@ -234,7 +246,9 @@ class PoolState:
         if slot.phase is not Phase.GONE:
             if self.lent.get(slot.key) is slot:  # a later connection may have its key
                 del self.lent[slot.key]
+                self.undone += 1
             slot.phase = Phase.GONE
+            self.former += int(slot.loan)
             self.slots.discard(slot)
             self.surplus = len(self.slots) > self.limits.max_size
             self.grow(now)
@@ -274,7 +288,7 @@ class PoolState:
 
     def connected(self, slot: Slot, key: int, now: float) -> None:
         """Note a new connection; `key` is its key in `lent`."""
-        slot.key = key
+        slot.key, slot.last_loan = key, self.limits.max_uses
         if not self.open:
             self.retire(slot, now)
             return
@@ -321,8 +335,8 @@ class PoolState:
             self._retire_idle(self.idle[0], now)
         self._expire(now)
         for slot in self.lent.values():
-            if not slot.warned and now - slot.since >= self.limits.warn_held:
-                slot.warned = True
+            if slot.warned != slot.loan and now - slot.since >= self.limits.warn_held:
+                slot.warned = slot.loan
                 self.effects.append((Effect.WARN_HELD, slot))
         self.planned = self.due(now) if self.alive() else inf
         return max(self.planned - now, 0.001) if self.alive() else None
@@ -353,7 +367,7 @@ class PoolState:
         yield from (slot.expires for slot in self.idle)
         if self._spare():
             yield self.idle[0].since + limits.max_idle
-        yield from (s.since + limits.warn_held for s in self.lent.values() if not s.warned)
+        yield from (s.since + limits.warn_held for s in self.lent.values() if s.warned != s.loan)
 
     def _spare(self) -> bool:
         return bool(self.idle) and self._staying() > self.limits.min_size
@@ -445,6 +459,24 @@ class PoolState:
     def helpers(self) -> list[Waiter]:
         """Return tasks that wait, one of each kind; a wake-up makes them carry out the effects."""
         return [*islice(self.waiters, 1), *[watch[0] for watch in self.watches[:1]]]
+
+    # Measures
+
+    def taken(self) -> int:
+        """Return how many connections have been lent to tasks that did not have to wait."""
+        return self._loans() - self.passed
+
+    def returned(self) -> int:
+        """Return how many connections have been returned by their borrowers."""
+        return self._loans() - self.undone - len(self.lent)
+
+    def count_on(self, old: PoolState) -> None:
+        """Continue the measures of another state, whose lent connections never come back."""
+        self.former, self.passed = old._loans(), old.passed
+        self.undone = old.undone + len(old.lent)
+
+    def _loans(self) -> int:
+        return self.former + sum(int(slot.loan) for slot in list(self.slots))
 
     def filled(self) -> bool:
         """Return True if there are `min_size` connections."""

@@ -1,12 +1,13 @@
 """The pool without a driver, for adapters that lend connections of their own."""
 
+from ._borrowers import Holder, Waiting, describe_load, with_oldest_stacks
 from ._connections import BROKEN, CLEAN, DIRTY, Condition, ConnectionManager, PoolErrors
+from ._managed import session_of
 from ._pool import Pool
-from ._report import describe_load
 from ._slots import Limits, Slot
 from ._state import WAKE
 
 __all__ = [
-    "BROKEN", "CLEAN", "DIRTY", "WAKE", "Condition", "ConnectionManager", "Limits", "Pool",
-    "PoolErrors", "Slot", "describe_load",
+    "BROKEN", "CLEAN", "DIRTY", "WAKE", "Condition", "ConnectionManager", "Holder", "Limits",
+    "Pool", "PoolErrors", "Slot", "Waiting", "describe_load", "session_of", "with_oldest_stacks",
 ]  # fmt: skip

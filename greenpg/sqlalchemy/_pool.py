@@ -14,7 +14,15 @@ from sqlalchemy.pool import Pool, QueuePool
 
 from greenpg.backend import current
 from greenpg.errors import PoolTimeout
-from greenpg.pool.core import CLEAN, Limits, Slot, describe_load
+from greenpg.pool.core import (
+    CLEAN,
+    Holder,
+    Limits,
+    Slot,
+    Waiting,
+    describe_load,
+    with_oldest_stacks,
+)
 from greenpg.pool.core import Pool as Slots
 
 from ._records import Records, driver_error
@@ -181,6 +189,14 @@ class GreenQueuePool(QueuePool):
         """Return how many tasks wait for a connection."""
         return len(self._performer.state.waiters)
 
+    def holders(self) -> list[Holder]:
+        """Return who holds each lent connection, where and for how long; the oldest loan first."""
+        return self._slots.holders()
+
+    def waiters(self) -> list[Waiting]:
+        """Return which tasks wait for a connection, in the order in which they are served."""
+        return self._slots.waiters()
+
     @property
     def _overflow(self) -> int:  # type: ignore[override]  # an attribute there
         return len(self._performer.state.slots) - self.size()
@@ -196,10 +212,12 @@ class GreenQueuePool(QueuePool):
         cause = ": the first connect is not over"
         if self._connected:
             cause = f" limit of size {self.size()} overflow {self._max_overflow} reached"
-        return (
+        state = self._performer.state
+        text = (
             f"{type(self).__name__}{cause}, connection timed out, "
-            f"timeout {self._timeout:.2f} ({describe_load(self._performer.state, monotonic())})"
+            f"timeout {self._timeout:.2f} ({describe_load(state, monotonic())})"
         )
+        return with_oldest_stacks(text, state)
 
 
 def _borrower() -> FrameType:

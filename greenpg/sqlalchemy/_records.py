@@ -13,7 +13,7 @@ from sqlalchemy.pool.base import _ConnectionRecord
 from greenpg import Error, OperationalError, ProgrammingError
 from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
 from greenpg.pool import condition, condition3
-from greenpg.pool.core import BROKEN, CLEAN, Condition, PoolErrors
+from greenpg.pool.core import BROKEN, CLEAN, Condition, PoolErrors, session_of
 from greenpg.sync import Deadline, is_green
 from greenpg.threads import pristine
 
@@ -43,6 +43,13 @@ class Records:
         """Return CLEAN also for an open transaction: SQLAlchemy may be told to leave it open."""
         conn = record.dbapi_connection
         return BROKEN if conn is None or _condition(conn) is BROKEN else CLEAN
+
+    def session(self, record: _ConnectionRecord) -> tuple[str, int | None]:
+        conn = record.dbapi_connection
+        if conn is None:
+            return "closed", None
+        known = is_green(conn) or isinstance(conn, c_connection)
+        return session_of(conn) if known else ("unknown", None)
 
     def commit(self, record: _ConnectionRecord) -> None:
         """Do nothing: SQLAlchemy ends transactions before it returns a record."""

@@ -135,6 +135,19 @@ def test_too_long_a_wait_ends_in_sqlalchemys_timeout(make):
     assert caught.value.code == "3o7r"
 
 
+def test_holders_and_waiters_name_what_is_outside_sqlalchemy(make):
+    engine = make(pool_size=1, max_overflow=0)
+
+    with engine.connect() as conn:
+        conn.exec_driver_sql("select 1")
+        (holder,) = engine.pool.holders()
+
+    assert holder.place.startswith("test_pool.py:")
+    assert holder.state == "idle in transaction"
+    assert holder.pid
+    assert engine.pool.holders() == engine.pool.waiters() == []
+
+
 def test_no_time_to_wait_is_enough_for_what_is_free(make):
     engine = make(pool_size=2, max_overflow=0, pool_timeout=0)
 

@@ -68,6 +68,9 @@ class Connections:
     def condition(self, conn: Conn) -> Condition:
         return conn.condition
 
+    def session(self, conn: Conn) -> tuple[str, int | None]:
+        return "idle", None
+
     def commit(self, conn: Conn) -> None:
         conn.condition = CLEAN
 
@@ -138,6 +141,19 @@ def test_connection_that_came_back_is_lent_again_and_closed_at_the_end(world):
 
     assert lent == world.server.made * 3
     assert world.server.closed == world.server.made
+
+
+def test_a_task_that_no_weak_reference_leads_to_is_named_as_a_holder(world):
+    found = []
+    world.sim.current = lambda: 42
+
+    def borrow():
+        with world.lease():
+            found.extend(world.pool.holders())
+
+    world.run(borrow)
+
+    assert [holder.task for holder in found] == [42]
 
 
 def test_success_commits_and_an_error_leaves_the_cleaning_to_a_task(world):

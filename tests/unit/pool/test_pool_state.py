@@ -41,6 +41,7 @@ class Pool(RuleBasedStateMachine):
         self.deadlines: dict[Waiter, float] = {}
         self.expired: list[Waiter] = []  # woken because of their deadline
         self.held = []  # lent to users
+        self.taken = self.returned = 0
         self.tasks = []  # the pool's running tasks
         self.allowed = max_size  # the maximal number of slots
         self.wake_at = inf  # when `tick` will be called
@@ -106,6 +107,7 @@ class Pool(RuleBasedStateMachine):
         if slot is not None:
             assert not self.waiters, "a newcomer overtook those who wait"
             self.held.append(slot)
+            self.taken += 1
             return
         waiter = self.waiter(patience)
         fresh = self.state.limits.fresh
@@ -152,6 +154,7 @@ class Pool(RuleBasedStateMachine):
     def end_a_loan(self, pick, how):
         slot = pick.choice(self.held)
         self.held.remove(slot)
+        self.returned += how != "lost"
         getattr(self.state, how)(slot, self.now)
         self.perform()
 
@@ -258,6 +261,11 @@ class Pool(RuleBasedStateMachine):
         assert set(self.state.lent.values()) == lent
         assert all(slot.phase is LENT for slot in lent)
         assert all(slot.phase is IDLE for slot in self.state.idle)
+
+    @invariant()
+    def loans_are_counted(self):
+        assert self.state.taken() == self.taken
+        assert self.state.returned() == self.returned
 
     @invariant()
     def waiters_stand_in_order(self):
