@@ -1,12 +1,18 @@
-"""Pool statistics for Prometheus; requires the extra `metrics` (prometheus_client)."""
+"""Numbers for Prometheus; requires the extra `metrics` (prometheus_client)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 try:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+        Metric,
+    )
     from prometheus_client.registry import Collector
 except ImportError as err:
     raise ImportError(
@@ -14,8 +20,13 @@ except ImportError as err:
     ) from err
 
 from .pool import ConnectionPool, PoolSet
+from .pool.core import BOUNDS, Measures
+from .sync import counts
 
-__all__ = ["PoolCollector"]
+if TYPE_CHECKING:
+    from .notify import Listener
+
+__all__ = ["InterruptCollector", "ListenerCollector", "PoolCollector"]
 
 
 class _Measure(NamedTuple):
@@ -45,10 +56,43 @@ COUNTERS: Final = (
 )
 
 
-class PoolCollector(Collector):
+MOMENTARY: Final = (
+    _Measure("in_use", "in_use", "Sessions that are lent"),
+    _Measure("connecting", "connecting", "Sessions that are being made"),
+    _Measure("oldest_wait", "oldest_wait_seconds", "Time since the oldest unserved request"),
+    _Measure("oldest_loan", "oldest_loan_seconds", "Time since the oldest loan began"),
+)
+HISTOGRAMS: Final = (
+    _Measure("waits", "wait_seconds", "Times until requests got a connection"),
+    _Measure("loans", "loan_seconds", "Times that connections were lent"),
+    _Measure("connects", "connect_seconds", "Times that connecting took"),
+)
+LISTENER_GAUGES: Final = (
+    _Measure("connected", "connected", "1 if the listener has its connection"),
+    _Measure("subscriptions", "subscriptions", "Subscriptions"),
+    _Measure("channels", "channels", "Channels that are listened to"),
+)
+LISTENER_COUNTERS: Final = (
+    _Measure("notifications", "notifications", "Notifications from the server"),
+    _Measure("connects", "connects", "Connections made"),
+    _Measure("failures", "failures", "Connections lost or not made"),
+)
+BUCKETS: Final = (*map(str, BOUNDS), "+Inf")
+
+
+class _Unread(Collector):
+    """A collector that is not read when it is registered (see `Collector.describe`)."""
+
+    def describe(self) -> Iterable[Metric]:
+        """Return no metrics."""
+        return ()
+
+
+class PoolCollector(_Unread):
     """Reports pools' statistics at each scrape: `REGISTRY.register(PoolCollector(pool))`.
 
-    Times are in seconds. A call of a pool's `pop_stats` sets its counters back to zero.
+    Times are in seconds. A call of a pool's `pop_stats` sets the counters of `get_stats` back to
+    zero; histograms and closed connections are counted on.
     """
 
     def __init__(self, *pools: ConnectionPool | PoolSet) -> None:
@@ -56,20 +100,17 @@ class PoolCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield one metric for each measure, with a sample for each pool."""
-        stats = dict(self._stats())
+        pools = list(self._each())
+        stats = {pool.name: pool.get_stats() for pool in pools}
         for measure in GAUGES:
             yield self._filled(GaugeMetricFamily, measure, stats)
         for measure in COUNTERS:
             yield self._filled(CounterMetricFamily, measure, stats)
+        yield from _measured({pool.name: pool.measures() for pool in pools})
 
-    def describe(self) -> Iterable[Metric]:
-        """Return no metrics, so that registering does not read the pools (see `Collector`)."""
-        return ()
-
-    def _stats(self) -> Iterator[tuple[str, dict[str, int]]]:
+    def _each(self) -> Iterator[ConnectionPool]:
         for pool in self._pools:
-            for one in (pool.primary, pool.replica) if isinstance(pool, PoolSet) else (pool,):
-                yield one.name, one.get_stats()
+            yield from (pool.primary, pool.replica) if isinstance(pool, PoolSet) else (pool,)
 
     def _filled(
         self,
@@ -82,3 +123,69 @@ class PoolCollector(Collector):
         for name, values in stats.items():
             metric.add_metric([name], values.get(measure.key, 0) / scale)
         return metric
+
+
+def _measured(found: dict[str, Measures]) -> Iterator[Metric]:
+    for measure in MOMENTARY:
+        gauge = GaugeMetricFamily(f"greenpg_pool_{measure.name}", measure.help, labels=["pool"])
+        for name, numbers in found.items():
+            gauge.add_metric([name], getattr(numbers, measure.key))
+        yield gauge
+    for measure in HISTOGRAMS:
+        yield _histogram(measure, found)
+    text = "Requests that got no connection in time"
+    late = CounterMetricFamily("greenpg_pool_requests_timed_out", text, labels=["pool"])
+    text = "Connections closed, by reason"
+    closed = CounterMetricFamily("greenpg_pool_closed", text, labels=["pool", "reason"])
+    for name, numbers in found.items():
+        late.add_metric([name], numbers.timeouts)
+        for reason, count in numbers.closed.items():
+            closed.add_metric([name, reason], count)
+    yield late
+    yield closed
+
+
+def _histogram(measure: _Measure, found: dict[str, Measures]) -> Metric:
+    name = f"greenpg_pool_{measure.name}"
+    metric = HistogramMetricFamily(name, measure.help, labels=["pool"])
+    for pool, numbers in found.items():
+        durations = getattr(numbers, measure.key)
+        buckets = list(zip(BUCKETS, accumulate(durations.counts), strict=True))
+        metric.add_metric([pool], buckets, durations.total)
+    return metric
+
+
+class ListenerCollector(_Unread):
+    """Reports listeners at each scrape, by the names given: `ListenerCollector(web=listener)`."""
+
+    def __init__(self, **listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield one metric for each measure, with a sample for each listener."""
+        stats = {name: listener.get_stats() for name, listener in self._listeners.items()}
+        for family, chosen in (
+            (GaugeMetricFamily, LISTENER_GAUGES),
+            (CounterMetricFamily, LISTENER_COUNTERS),
+        ):
+            for measure in chosen:
+                full = f"greenpg_listener_{measure.name}"
+                metric = family(full, measure.help, labels=["listener"])
+                for name, values in stats.items():
+                    metric.add_metric([name], values[measure.key])
+                yield metric
+
+
+class InterruptCollector(_Unread):
+    """Reports what interrupted the operations of all connections of the process."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the numbers of interrupts by kind, cancel requests and failed repairs."""
+        text = "Operations that an interrupt ended while they ran, by kind"
+        interrupts = CounterMetricFamily("greenpg_interrupts", text, labels=["kind"])
+        for kind, count in counts.interrupts.items():
+            interrupts.add_metric([kind], count)
+        yield interrupts
+        yield CounterMetricFamily("greenpg_cancels", "Cancel requests sent", counts.cancels)
+        text = "Connections closed since an interrupted operation could not be brought to its end"
+        yield CounterMetricFamily("greenpg_failed_repairs", text, counts.failed_repairs)

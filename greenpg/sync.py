@@ -5,9 +5,10 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
+from ._session.counts import counts
 from ._session.session import Session
 
-__all__ = ["ConnectionLock", "Deadline"]
+__all__ = ["ConnectionLock", "Deadline", "counts"]
 
 
 def state_of(conn: Any) -> Session:

@@ -13,6 +13,7 @@ from greenpg._protocol.cancel_blocking import cancel_blocking
 from greenpg._protocol.generators import can_cancel_stepwise, cancel
 from greenpg._protocol.libpq import libpq
 from greenpg._session.cancelling import cancel_in_thread, wait_once
+from greenpg._session.counts import counts
 from greenpg._session.shield import Shield, Unrecovered
 
 from .psycopg2_c import c_connection
@@ -53,6 +54,7 @@ def cancel_query(conn: Any, shield: Shield) -> None:
     state = getattr(conn, "_greenpg_state", None)
     if state is not None and state.forked:
         raise Unrecovered  # the query is the parent's
+    counts.cancels += 1
     if can_cancel_stepwise():
         _cancel_stepwise(conn, shield)
     elif libpq.has("PQcancel"):

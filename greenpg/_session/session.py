@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
+from .counts import counts
 from .lock import REENTERED, Lock
 from .shield import Shield, Unrecovered
 from .time_slice import TimeSlice
@@ -168,6 +169,11 @@ class Session(Lock):
             self.note_outside(conn)
             raise
         if interrupt is not None:
+            try:
+                deadline, exits = self.errors.deadline_exceeded, self.backend.exits
+                counts.note_interrupt(interrupt, deadline, exits)
+            except Exception:
+                pass
             raise interrupt
 
     def _await_cancels(self, conn: Any, done: Event) -> None:
@@ -342,8 +348,10 @@ class Session(Lock):
         try:
             recover(shield)
         except (Unrecovered, self.errors.error) as failure:
+            counts.failed_repairs += 1
             return shield.verdict, failure
         except BaseException as failure:
+            counts.failed_repairs += 1
             shield.note_failure(failure)
             return shield.verdict, failure
         return shield.verdict, None

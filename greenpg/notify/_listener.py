@@ -67,6 +67,7 @@ class Listener:
         self._max_queue = max_queue
         self._closed = False
         self._reason: Exception = self._errors.interface("the listener is closed")
+        self._connects = self._failed = self._delivered = 0
         self._forget()
         _listeners.add(self)
 
@@ -113,6 +114,20 @@ class Listener:
             self._wake()
             if self._backend.can_wait():
                 self._join(task, timeout)
+
+    def get_stats(self) -> dict[str, int]:
+        """Return current numbers, and counters since the start.
+
+        `connected` is 1 or 0, `failures` counts connections that were lost or not made.
+        """
+        return {
+            "connected": int(self._connection is not None),
+            "subscriptions": len(self._inboxes),
+            "channels": len(self._subscribers),
+            "notifications": self._delivered,
+            "connects": self._connects,
+            "failures": self._failed,
+        }
 
     def __enter__(self) -> Listener:
         """Return the listener, to be closed at the end of the block."""
@@ -219,12 +234,14 @@ class Listener:
     def _serve_once(self, token: object) -> None:
         try:
             connection = ListenerConnection(self._driver, self._dsn, self._backend, self._patience)
+            self._connects += 1
             with closing(connection):
                 self._serve(connection, token)
         except Exception as err:
             if self._serves(token):
                 log.warning("listener: no connection, trying again: %s", one_line(err))
                 self._error, self._lost = err, True
+                self._failed += 1
         if self._serves(token):
             self._stop.wait(backoff(self._failures))
             self._failures += 1
@@ -278,6 +295,7 @@ class Listener:
         time_slice = TimeSlice(self._backend)
         while notes:
             note = notes.popleft()
+            self._delivered += 1
             for inbox in subscribers.get(note.channel, ()):
                 inbox.put(note)
             time_slice.pause_if_over()

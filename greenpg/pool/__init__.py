@@ -11,9 +11,11 @@ from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
 
 from ._borrowers import Holder, Waiting
 from ._connection_pool import ConnectionPool
+from ._measures import Durations, Measures
 from ._pool_set import PoolSet
 
 __all__ = [
-    "AbstractConnectionPool", "ConnectionPool", "Holder", "PoolClosed", "PoolError", "PoolSet",
-    "PoolTimeout", "SimpleConnectionPool", "ThreadedConnectionPool", "TooManyRequests", "Waiting",
+    "AbstractConnectionPool", "ConnectionPool", "Durations", "Holder", "Measures", "PoolClosed",
+    "PoolError", "PoolSet", "PoolTimeout", "SimpleConnectionPool", "ThreadedConnectionPool",
+    "TooManyRequests", "Waiting",
 ]  # fmt: skip

@@ -22,6 +22,7 @@ from ._slots import Limits
 
 if TYPE_CHECKING:
     from ._borrowers import Holder, Waiting
+    from ._measures import Measures
 
 CLEAN_FROM: Final = {"none": BROKEN, "rollback": DIRTY, "discard": CLEAN}  # by `reset`
 _numbers = itertools.count(1)
@@ -226,14 +227,18 @@ class ConnectionPool:
     def get_stats(self) -> dict[str, int]:
         """Return psycopg_pool's statistics, current and since the start; times in milliseconds."""
         performer = self._pool.performer
-        return performer.stats.report(performer.state)
+        return performer.stats.report(performer.state, performer.used)
 
     def pop_stats(self) -> dict[str, int]:
         """Return `get_stats()` and reset the counters to zero."""
         performer = self._pool.performer
-        state = performer.state
-        stats, performer.stats = performer.stats, Stats(taken=state.taken())
-        return stats.report(state)
+        state, used = performer.state, performer.used
+        stats, performer.stats = performer.stats, Stats(usage=used, taken=state.taken())
+        return stats.report(state, used)
+
+    def measures(self) -> Measures:
+        """Return numbers for monitoring: current ones, histograms, connections closed by reason."""
+        return self._pool.measures()
 
     def __repr__(self) -> str:
         state = self._pool.performer.state

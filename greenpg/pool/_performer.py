@@ -20,6 +20,7 @@ from greenpg.backend import is_stranded
 from greenpg.threads import ThisThread, pristine, this_thread
 
 from ._borrowers import describe_holder, with_stacks
+from ._measures import BRIEF, Times
 from ._report import Stats
 from ._slots import Borrower, Limits, Phase, Slot, Waiter
 from ._state import WAKE, Effect, PoolState
@@ -50,6 +51,9 @@ class Performer:
 
     def __post_init__(self) -> None:
         self.stats = Stats()
+        self.times = Times()
+        self.used = 0.0  # the seconds of all loans
+        self.brief = BRIEF  # loans of up to that many seconds are not noted in `times`
         self.state = PoolState(self.limits)
         self._backend: Backend | None = None
         self.current: Callable[[], Any] | None = None
@@ -255,7 +259,10 @@ class Performer:
             self._report(self.state.connect_failed, slot, error)  # first: a log handler may wait
             log.log(level, "pool %r: no connection: %s", self.name, one_line(error))
             return
-        self.stats.connections += monotonic() - began
+        seconds = monotonic() - began
+        self.stats.connections += seconds
+        self.times.connects.note(seconds)
+        self.times.connects.report(seconds)
         self._report(self.state.connected, slot, key)
 
     def _open(self, slot: Slot) -> int:

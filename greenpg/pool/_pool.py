@@ -17,6 +17,7 @@ from greenpg._session.backoff import one_line
 
 from ._borrowers import Holder, Waiting, describe_load, holders, waiting, with_oldest_stacks
 from ._connections import BROKEN, DIRTY, Condition, ConnectionManager, Hook
+from ._measures import Measures, measures
 from ._performer import RETRY, Performer
 from ._slots import Borrower, Limits, Phase, Slot, Waiter
 from ._state import Effect
@@ -100,6 +101,7 @@ class Pool:
             elif slot.stale or has_input(0):
                 seconds = self.timeout if timeout is None else timeout
                 slot.conn, conn = conn, None
+                performer.times.suspected += 1
                 waiter = self._suspect(slot, now, seconds, borrower)
                 slot = self._await(waiter, now, seconds)
                 conn, slot.conn = slot.conn, None
@@ -185,6 +187,9 @@ class Pool:
                 if slot is None:
                     raise waiter.error or self._timed_out(seconds)
                 if not slot.has_input(0):
+                    waited = monotonic() - began
+                    performer.times.waits.note(waited)
+                    performer.times.waits.report(waited)
                     return slot
                 waiter = self._suspect(slot, began, seconds, waiter.borrower)
         except BaseException:
@@ -217,6 +222,7 @@ class Pool:
             waiter.event = performer.backend.event()  # it was woken for the effects
 
     def _timed_out(self, seconds: float) -> Exception:
+        self.performer.times.timeouts += 1
         state = self.performer.state
         fact = f"no connection in {seconds:.1f} s ({describe_load(state, monotonic())})"
         remedy = "raise max_size or hold connections for less time"
@@ -238,7 +244,7 @@ class Pool:
             condition = max(condition, self._released(self._on_release, conn))
         performer, now = self.performer, monotonic()
         state = performer.state
-        done, loan = None, slot.loan
+        done, heard, loan = None, False, slot.loan
         lock = performer.lock
         if lock._is_owned():
             raise performer.reentered()
@@ -248,7 +254,10 @@ class Pool:
                 if slot in self._inherited:  # by a forked child's copy of a task
                     return
                 raise self.not_lent()
-            performer.stats.usage += now - slot.since
+            used = now - slot.since
+            performer.used += used
+            if used > performer.brief:
+                heard = performer.times.loans.note(used)
             slot.conn = conn
             if condition is BROKEN:
                 performer.stats.returns_bad += 1
@@ -267,6 +276,8 @@ class Pool:
                 lock.release()
             except RuntimeError:  # Ctrl-C came before the lock was ours
                 pass
+        if heard:
+            performer.times.loans.report(used)
         if state.effects or performer.lost:
             performer.perform()
         if condition is BROKEN:
@@ -311,6 +322,17 @@ class Pool:
     def waiters(self) -> list[Waiting]:
         """Return those that wait for a connection, in the order in which they are served."""
         return waiting(self.performer.state, monotonic())
+
+    def measures(self) -> Measures:
+        """Return the pool's numbers for monitoring; does not wait."""
+        performer = self.performer
+        return measures(performer.state, performer.times, performer.used, monotonic())
+
+    def listen_to(self, times: str, listener: Callable[[float], object]) -> None:
+        """Call `listener` with each duration of `times`, a field of `Times`; with all loans too."""
+        getattr(self.performer.times, times).listener = listener
+        if times == "loans":
+            self.performer.brief = -inf
 
     # Opening and closing
 

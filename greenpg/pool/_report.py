@@ -23,7 +23,7 @@ class Stats:
     requests_queued: int = 0
     requests_wait: float = 0.0
     requests_errors: int = 0
-    usage: float = 0.0
+    usage: float = 0.0  # `Performer.used` when the counting began
     returns_bad: int = 0
     connections_num: int = 0
     connections: float = 0.0
@@ -31,10 +31,11 @@ class Stats:
     connections_lost: int = 0
     taken: int = 0  # `PoolState.taken` when the counting began
 
-    def report(self, state: PoolState) -> dict[str, int]:
+    def report(self, state: PoolState, used: float) -> dict[str, int]:
         """Return psycopg_pool's statistics; times in milliseconds, zeros left out as there."""
         limits = state.limits
         counted = asdict(self)
+        counted["usage"] = used - self.usage
         counted["requests_num"] += state.taken() - counted.pop("taken")
         for name in SECONDS:
             counted[f"{name}_ms"] = int(1000 * counted.pop(name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from itertools import islice
@@ -39,6 +39,7 @@ class Effect(Enum):
     STRAND = auto()  # the hub of the pool's tasks was destroyed
 
 
+BROKEN: Final = "broken"  # the reason of a close
 WAKE: Final = Effect.WAKE  # access through the class is slow before Python 3.12 (enum.py)
 
 
@@ -71,6 +72,7 @@ class PoolState:
         self.passed = 0  # loans by `_lend_to_first`
         self.undone = 0  # loans that ended otherwise than by their return
         self.former = 0  # loans of slots that are gone
+        self.closings: Counter[str] = Counter()  # by reason
         self._jitter = jitter
 
     # Lending
@@ -159,7 +161,7 @@ class PoolState:
         """Close the connection of a loan that an error has cut short, unless it is back."""
         if self._is_loan(slot, loan):
             self.undone += 1
-            self.retire(slot, now)
+            self.retire(slot, now, BROKEN)
 
     def _is_loan(self, slot: Slot, loan: float) -> bool:
         return slot.loan == loan and self.lent.get(slot.key) is slot
@@ -167,7 +169,7 @@ class PoolState:
     def give_back(self, slot: Slot, now: float) -> None:
         """Take back a clean connection; the first in line gets it at once."""
         if now >= slot.expires or slot.loan >= slot.last_loan or self.surplus:
-            self.retire(slot, now)
+            self.retire(slot, now, self._reason(slot, now))
         elif self.waiters or self.watches or self.winding_down:
             (self.check if self.limits.always_check else self._offer)(slot, now)
         else:
@@ -192,7 +194,7 @@ class PoolState:
         if self.waiters:
             self._lend_to_first(slot, now)
         elif self.winding_down:
-            self.retire(slot, now)
+            self.retire(slot, now, self._reason(slot, now))
         else:
             slot.since = now
             slot.phase = IDLE
@@ -226,19 +228,30 @@ class PoolState:
 
     def restored(self, slot: Slot, now: float) -> None:
         if now >= slot.expires or slot.loan >= slot.last_loan or self.surplus:
-            self.retire(slot, now)
+            self.retire(slot, now, self._reason(slot, now))
         else:
             self._offer(slot, now)
 
-    def retire(self, slot: Slot, now: float) -> None:
+    def retire(self, slot: Slot, now: float, reason: str = BROKEN) -> None:
         """Schedule the close of a connection, in any phase."""
-        self._close(slot, now)
+        self._close(slot, now, reason)
         self.lent.pop(slot.key, None)
         self._feed(now)
         if self.watches:
             self._watch()
 
-    def _close(self, slot: Slot, now: float) -> None:
+    def _reason(self, slot: Slot, now: float) -> str:
+        """Return why a connection that works is closed."""
+        if self.ended:
+            return "closed"
+        if self.winding_down or slot.expires == -inf:
+            return "drained"
+        if now >= slot.expires:
+            return "lifetime"
+        return "uses" if slot.loan >= slot.last_loan else "surplus"
+
+    def _close(self, slot: Slot, now: float, reason: str) -> None:
+        self.closings[reason] += 1
         slot.phase, slot.since, slot.worker = Phase.CLOSING, now, None
         self.effects.append((Effect.CLOSE, slot))
 
@@ -257,6 +270,7 @@ class PoolState:
     def lost(self, slot: Slot, now: float) -> None:
         """Note that a lent connection was garbage-collected."""
         self.effects.append((Effect.WARN_LOST, slot))
+        self.closings["lost"] += 1
         self.closed(slot, now)
 
     # Connecting
@@ -290,12 +304,12 @@ class PoolState:
         """Note a new connection; `key` is its key in `lent`."""
         slot.key, slot.last_loan = key, self.limits.max_uses
         if not self.open:
-            self.retire(slot, now)
+            self.retire(slot, now, self._reason(slot, now))
             return
         self.failures, self.failing_since = 0, inf
         self.retry_at, self.given_up, self.last_error = -inf, False, None
         if self.surplus or slot.expires < now:
-            self.retire(slot, now)
+            self.retire(slot, now, self._reason(slot, now))
             return
         slot.expires = now + self.limits.max_lifetime * (1 - JITTER * self._jitter())
         self._offer(slot, now)
@@ -330,9 +344,9 @@ class PoolState:
         self.planned = -inf
         self.grow(now)
         for slot in [slot for slot in self.idle if now >= slot.expires]:
-            self._retire_idle(slot, now)
+            self._retire_idle(slot, now, self._reason(slot, now))
         while self._spare() and now - self.idle[0].since >= self.limits.max_idle:
-            self._retire_idle(self.idle[0], now)
+            self._retire_idle(self.idle[0], now, "idle")
         self._expire(now)
         for slot in self.lent.values():
             if slot.warned != slot.loan and now - slot.since >= self.limits.warn_held:
@@ -375,8 +389,8 @@ class PoolState:
     def _staying(self) -> int:
         return len(self.slots) - self._count(Phase.CLOSING)
 
-    def _retire_idle(self, slot: Slot, now: float) -> None:
-        self._close(slot, now)
+    def _retire_idle(self, slot: Slot, now: float, reason: str) -> None:
+        self._close(slot, now, reason)
         self.idle.remove(slot)
         self._feed(now)
         self._watch()
@@ -392,7 +406,7 @@ class PoolState:
         """Set new sizes; connections beyond them are closed once they are idle."""
         self.limits.resize(min_size, max_size)
         while self.idle and self._staying() > max_size:
-            self._retire_idle(self.idle[0], now)
+            self._retire_idle(self.idle[0], now, "surplus")
         self.surplus = len(self.slots) > max_size
         self.grow(now)
 
@@ -401,7 +415,7 @@ class PoolState:
         for slot in self.slots:
             slot.expires = -inf
         while self.idle:
-            self._close(self.idle[0], now)
+            self._close(self.idle[0], now, self._reason(self.idle[0], now))
             del self.idle[0]
         self._feed(now)
         self._watch()

@@ -3,11 +3,13 @@
 from ._borrowers import Holder, Waiting, describe_load, with_oldest_stacks
 from ._connections import BROKEN, CLEAN, DIRTY, Condition, ConnectionManager, PoolErrors
 from ._managed import session_of
+from ._measures import BOUNDS, Durations, Measures
 from ._pool import Pool
 from ._slots import Limits, Slot
 from ._state import WAKE
 
 __all__ = [
-    "BROKEN", "CLEAN", "DIRTY", "WAKE", "Condition", "ConnectionManager", "Holder", "Limits",
-    "Pool", "PoolErrors", "Slot", "Waiting", "describe_load", "session_of", "with_oldest_stacks",
+    "BOUNDS", "BROKEN", "CLEAN", "DIRTY", "WAKE", "Condition", "ConnectionManager", "Durations",
+    "Holder", "Limits", "Measures", "Pool", "PoolErrors", "Slot", "Waiting", "describe_load",
+    "session_of", "with_oldest_stacks",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from psycopg.pq.misc import find_libpq_full_path
 
 from greenpg._protocol.cancel_blocking import cancel_blocking
 from greenpg._session.cancelling import cancel_in_thread, send_cancel, wait_once
+from greenpg._session.counts import counts
 from greenpg._session.lock import IN_HUB
 from greenpg._session.shield import Shield, Unrecovered
 
@@ -27,6 +28,7 @@ def cancel_query(state: Session, pgconn: Any, shield: Shield) -> None:
     """
     if state.forked:
         raise Unrecovered  # the query is the parent's
+    counts.cancels += 1
     if capabilities.has_cancel_safe():
         _drive(_request(pgconn), shield)
     else:

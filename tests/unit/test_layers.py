@@ -26,7 +26,7 @@ FLOORS = (
     ("extensions", "notify", "patch", "psycopg3", "replication"),
     ("extras", "pool"),
     ("__init__",),
-    ("celery", "django", "embedded", "metrics", "sqlalchemy"),
+    ("celery", "django", "embedded", "metrics", "otel", "sqlalchemy"),
     ("conformance",),
     ("doctor",),
     ("cli", "__main__"),
@@ -69,7 +69,7 @@ WITH_CTYPES = {
     "greenpg._protocol.copy_buffers",
     "greenpg_conformance.toolkit.machine",
 }
-ADAPTERS = ("celery", "django", "metrics", "sqlalchemy")
+ADAPTERS = ("celery", "django", "metrics", "otel", "sqlalchemy")
 # These compare named drivers under named loops.
 COMPARISONS = ("greenpg_bench", "greenpg_bench.command")
 

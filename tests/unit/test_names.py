@@ -12,7 +12,7 @@ import pytest
 import greenpg
 
 SUBMODULES = ("errorcodes", "errors", "extensions", "extras", "sql", "tz")
-ADAPTERS = ("django", "metrics", "sqlalchemy")
+ADAPTERS = ("django", "metrics", "otel", "sqlalchemy")
 DB_API = (
     *("apilevel", "threadsafety", "paramstyle", "connect"),
     *("Warning", "Error", "InterfaceError", "DatabaseError", "DataError", "OperationalError"),

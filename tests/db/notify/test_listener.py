@@ -338,3 +338,24 @@ def test_channel_is_heard_on_every_client_encoding(dsn, notify, encoding, name, 
         notify(name, "here")
 
         assert heard(subscription) == "here"
+
+
+def test_its_numbers_count_notifications_and_connections(listener, dsn):
+    prometheus = pytest.importorskip("prometheus_client")
+    from greenpg.metrics import ListenerCollector
+
+    registry = prometheus.CollectorRegistry()
+    registry.register(ListenerCollector(web=listener))
+
+    def sample(name):
+        return registry.get_sample_value(f"greenpg_listener_{name}", {"listener": "web"})
+
+    with listener.subscribe("a", "b") as one, greenpg.connect(dsn) as conn:
+        conn.cursor().execute("notify a; notify b; notify c")
+        conn.commit()
+        assert len(list(islice(one, 2))) == 2
+
+        assert (sample("connected"), sample("subscriptions"), sample("channels")) == (1, 1, 2)
+        assert sample("notifications_total") == 2
+        assert (sample("connects_total"), sample("failures_total")) == (1, 0)
+    conn.close()
