@@ -42,6 +42,7 @@ from .errors import DeadlineExceeded
 from .extensions import get_wait_callback, set_wait_callback
 from .notify import Listener, Missed
 from .pool import ConnectionPool
+from .stalls import watch
 from .sync import ConnectionLock
 
 __all__ = [
@@ -52,7 +53,7 @@ __all__ = [
     "ProgrammingError", "Time", "TimeFromTicks", "Timestamp", "TimestampFromTicks", "Warning",
     "__libpq_version__", "__version__", "apilevel", "connect", "errorcodes", "errors",
     "extensions", "extras", "get_wait_callback", "paramstyle", "set_wait_callback", "sql",
-    "threadsafety", "tz", "use", "version", "wait",
+    "threadsafety", "tz", "use", "version", "wait", "watch",
 ]  # fmt: skip
 
 version = "0.1.0"

@@ -19,6 +19,7 @@ class Order(IntEnum):
     CONNECTIONS = 1
     POOLS = 2
     LISTENERS = 3
+    WATCHES = 4
 
 
 _hooks: Final[dict[Order, list[Callable[[], object]]]] = {order: [] for order in Order}

@@ -26,7 +26,7 @@ from .sync import counts
 if TYPE_CHECKING:
     from .notify import Listener
 
-__all__ = ["InterruptCollector", "ListenerCollector", "PoolCollector"]
+__all__ = ["ListenerCollector", "PoolCollector", "ProcessCollector"]
 
 
 class _Measure(NamedTuple):
@@ -176,11 +176,11 @@ class ListenerCollector(_Unread):
                 yield metric
 
 
-class InterruptCollector(_Unread):
-    """Reports what interrupted the operations of all connections of the process."""
+class ProcessCollector(_Unread):
+    """Reports what interrupted the process's operations, and stalls seen by `greenpg.watch`."""
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the numbers of interrupts by kind, cancel requests and failed repairs."""
+        """Yield the numbers of interrupts by kind, cancels, failed repairs and stalls."""
         text = "Operations that an interrupt ended while they ran, by kind"
         interrupts = CounterMetricFamily("greenpg_interrupts", text, labels=["kind"])
         for kind, count in counts.interrupts.items():
@@ -189,3 +189,6 @@ class InterruptCollector(_Unread):
         yield CounterMetricFamily("greenpg_cancels", "Cancel requests sent", counts.cancels)
         text = "Connections closed since an interrupted operation could not be brought to its end"
         yield CounterMetricFamily("greenpg_failed_repairs", text, counts.failed_repairs)
+        yield CounterMetricFamily("greenpg_stalls", "Stalls of the event loop", counts.stalls)
+        text = "Time that the event loop was held up"
+        yield CounterMetricFamily("greenpg_stalled_seconds", text, counts.stalled)

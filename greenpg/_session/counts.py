@@ -1,4 +1,4 @@
-"""How often operations were interrupted in this process, and what became of it."""
+"""What happened in this process: interrupted operations, what became of them, and stalls."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ class Counts:
 
     `interrupts` has operations that an interrupt ended while they ran, by kind; `cancels` the
     cancel requests that were sent, `failed_repairs` the connections that could not be brought
-    to rest, and were closed.
+    to rest, and were closed. `stalls` and `stalled` are the number and the seconds of the event
+    loop's stalls, if it is watched (`greenpg.watch`).
     """
 
-    __slots__ = ("cancels", "failed_repairs", "interrupts")
+    __slots__ = ("cancels", "failed_repairs", "interrupts", "stalled", "stalls")
 
     def __init__(self) -> None:
-        self.cancels = self.failed_repairs = 0
+        self.cancels = self.failed_repairs = self.stalls = 0
+        self.stalled = 0.0
         self.interrupts = {DEADLINES: 0, KILLS: 0, OTHERS: 0}
 
     def note_interrupt(

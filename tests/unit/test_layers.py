@@ -23,7 +23,7 @@ FLOORS = (
     ("cursor",),
     ("connection",),
     ("_connecting",),
-    ("extensions", "notify", "patch", "psycopg3", "replication"),
+    ("extensions", "notify", "patch", "psycopg3", "replication", "stalls"),
     ("extras", "pool"),
     ("__init__",),
     ("celery", "django", "embedded", "metrics", "otel", "sqlalchemy"),

@@ -64,10 +64,10 @@ def test_an_error_of_the_server_is_no_interrupt(conn):
 
 def test_prometheus_sees_them(conn):
     prometheus = pytest.importorskip("prometheus_client")
-    from greenpg.metrics import InterruptCollector
+    from greenpg.metrics import ProcessCollector
 
     registry = prometheus.CollectorRegistry()
-    registry.register(InterruptCollector())
+    registry.register(ProcessCollector())
 
     def sample(name, **labels):
         return registry.get_sample_value(f"greenpg_{name}", labels)
