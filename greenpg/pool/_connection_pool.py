@@ -8,13 +8,16 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from math import inf
 from sys import _getframe
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from greenpg._connecting.default_backend import default_backend
 from greenpg._drivers import PSYCOPG2, driver_named
 from greenpg.backend import Backend, as_backend
+from greenpg.sync import Deadline
 
 from ._connections import BROKEN, CLEAN, DIRTY, Hook, Reset
+from ._health import Health
 from ._managed import Connections, ping
 from ._pool import Lease, Pool
 from ._report import Stats
@@ -130,6 +133,21 @@ class ConnectionPool:
         if slot is None:
             raise pool.not_lent()
         pool.take_back(slot, conn, BROKEN if close else pool.condition(conn))
+
+    def health(self, timeout: float = 1.0) -> Health:
+        """Borrow a connection and query the server; return what came of it.
+
+        An error is returned, not raised. A query that is not over in time is cancelled, which
+        may take a second more.
+        """
+        began = monotonic()
+        error: Exception | None = None
+        try:
+            with self.connection(timeout) as conn, Deadline(conn, began + timeout - monotonic()):
+                ping(conn)
+        except Exception as caught:
+            error = caught
+        return Health(monotonic() - began, error)
 
     # The pool as a whole
 

@@ -463,6 +463,11 @@ class Lease:
             raise
 
 
+def all_pools() -> list[Pool]:
+    """Return the pools of this process, by their names."""
+    return sorted(_pools, key=lambda pool: pool.name)
+
+
 def _after_fork() -> None:
     for pool in list(_pools):
         pool.forked()
