@@ -18,6 +18,7 @@ from greenpg.sync import Deadline
 
 from ._connections import BROKEN, CLEAN, DIRTY, Hook, Reset
 from ._health import Health
+from ._labels import Label
 from ._managed import Connections, ping
 from ._pool import Lease, Pool
 from ._report import Stats
@@ -62,6 +63,7 @@ class ConnectionPool:
         check: Hook | None = None,
         reset: Reset | None = None,
         name: str | None = None,
+        application_name: str | None = None,
         num_workers: int = 3,
         warn_held: float = inf,
         holder: Literal["line", "stack"] = "line",
@@ -74,6 +76,8 @@ class ConnectionPool:
         """Make a pool; psycopg_pool's parameters have the same meaning as there.
 
         `driver` is "psycopg2" or "psycopg" (psycopg 3); `kwargs` are for its `connect`.
+        `application_name` may have the fields {pool}, {pid} and {task}; with the last one, each
+        loan begins with a round trip that sets it.
         `reset` is "none", "rollback" (the default), "discard" or a function. The `on_` hooks
         get the connection; `on_acquire` and `on_release` run in the borrower's task. After a
         block that ends with an error of `discard_on`, its connection is closed.
@@ -89,15 +93,17 @@ class ConnectionPool:
             max_uses=max_uses, reconnect_timeout=reconnect_timeout, num_workers=num_workers,
             warn_held=warn_held, always_check=check is not None,
         )  # fmt: skip
+        name = name or f"pool-{next(_numbers)}"
+        label = None if application_name is None else Label(application_name, name)
         manager = Connections(
             driver_named(driver, __package__), conninfo, kwargs, find_backend, reset,
-            configure, check, on_connect, on_discard,
+            configure, check, on_connect, on_discard, label.text if label else None,
         )  # fmt: skip
         self._pool = Pool(
-            manager, find_backend, limits, name=name or f"pool-{next(_numbers)}",
+            manager, find_backend, limits, name=name,
             timeout=timeout, opens_itself=open is not False, keeps_stacks=holder == "stack",
             clean_from=CLEAN_FROM[reset] if isinstance(reset, str) else CLEAN,
-            discard_on=discard_on, on_acquire=on_acquire, on_release=on_release,
+            discard_on=discard_on, on_acquire=_acquiring(label, on_acquire), on_release=on_release,
             give_up=partial(_give_up, weakref.ref(self), reconnect_failed),
         )  # fmt: skip
         if open:
@@ -262,6 +268,18 @@ class ConnectionPool:
         state = self._pool.performer.state
         counts = f"{len(state.idle)} idle, {len(state.lent)} lent, {len(state.waiters)} waiting"
         return f"<{type(self).__name__} {self.name!r}: {counts}, at most {self.max_size}>"
+
+
+def _acquiring(label: Label | None, hook: Hook | None) -> Hook | None:
+    if label is None or not label.per_task:
+        return hook
+
+    def acquire(conn: Any) -> None:
+        label.set_on(conn)
+        if hook is not None:
+            hook(conn)
+
+    return acquire
 
 
 def _give_up(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from posix import close as close_descriptor  # a monkey-patch may have replaced those in os
 from posix import read
@@ -51,6 +51,7 @@ class Connections:
     on_check: Hook | None
     on_connect: Hook | None
     on_discard: Hook | None
+    label: Callable[[], str] | None = None  # the application_name of a new session
     errors: PoolErrors = field(init=False)
     condition: Callable[[Any], Condition] = field(init=False)
 
@@ -73,6 +74,8 @@ class Connections:
         dsn = self.conninfo() if callable(self.conninfo) else self.conninfo
         kwargs = dict((self.kwargs() if callable(self.kwargs) else self.kwargs) or {})
         named = {key: kwargs[key] for key in TIMED_BY & kwargs.keys()}
+        if self.label is not None:
+            kwargs["application_name"] = self.label()
         driver = self.driver
         settings = plan(driver.make_conninfo(dsn, **named), driver.conninfo).settings
         if "connect_timeout" not in settings:
@@ -161,12 +164,18 @@ def session_of(conn: Any) -> tuple[str, int | None]:
 
 def ping(conn: Any) -> None:
     """Raise unless the server answers."""
+    with in_autocommit(conn), conn.cursor() as cur:
+        cur.execute("select 1")
+
+
+@contextmanager
+def in_autocommit(conn: Any) -> Iterator[None]:
+    """Keep the driver from beginning a transaction, on a connection that is in none."""
     automatic = conn.autocommit
     if not automatic:
-        conn.autocommit = True  # else the driver would begin a transaction
+        conn.autocommit = True
     try:
-        with conn.cursor() as cur:
-            cur.execute("select 1")
+        yield
     finally:
         if not automatic and not conn.closed:
             conn.autocommit = False
