@@ -81,8 +81,9 @@ def columns(result: int, encoding: str) -> tuple[Any, ...] | None:
 class Rows:
     """The rows of a result, each value cast as on psycopg2's cursor `cur`.
 
-    Owns the result. Up to `few` rows are built at once, more rows as they are taken. An error
-    of a typecaster propagates from `take`, and the position stays unchanged.
+    Owns the result until `settle`, or its own end. Up to `few` rows are built at once, more rows
+    as they are taken. An error of a typecaster propagates from `take`, and the position stays
+    unchanged.
     """
 
     _result = 0  # Ctrl-C may come before `__init__`
@@ -93,10 +94,34 @@ class Rows:
         width = libpq.PQnfields(result)
         self._casts = [cast_of(cur, libpq.PQftype(result, i)) for i in range(width)]
         self._position, self._end = 0, libpq.PQntuples(result)
+        self.count = self._end
         self.few = max(_CELLS // max(width, 1), 1)  # rows with up to _CELLS values
         self._made: list[tuple[Any, ...]] | None = None
         if self._end <= self.few:
             self._make_early()
+
+    def columns(self, encoding: str) -> tuple[Any, ...] | None:
+        """Return PEP 249's description; not after `settle`."""
+        return columns(self._result, encoding)
+
+    def statusmessage(self) -> str:
+        """Return the command's tag; not after `settle`."""
+        return statusmessage(self._result)
+
+    def settle(self) -> None:
+        """Free the result if all rows have been built."""
+        if self._made is not None:
+            self._free()
+
+    def one(self) -> tuple[Any, ...] | None:
+        """Return the next row, None after the last."""
+        made, position = self._made, self._position
+        if made is None:
+            return next(iter(self.take(1)), None)
+        if position >= self._end:
+            return None
+        self._position = position + 1
+        return made[position]
 
     def take(self, count: int) -> list[tuple[Any, ...]]:
         """Return up to `count` of the next rows."""
@@ -112,7 +137,6 @@ class Rows:
             if self._fails():
                 return  # an error of a typecaster, which `take` raises
             raise  # an exception of a signal handler
-        self._free()
 
     def _fails(self) -> bool:
         try:
@@ -125,7 +149,8 @@ class Rows:
         value, missing, result, cur = libpq.PQgetvalue, libpq.PQgetisnull, self._result, self._cur
         return [
             tuple(
-                cast(None if missing(result, row, i) else value(result, row, i), cur)
+                # NULL's value is an empty string (libpq manual, PQgetvalue)
+                cast(value(result, row, i) or (None if missing(result, row, i) else b""), cur)
                 for i, cast in enumerate(self._casts)
             )
             for row in range(start, end)

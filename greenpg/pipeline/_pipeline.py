@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
@@ -20,6 +20,21 @@ from greenpg._session.time_slice import TimeSlice
 from greenpg.errors import PipelineAborted
 
 
+class Source(Protocol):
+    """What a result comes from."""
+
+    cursor: Any
+
+    def await_result(self, result: PipelineResult) -> None:
+        """Wait for the result."""
+
+    def pause(self, time_slice: TimeSlice) -> None:
+        """Let other tasks run if the time slice of a fetch is over."""
+
+    def note_error(self, error: BaseException) -> None:
+        """Note an error, or an interrupt, of a fetch."""
+
+
 class PipelineResult:
     """The result of one queued statement; the first access waits for the server's answer.
 
@@ -27,32 +42,47 @@ class PipelineResult:
     the last `sync()` failed. Errors of a typecaster propagate from the fetch.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    _rows: results.Rows | None = None
+    _answered = False
+    _rowcount = -1
+    _description: tuple[Any, ...] | None = None
+    _statusmessage = ""
+    error: Error | None = None
+    seen = False
+
+    def __init__(self, pipeline: Source) -> None:
         self._pipeline = pipeline
-        self._rows: results.Rows | None = None
-        self._answered = False
-        self._rowcount = -1
-        self._description: tuple[Any, ...] | None = None
-        self._statusmessage = ""
-        self.error: Error | None = None
-        self.seen = False
 
     def take(self, result: int, status: int) -> bool:
         """Read libpq's result; return True to keep it, if it has rows."""
-        cur = self._pipeline.cursor
-        encoding = ext.encodings[cur.connection.encoding]
+        self.adopt(result, status)
+        rows = self._rows
+        if rows is None:
+            return False
+        self._description, self._statusmessage = (
+            rows.columns(self._encoding()),
+            rows.statusmessage(),
+        )
+        rows.settle()
+        return True
+
+    def adopt(self, result: int, status: int) -> None:
+        """Read libpq's result, and keep it if it has rows; its description is read on demand."""
         self._answered = True
+        if status == PGRES_TUPLES_OK:
+            self._rows = results.Rows(result, self._pipeline.cursor)
+            self._rowcount = self._rows.count
+            return
         if status == PGRES_PIPELINE_ABORTED:
             self.error = PipelineAborted("an earlier statement of the pipeline failed")
-        elif status in (PGRES_COMMAND_OK, PGRES_TUPLES_OK):
+        elif status == PGRES_COMMAND_OK:
             self._rowcount = results.rowcount(result)
             self._statusmessage = results.statusmessage(result)
-            if status == PGRES_TUPLES_OK:
-                self._description = results.columns(result, encoding)
-                self._rows = results.Rows(result, cur)
         else:
-            self.error = results.error_of(result, encoding)
-        return self._rows is not None
+            self.error = results.error_of(result, self._encoding())
+
+    def _encoding(self) -> str:
+        return ext.encodings[self._pipeline.cursor.connection.encoding]
 
     def _wait(self) -> None:
         if not self._answered:
@@ -71,12 +101,16 @@ class PipelineResult:
     def statusmessage(self) -> str:
         """The command's tag, such as INSERT 0 1."""
         self._wait()
+        if self._rows is not None and not self._statusmessage:
+            self._statusmessage = self._rows.statusmessage()
         return self._statusmessage
 
     @property
     def description(self) -> tuple[Any, ...] | None:
         """PEP 249's description; None for a statement without rows."""
         self._wait()
+        if self._rows is not None and self._description is None:
+            self._description = self._rows.columns(self._encoding())
         return self._description
 
     def _result(self) -> results.Rows:
@@ -87,7 +121,7 @@ class PipelineResult:
 
     def fetchone(self) -> tuple[Any, ...] | None:
         """Return the next row, None after the last."""
-        return next(iter(self._result().take(1)), None)
+        return self._result().one()
 
     def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
         """Return up to `size` rows; many rows are built in time slices, as by a cursor."""
