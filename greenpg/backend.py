@@ -16,7 +16,7 @@ from .errors import BackendError
 __all__ = [
     "READ", "WRITE", "Address", "Backend", "Event", "Task", "Waiter", "after_fork",
     "as_backend", "choose", "chosen", "current", "has_ended",
-    "is_stranded", "load",
+    "is_stranded", "load", "soon",
 ]  # fmt: skip
 
 READ: Final = 1
@@ -81,6 +81,9 @@ class Task(Protocol):
 class Backend(Protocol):
     """What a green library must provide, and nothing more.
 
+    An attribute `soon`, if there is one, is a faster `spawn` for functions that wait for nothing:
+    it may call them in the hub, or at once where tasks are OS threads, and returns nothing.
+
     Capabilities are "kill", "hub" (there is a hub, where nothing may wait) and "lazy_spawn"
     (`spawn` never runs the function before it returns).
     """
@@ -129,6 +132,12 @@ class Backend(Protocol):
 
     def resolve(self, host: str, port: int) -> Sequence[Address]:
         """Return getaddrinfo's rows for a stream socket; raise its OSError."""
+
+
+def soon(backend: Backend) -> Callable[[Callable[[], object]], object]:
+    """Return what calls a function that does not wait, once other tasks had their turn."""
+    found: Callable[[Callable[[], object]], object] = getattr(backend, "soon", backend.spawn)
+    return found
 
 
 def has_ended(task: Hashable) -> bool:

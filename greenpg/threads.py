@@ -308,6 +308,9 @@ class Threads:
     def spawn(self, fn: Callable[..., object], *args: object) -> Task:
         return Task(fn, args)
 
+    def soon(self, fn: Callable[[], object]) -> None:
+        fn()
+
     def in_thread(self, fn: Callable[..., Any], *args: object) -> Any:
         outcome: list[tuple[Any, BaseException | None]] = []
 

@@ -276,6 +276,9 @@ class Eventlet:
     def spawn(self, fn: Callable[..., object], *args: object) -> Task:
         return Task(fn, args)
 
+    def soon(self, fn: Callable[[], object]) -> None:
+        get_hub().schedule_call_global(0, fn)
+
     def in_thread(self, fn: Callable[..., Any], *args: object) -> Any:
         return run(Event(), fn, args)
 

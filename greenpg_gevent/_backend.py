@@ -148,6 +148,9 @@ class Gevent:
     def spawn(self, fn: Callable[..., object], *args: object) -> Task:
         return Task(spawn(fn, *args))
 
+    def soon(self, fn: Callable[[], object]) -> None:
+        get_hub().loop.run_callback(fn)
+
     def in_thread(self, fn: Callable[..., Any], *args: object) -> Any:
         return get_hub().threadpool.spawn(fn, *args).get()
 
