@@ -40,6 +40,7 @@ from .connection import Connection
 from .cursor import Cursor
 from .errors import DeadlineExceeded
 from .extensions import get_wait_callback, set_wait_callback
+from .multiplexer import Multiplexer
 from .notify import Listener, Missed
 from .pool import ConnectionPool
 from .stalls import watch
@@ -49,8 +50,9 @@ __all__ = [
     "BINARY", "DATETIME", "NUMBER", "ROWID", "STRING", "Backend", "Binary", "Connection",
     "ConnectionLock", "ConnectionPool", "Cursor", "DataError", "DatabaseError", "Date",
     "DateFromTicks", "DeadlineExceeded", "Error", "IntegrityError", "InterfaceError",
-    "InternalError", "Listener", "Missed", "NotSupportedError", "OperationalError",
-    "ProgrammingError", "Time", "TimeFromTicks", "Timestamp", "TimestampFromTicks", "Warning",
+    "InternalError", "Listener", "Missed", "Multiplexer", "NotSupportedError",
+    "OperationalError", "ProgrammingError", "Time", "TimeFromTicks", "Timestamp",
+    "TimestampFromTicks", "Warning",
     "__libpq_version__", "__version__", "apilevel", "connect", "errorcodes", "errors",
     "extensions", "extras", "get_wait_callback", "paramstyle", "set_wait_callback", "sql",
     "threadsafety", "tz", "use", "version", "wait", "watch",

@@ -1,6 +1,7 @@
 """greenpg for eventlet: the backend, the patch and a pool bound to eventlet."""
 
 from greenpg import ConnectionLock
+from greenpg.multiplexer import Multiplexer as _Multiplexer
 from greenpg.patch import patcher, psycopg3_patcher
 from greenpg.pool import ConnectionPool as _ConnectionPool
 
@@ -14,7 +15,7 @@ except ModuleNotFoundError as err:
     ) from None
 
 __all__ = [
-    "ConnectionLock", "ConnectionPool", "backend", "patch_psycopg", "patch_psycopg3",
+    "ConnectionLock", "ConnectionPool", "Multiplexer", "backend", "patch_psycopg", "patch_psycopg3",
     "unpatch_psycopg", "unpatch_psycopg3",
 ]  # fmt: skip
 
@@ -24,5 +25,11 @@ patch_psycopg3, unpatch_psycopg3 = psycopg3_patcher(backend)
 
 class ConnectionPool(_ConnectionPool):
     """greenpg's pool with eventlet as its backend, whatever the default backend is."""
+
+    default_backend = backend
+
+
+class Multiplexer(_Multiplexer):
+    """greenpg's multiplexer with eventlet as its backend, whatever the default backend is."""
 
     default_backend = backend

@@ -15,6 +15,7 @@ from psycopg2 import extensions as ext
 
 from greenpg.errors import FeatureUnavailable
 
+PGRES_EMPTY_QUERY: Final = 0
 PGRES_COMMAND_OK: Final = 1
 PGRES_TUPLES_OK: Final = 2
 PGRES_FATAL_ERROR: Final = 7
@@ -44,6 +45,7 @@ _O: Final = POINTER(ConninfoOption)
 _FUNCTIONS: Final[tuple[tuple[Any, tuple[Any, ...], str], ...]] = (
     (_I, (_P,), "PQconnectionNeedsPassword PQstatus PQsocket PQflush PQconsumeInput PQisBusy"),
     (_I, (_P,), "PQenterPipelineMode PQexitPipelineMode PQpipelineSync PQsendFlushRequest"),
+    (_I, (_P,), "PQpipelineStatus PQsendPipelineSync"),
     (_I, (_P,), "PQcancelStart PQcancelPoll PQcancelSocket PQresultStatus PQntuples PQnfields"),
     (_S, (_P,), "PQerrorMessage PQcancelErrorMessage PQresultErrorMessage PQcmdTuples PQcmdStatus"),
     (_P, (_P,), "PQgetResult PQcancelCreate"),

@@ -25,6 +25,7 @@ FLOORS = (
     ("_connecting",),
     ("extensions", "notify", "patch", "psycopg3", "replication", "stalls"),
     ("extras", "pool"),
+    ("multiplexer",),
     ("__init__",),
     ("celery", "django", "embedded", "metrics", "otel", "sqlalchemy"),
     ("conformance",),

@@ -1,0 +1,125 @@
+"""Pipeline mode for many tasks: groups of statements, each ended by a Sync of its own."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final, Protocol
+
+from psycopg2 import OperationalError
+
+from .generators import COPYING, UNEXPECTED
+from .libpq import PGRES_PIPELINE_SYNC, error_message, libpq
+
+PART: Final = 256  # statements of one group that are queued at once
+
+
+class Group(Protocol):
+    """Statements of one task, and one transaction; its error touches no other group."""
+
+    statements: list[bytes]
+    answers: list[tuple[int, int]]  # libpq's results, each with its status; the group owns them
+
+
+class Groups:
+    """Groups under way on one connection; `sent` holds them in the order of their answers.
+
+    Nothing here waits. Where tasks are OS threads, one of them may send while another receives:
+    each call into libpq keeps the GIL, and a group is in `sent` before libpq has it.
+    """
+
+    def __init__(self, pgconn: int) -> None:
+        self._pgconn = pgconn
+        self.sent: deque[Any] = deque()
+        self._broken: OperationalError | None = None
+        self._rest: Any = None  # an iterator: the statements of a long group still to be queued
+        self._query = libpq.PQsendQueryParams
+        self._sync = libpq.PQpipelineSync  # which sends at once, unlike libpq 17's
+        if libpq.has("PQsendPipelineSync"):
+            self._sync = libpq.PQsendPipelineSync
+        self._busy, self._result = libpq.PQisBusy, libpq.PQgetResult
+        self._status, self._clear = libpq.PQresultStatus, libpq.PQclear
+
+    def enter(self) -> None:
+        """Switch libpq to pipeline mode."""
+        self._check(libpq.PQenterPipelineMode(self._pgconn))
+
+    def leave(self) -> None:
+        """Leave pipeline mode; nothing may be under way."""
+        self._check(libpq.PQexitPipelineMode(self._pgconn))
+
+    def _check(self, ok: int) -> None:
+        if not ok:
+            raise self.lost()
+
+    def lost(self) -> OperationalError:
+        """Return the error for a connection that libpq has lost."""
+        return OperationalError(error_message(self._pgconn).strip() or UNEXPECTED)
+
+    def send(self, group: Any) -> None:
+        """Queue a group, of a long one the first part; OperationalError if libpq refuses."""
+        statements, pgconn = group.statements, self._pgconn
+        self.sent.append(group)
+        if len(statements) == 1:
+            ok = self._query(pgconn, statements[0], 0, None, None, None, None, 0)
+            self._check(ok and self._sync(pgconn))
+        else:
+            self._rest = iter(statements)
+            self.send_on()
+
+    def send_on(self) -> None:
+        """Queue the next part of a long group."""
+        if self._rest is None:
+            return
+        pgconn = self._pgconn
+        for _ in range(PART):
+            sql = next(self._rest, None)
+            if sql is None:
+                self._rest = None
+                self._check(self._sync(pgconn))
+                return
+            self._check(self._query(pgconn, sql, 0, None, None, None, None, 0))
+
+    def is_partial(self) -> bool:
+        """Return True if a part of a long group is still to be queued."""
+        return self._rest is not None
+
+    def flush(self) -> bool:
+        """Send what is queued; return False if a part is left for later.
+
+        A lost connection is noticed where answers are read.
+        """
+        return bool(libpq.PQflush(self._pgconn) != 1)
+
+    def receive(self) -> list[Any]:
+        """Read what has arrived, and return the groups that have all answers.
+
+        OperationalError if the connection is lost, once the answers before that are taken: each
+        call returns or raises.
+        """
+        if not libpq.PQconsumeInput(self._pgconn):
+            self._broken = self.lost()
+        ended = self._take()
+        if self._broken is not None and not ended:
+            raise self._broken
+        return ended
+
+    def _take(self) -> list[Any]:
+        pgconn, sent, ended = self._pgconn, self.sent, list[Any]()
+        busy, result_of, status_of, clear = self._busy, self._result, self._status, self._clear
+        while sent and not busy(pgconn):
+            result = result_of(pgconn)
+            if not result:  # nothing of it has been sent yet (by another OS thread)
+                break
+            status = status_of(result)
+            if status == PGRES_PIPELINE_SYNC:
+                clear(result)
+                if len(sent[0].answers) < len(sent[0].statements):
+                    self._broken = OperationalError(UNEXPECTED)
+                    break
+                ended.append(sent.popleft())
+                continue
+            sent[0].answers.append((result, status))
+            if status in COPYING or result_of(pgconn):  # else None, the end of its results
+                self._broken = OperationalError(UNEXPECTED)
+                break
+        return ended

@@ -1,0 +1,311 @@
+"""One connection of the multiplexer, and the groups under way on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from psycopg2 import OperationalError, ProgrammingError
+from psycopg2 import extensions as ext
+
+from greenpg._green_classes import green_class
+from greenpg._protocol.groups import Groups
+from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_FATAL_ERROR, libpq
+from greenpg._protocol.results import error_of
+from greenpg._psycopg2.operation import collect_notices, pgconn_of
+from greenpg._psycopg2.psycopg2_c import c_cursor, transaction_status
+from greenpg._session.input_wait import InputWait
+from greenpg._session.job import Job
+from greenpg.backend import READ, WRITE
+from greenpg.threads import is_connected
+
+from ._scan import TAGS
+
+if TYPE_CHECKING:
+    from greenpg._session.time_slice import TimeSlice
+    from greenpg.backend import Backend
+
+    from ._group import Group
+
+LINGER: Final = 1.0  # seconds without work until the connection goes back to the pool
+SERVES: Final = 60.0  # seconds after which the pool may look at the connection
+COUNTS: Final = 10_000  # answers after which psycopg2 has to collect notices
+IDLE: Final = ext.TRANSACTION_STATUS_IDLE
+AGAIN: Final = 0.25  # seconds until a cancel request is repeated: it may have overtaken its query
+
+
+class Owner(Protocol):
+    """The multiplexer, as its lines see it."""
+
+    lock: Any
+    slow: float
+    max_in_flight: int
+
+    @property
+    def backend(self) -> Backend:
+        """The backend."""
+
+    def push(self) -> None:
+        """Give what waits in the queue to lines."""
+
+
+class Origin:
+    """What results come from: the connection's typecasters and encoding."""
+
+    def __init__(self, cursor: Any) -> None:
+        self.cursor = cursor
+
+    def await_result(self, result: Any) -> None:
+        """Return: a result is made once its answer is there."""
+
+    def pause(self, time_slice: TimeSlice) -> None:
+        """Let other tasks run if the time slice of a fetch is over."""
+        time_slice.pause_if_over()
+
+    def note_error(self, error: BaseException) -> None:
+        """Do nothing: a fetch is no operation of the connection."""
+
+
+class Line:
+    """A borrowed connection in pipeline mode; `serve` runs in the line's own task."""
+
+    def __init__(self, owner: Owner, conn: Any) -> None:
+        self.conn = conn
+        self.origin = Origin(green_class(c_cursor)(conn))
+        self.load = 0.0
+        self.open = False
+        self._owner = owner
+        self._state = conn._greenpg_state
+        pgconn, self._fd = pgconn_of(conn)
+        self._groups = Groups(pgconn)
+        self._sent = self._groups.sent
+        self._input = InputWait(conn)
+        self._flushed = True
+        self._wanted = 0  # groups whose tasks wait
+        self._cancelling = False
+        self._done: Any = None  # the event that a cancelling task waits for
+        self._failure: Exception | None = None
+        self._alone: Group | None = None  # was sent when nothing else was under way
+        self._round_trip = 0.0  # the shortest seen, 0 before the first
+        self._answered = monotonic()
+        self._until = self._answered + SERVES
+        self._count = 0
+
+    # What `push` does, with the owner's lock
+
+    def has_room(self, now: float) -> bool:
+        """Return True if the line takes one more group."""
+        sent, slow = self._sent, self._owner.slow
+        if not self.open or self._cancelling or self.load >= slow or self._groups.is_partial():
+            return False
+        if not sent:
+            return True
+        return len(sent) < self._owner.max_in_flight and now - self._began(sent[0]) < slow
+
+    def _began(self, group: Group) -> float:
+        """Return when the server has begun with the oldest group, as far as can be known."""
+        return max(self._answered, group.sent + self._round_trip)
+
+    def send(self, queue: MutableMapping[Group, None], packed: float, now: float) -> None:
+        """Take groups from the queue while the load is below `packed`, at least one."""
+        groups, sent, most = self._groups, self._sent, self._owner.max_in_flight
+        if not sent:
+            self.load = 0.0
+            if not is_connected(self._fd):  # a statement sent now would perhaps have run
+                self.fail(OperationalError("the server has closed the connection"))
+                return
+        while queue:
+            group = queue.popitem(last=False)[0]  # type: ignore[call-arg]  # an OrderedDict
+            if not sent:
+                self._alone = group
+            group.line, group.sent, group.expected = self, now, group.pace.seconds
+            self.load += group.expected
+            self._wanted += 1
+            try:
+                groups.send(group)
+            except OperationalError as error:  # no Sync was queued: nothing of it can have run
+                sent.remove(group)
+                self._wanted -= 1
+                group.line = None
+                queue[group] = None
+                queue.move_to_end(group, last=False)  # type: ignore[attr-defined]  # likewise
+                self.fail(error)
+                return
+            if self.load >= packed or len(sent) >= most or groups.is_partial():
+                return
+
+    def flush(self) -> None:
+        """Send what is queued; what the socket does not take is left to the line's task."""
+        flushed = self._groups.flush() and not self._groups.is_partial()
+        if not flushed and self._flushed:
+            self._flushed = False
+            self._input.wake()
+        self._flushed = flushed
+
+    def fail(self, error: Exception) -> None:
+        """Make the line's task end the line."""
+        self.open = False
+        self._failure = self._failure or error
+        self._input.wake()
+
+    def stop(self) -> None:
+        """Take no more groups, and end once none is under way."""
+        self.open = False
+        self._input.wake()
+
+    def forget(self, group: Group) -> None:
+        """Drop a group's answer; cancel what runs if nobody waits for anything here."""
+        self._wanted -= 1
+        if not self._wanted and self._sent and not self._cancelling and self._failure is None:
+            backend = self._owner.backend
+            self._done = backend.event()
+            self._cancelling = True
+            try:
+                backend.spawn(Job(self._cancel, self._cancelled))
+            except BaseException:
+                self._cancelling = False
+                raise
+
+    def _cancel(self, begin: Callable[[], bool]) -> None:
+        if not begin():
+            return
+        end = monotonic() + self._state.cancel_timeout
+        try:
+            while self._sent and not self.conn.closed:
+                if monotonic() >= end:
+                    self.fail(OperationalError("a cancelled statement did not end"))
+                    return
+                self.conn.cancel()
+                self._done.wait(AGAIN)
+        except Exception as error:
+            self.fail(error)
+        finally:
+            self._cancelled()
+
+    def _cancelled(self) -> None:
+        self._cancelling = False
+        self._input.wake()
+        self._owner.push()
+
+    # What the line's task does
+
+    def serve(self) -> None:
+        """Serve until nothing is left to do; raises what has broken the connection."""
+        state, groups = self._state, self._groups
+        state.enter()
+        try:
+            state.note_blocked()
+            groups.enter()
+            self.open = True
+            self._owner.push()
+            while self._serve_once():
+                pass
+            groups.leave()
+            collect_notices(self.conn)
+        except BaseException as error:
+            self._lose(error)
+            raise
+        finally:
+            self.open = False
+            state.in_driver = False
+            state.leave(self.conn)
+
+    def _serve_once(self) -> bool:
+        """Wait, send and receive once; return False if the line has ended."""
+        sent = self._sent
+        if not sent and not self.open and not self._cancelling and self._failure is None:
+            return False
+        events = READ if self._flushed else READ | WRITE
+        ready = self._input.wait(None if sent else LINGER, self._has_work, events)
+        if self._failure is not None:
+            raise self._failure
+        if ready:
+            self._receive()
+        elif not sent and self._retires():
+            return False
+        if not self._flushed:
+            with self._owner.lock:
+                self._groups.send_on()
+                self._flushed = self._groups.flush() and not self._groups.is_partial()
+        self._owner.push()
+        return True
+
+    def _has_work(self) -> bool:
+        return self._failure is not None or not (self.open or self._sent or self._cancelling)
+
+    def _retires(self) -> bool:
+        with self._owner.lock:  # else another thread might send meanwhile
+            if self._sent or self._cancelling:
+                return False
+            self.open = False
+            return True
+
+    def _receive(self) -> None:
+        ended: list[Group] = self._groups.receive()
+        if not ended:
+            return
+        with self._owner.lock:
+            self._measure(ended)
+            try:
+                idle = bool(self._sent) or transaction_status(self.conn) == IDLE
+                while ended:
+                    self._settle(ended[0], idle)
+                    del ended[0]
+            except BaseException:
+                self._sent.extendleft(reversed(ended))  # to be lost with the connection
+                raise
+        if self._done is not None and not self._sent:
+            self._done.set()
+
+    def _measure(self, ended: list[Group]) -> None:
+        now, first = monotonic(), ended[0]
+        if first is self._alone:
+            trip = now - first.sent
+            self._round_trip = min(self._round_trip or trip, trip)
+        share = max(now - self._began(first), 0.0) / len(ended)
+        for group in ended:
+            group.pace.seconds = share
+        self._answered = now
+        self._count += len(ended)
+        if self._count >= COUNTS or now >= self._until:
+            self.open = False
+
+    def _settle(self, group: Group, idle: bool) -> None:
+        self.load -= group.expected
+        if not group.abandoned:
+            self._wanted -= 1
+        for result, status in group.answers:
+            if status == PGRES_COMMAND_OK and (tag := libpq.PQcmdStatus(result)) in TAGS:
+                fact = f"{tag.decode()} has changed the session, which other statements share"
+                group.end(ProgrammingError(f"{fact}; the connection is closed"))
+                raise OperationalError(fact)
+        if not idle:
+            raise OperationalError("a statement has left a transaction open")
+        group.end()
+
+    def _lose(self, error: BaseException) -> None:
+        """Close the connection; the groups under way have perhaps run."""
+        with self._owner.lock:
+            self.open = False
+            lost = list(self._sent)
+            self._sent.clear()
+        for group in lost:
+            if group.ended:  # the one whose tag has told
+                continue
+            reason = _server_error(group, self.origin.cursor) or error
+            told = " ".join(str(reason).split()) or type(reason).__name__
+            failure = OperationalError(
+                f"the connection was lost, the statement may have run: {told}"
+            )
+            failure.__cause__ = reason
+            group.end(failure)
+        self._state.shut(self.conn)
+
+
+def _server_error(group: Group, cursor: Any) -> Exception | None:
+    """Return the server's error that came in place of the group's end."""
+    for result, status in group.answers:
+        if status == PGRES_FATAL_ERROR:
+            return error_of(result, ext.encodings[cursor.connection.encoding])
+    return None

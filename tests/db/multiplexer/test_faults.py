@@ -1,0 +1,133 @@
+"""Interrupts and lost connections: what was sent may have run, the rest goes on."""
+
+from __future__ import annotations
+
+import psycopg2
+import pytest
+
+from greenpg.backend import current, soon
+from tests.db.multiplexer.conftest import SLOW, pid, running, terminate, until
+
+
+class Interrupt(BaseException):
+    """Stands for a timeout."""
+
+
+def test_deadline_cancels_the_only_statement(mux, auto):
+    with pytest.raises(psycopg2.OperationalError), mux.deadline(0.1):
+        mux.execute(SLOW)
+
+    until(lambda: not running(auto.cursor(), SLOW), "the statement was cancelled")
+    assert mux.execute("select 1").fetchone() == (1,)
+
+
+def test_deadline_spares_the_others(make, spawn, gate):
+    mux = make(max_size=1, slow=60)
+    mux.execute("select 1")
+    mux.execute(f"select {gate.function}(0)")
+    first = spawn(mux.execute, f"select 7 from (select {gate.function}({gate.key})) x")
+    gate.wait_for()
+
+    with pytest.raises(psycopg2.OperationalError), mux.deadline(0.1):
+        mux.execute("select 1")
+    assert not first.ended
+    gate.open()
+
+    assert first.result().fetchone() == (7,)
+    assert mux.execute("select 8").fetchone() == (8,)
+
+
+def test_interrupted_statement_in_the_queue_never_runs(make, create, spawn, gate):
+    table = create("(n int)")
+    mux = make(max_size=1)
+    slow = spawn(mux.execute, gate.sql)
+    gate.wait_for()
+
+    with pytest.raises(psycopg2.OperationalError), mux.deadline(0.1):
+        mux.execute(f"insert into {table} values (1)")
+    gate.open()
+    slow.result()
+
+    assert mux.execute(f"select count(*) from {table}").fetchone() == (0,)
+
+
+@pytest.mark.green
+def test_kill_ends_the_wait_at_once(mux, auto, spawn):
+    job = spawn(mux.execute, SLOW)
+    until(lambda: running(auto.cursor(), SLOW), "it runs")
+
+    job.kill()
+
+    assert isinstance(job.join().error, current().exits)
+    until(lambda: not running(auto.cursor(), SLOW), "the statement was cancelled")
+    assert mux.execute("select 1").fetchone() == (1,)
+
+
+def test_terminated_session_fails_what_was_sent(make, dsn, spawn, gate):
+    mux = make(max_size=1)
+    session = pid(mux)
+    sent = spawn(mux.execute, gate.sql)
+    gate.wait_for()
+    queued = spawn(mux.execute, "select 5")
+
+    terminate(dsn, session)
+
+    error = sent.join().error
+    assert isinstance(error, psycopg2.OperationalError)
+    assert "may have run" in str(error)
+    assert queued.result().fetchone() == (5,)
+    assert pid(mux) != session
+
+
+def test_session_that_ended_while_idle_costs_no_statement(mux, dsn):
+    for _ in range(5):
+        terminate(dsn, pid(mux))
+
+        assert mux.execute("select 1").fetchone() == (1,)
+
+
+def test_lost_connection_is_replaced(make, proxy, spawn):
+    mux = make(proxy.dsn)
+    assert mux.execute("select 1").fetchone() == (1,)
+
+    proxy.cut()
+
+    until(lambda: spawn(mux.execute, "select 1").join().error is None, "a new connection")
+
+
+@pytest.mark.green
+def test_hub_is_refused(mux, spawn):
+    mux.execute("select 1")
+    found = []
+
+    def ask():
+        try:
+            mux.execute("select 1")
+        except psycopg2.ProgrammingError as error:
+            found.append(error)
+
+    soon(current())(ask)
+
+    until(lambda: found, "refused")
+    assert "event loop" in str(found[0])
+
+
+@pytest.mark.green
+def test_killed_task_of_the_multiplexer_is_replaced(make, spawn, gate):
+    mux = make()
+    pid(mux)
+
+    for task in list(mux._tasks):
+        killer = getattr(task, "kill", None) or task.throw
+        spawn(killer)
+
+    until(lambda: spawn(mux.execute, "select 1").join().error is None, "a new connection")
+
+
+def test_statistics_count_statements(mux):
+    for _ in range(3):
+        mux.execute("select 1")
+
+    stats = mux.get_stats()
+    assert stats["requests_num"] >= 3
+    assert (stats["pool_size"], stats["connections_num"]) == (1, 1)
