@@ -26,7 +26,8 @@ queue, and asks for one more line.
 **States of a line.** *Opening*: its task waits for a connection of the pool. *Open*. *Closed to
 new groups*: it is cancelling, or has served for long enough that the pool should see its
 connection again, or the multiplexer is closing. *Ended*: the connection is back in the pool, or
-lost. A line without work ends after LINGER seconds, so an idle multiplexer has no task at all.
+lost. One task ends lines that were without work for LINGER seconds, and waits that last too
+long; it ends with the last of both, so an idle multiplexer has no task at all.
 
 **Interrupts.** They reach only the waiting task. A group in the queue is taken out. One that was
 sent is marked as abandoned and its answer dropped. Once nobody waits for anything on a line, a

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from ._group import Group
 
-LINGER: Final = 1.0  # seconds without work until the connection goes back to the pool
 SERVES: Final = 60.0  # seconds after which the pool may look at the connection
 COUNTS: Final = 10_000  # answers after which psycopg2 has to collect notices
 IDLE: Final = ext.TRANSACTION_STATUS_IDLE
@@ -154,6 +153,11 @@ class Line:
         self.open = False
         self._input.wake()
 
+    def stop_if_idle(self, now: float, seconds: float) -> None:
+        """Stop if nothing has been under way for so long."""
+        if not (self._sent or self._cancelling) and now - self._answered >= seconds:
+            self.stop()
+
     def forget(self, group: Group) -> None:
         """Drop a group's answer; cancel what runs if nobody waits for anything here."""
         self._wanted -= 1
@@ -217,7 +221,7 @@ class Line:
         if not sent and not self.open and not self._cancelling and self._failure is None:
             return False
         events = READ if self._flushed else READ | WRITE
-        ready = self._input.wait(None if sent else LINGER, self._has_work, events)
+        ready = self._input.wait(None, self._has_work, events)
         if self._failure is not None:
             raise self._failure
         if ready:

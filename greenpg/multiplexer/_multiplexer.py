@@ -41,8 +41,9 @@ from ._line import Line
 from ._scan import refusal
 from ._texts import Texts
 
-PACKED: Final = 0.002  # seconds of work that are sent on one line before another one is used
+PACKED: Final = 0.01  # seconds of work that are sent on one line before another one is used
 LOOK: Final = 0.05  # seconds between two looks at groups that wait
+LINGER: Final = 1.0  # seconds without work until a connection goes back to the pool
 REENTERED: Final = "the multiplexer is inside another operation (called by a finalizer or a signal)"
 OTHER_THREAD: Final = "the multiplexer belongs to another OS thread, which was the first to use it"
 log = logging.getLogger("greenpg.multiplexer")
@@ -112,7 +113,8 @@ class Multiplexer:
         self._opening = 0
         self._opened_at = -inf
         self._scheduled = False
-        self._alarm: Any = None  # the event of the task that looks after the queue
+        self._alarm: Any = None  # the event of the task that looks after queue and lines
+        self._looks_often = False
         self._tasks: set[Hashable] = set()  # of lines
         self._deadlines: dict[Hashable, float] = {}
         self._thread = 0
@@ -248,7 +250,8 @@ class Multiplexer:
 
     def _admit(self) -> None:
         """Raise unless this task may ask now."""
-        self.backend  # noqa: B018  finds it
+        if self._backend is None:
+            self.backend  # noqa: B018  finds it
         if not self._can_wait():
             raise ProgrammingError(IN_HUB)
         if self.lock._is_owned() or (self._tasks and self._current() in self._tasks):
@@ -299,7 +302,7 @@ class Multiplexer:
             finally:
                 self.lock.release()
             if waits:
-                self._look_after_queue()
+                self._look_after()
                 return
 
     def _distribute(self) -> bool:
@@ -370,6 +373,7 @@ class Multiplexer:
             line = Line(self, conn)
             self._lines.append(line)
             self._mogrifier = line.origin.cursor
+            self._look_after()
             line.serve()
             healthy = True
         except Exception as error:
@@ -388,31 +392,39 @@ class Multiplexer:
         if self._mogrifier is line.origin.cursor:
             self._mogrifier = self._lines[0].origin.cursor if self._lines else None
 
-    # What waits in the queue
+    # Time
 
-    def _look_after_queue(self) -> None:
-        """Start a task that ends waits in time, and opens lines, while something waits."""
-        if self._alarm is None and self._queue:
+    def _look_after(self) -> None:
+        """Have a task end waits and idle lines in time, while there are any."""
+        if self._alarm is None:
             self._alarm = self.backend.event()
             try:
                 self.backend.spawn(Job(self._keep, self._kept))
             except BaseException:
                 self._alarm = None
                 raise
+        elif self._queue and not self._looks_often:
+            self._alarm.set()
 
-    def _keep(self) -> None:
-        alarm = self._alarm
+    def _keep(self, begin: Callable[[], bool]) -> None:
+        if not begin():
+            return
         try:
-            while self._queue and self._alarm is alarm:
+            while self._queue or self._lines:
+                alarm = self._alarm = self.backend.event()
+                self._looks_often = bool(self._queue)
                 self._expire()
+                for line in list(self._lines):
+                    line.stop_if_idle(monotonic(), LINGER)
                 self.push()
-                alarm.wait(min(LOOK, self._timeout))
+                alarm.wait(min(LOOK, self._timeout) if self._queue else LINGER)
         finally:
-            if self._alarm is alarm:
-                self._kept()
+            self._kept()
 
     def _kept(self) -> None:
         self._alarm = None
+        if self._queue:  # an OS thread has added to it meanwhile, or the task was killed
+            self._look_after()
 
     def _expire(self) -> None:
         limit = monotonic() - self._timeout

@@ -39,6 +39,7 @@ INTERNAL: Final = {
     "chosen",
     "has_ended",
     "is_stranded",
+    "soon",
     "server_dsn",
 }  # for greenpg's own modules
 REFERENCE: Final = (DOCS / "api.md").read_text()
