@@ -252,14 +252,14 @@ class Multiplexer:
         """Raise unless this task may ask now."""
         if self._backend is None:
             self.backend  # noqa: B018  finds it
-        if not self._can_wait():
-            raise ProgrammingError(IN_HUB)
-        if self.lock._is_owned() or (self._tasks and self._current() in self._tasks):
-            raise ProgrammingError(REENTERED)
         if self._has_hub and self._thread != (me := _thread.get_ident()):
             if self._thread:
                 raise ProgrammingError(OTHER_THREAD)
             self._thread = me
+        if not self._can_wait():
+            raise ProgrammingError(IN_HUB)
+        if self.lock._is_owned() or (self._tasks and self._current() in self._tasks):
+            raise ProgrammingError(REENTERED)
         if self._closed:
             raise PoolClosed(f"multiplexer {self.name!r} is closed")
 

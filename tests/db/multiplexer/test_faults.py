@@ -113,6 +113,19 @@ def test_hub_is_refused(mux, spawn):
 
 
 @pytest.mark.green
+def test_other_os_thread_is_refused(mux):
+    mux.execute("select 1")
+
+    def ask():
+        with pytest.raises(psycopg2.ProgrammingError, match="OS thread"):
+            mux.execute("select 1")
+        return True
+
+    assert current().in_thread(ask)
+    assert mux.execute("select 1").fetchone() == (1,)
+
+
+@pytest.mark.green
 def test_killed_task_of_the_multiplexer_is_replaced(make, spawn, gate):
     mux = make()
     pid(mux)
