@@ -14,9 +14,24 @@ from ._fork_hooks import Order, in_child
 from .errors import BackendError
 
 __all__ = [
-    "READ", "WRITE", "Address", "Backend", "Event", "Task", "Waiter", "after_fork",
-    "as_backend", "choose", "chosen", "current", "has_ended",
-    "is_stranded", "load", "soon",
+    "READ",
+    "WRITE",
+    "Address",
+    "Backend",
+    "Event",
+    "Parked",
+    "Task",
+    "Waiter",
+    "after_fork",
+    "as_backend",
+    "choose",
+    "chosen",
+    "current",
+    "has_ended",
+    "is_stranded",
+    "load",
+    "parking",
+    "soon",
 ]  # fmt: skip
 
 READ: Final = 1
@@ -64,6 +79,13 @@ class Event(Protocol):
         """Return True once set, or False after `timeout` seconds."""
 
 
+class Parked(Protocol):
+    """What a task waits for in `park`: whoever sets `ended` calls `unpark` next."""
+
+    ended: bool
+    waiter: Any  # the backend's own, while a task waits; else None
+
+
 class Task(Protocol):
     """A spawned task.
 
@@ -83,6 +105,12 @@ class Backend(Protocol):
 
     An attribute `soon`, if there is one, is a faster `spawn` for functions that wait for nothing:
     it may call them in the hub, or at once where tasks are OS threads, and returns nothing.
+
+    Attributes `park` and `unpark`, if there are any, are a faster Event. `park(what, timeout=None)`
+    suspends the task until the Parked has ended, or the timeout has passed. `unpark(those)` makes
+    the tasks that wait for these run soon, not inside the call; it is called in the OS thread of
+    the tasks. While a task is parked, others wait for sockets or timers: it need not hold the
+    hub's loop.
 
     Capabilities are "kill", "hub" (there is a hub, where nothing may wait) and "lazy_spawn"
     (`spawn` never runs the function before it returns).
@@ -138,6 +166,30 @@ def soon(backend: Backend) -> Callable[[Callable[[], object]], object]:
     """Return what calls a function that does not wait, once other tasks had their turn."""
     found: Callable[[Callable[[], object]], object] = getattr(backend, "soon", backend.spawn)
     return found
+
+
+def parking(backend: Backend) -> tuple[Callable[..., None], Callable[[Sequence[Parked]], object]]:
+    """Return `park` and `unpark` of a backend, or what does the same with its events."""
+    found = getattr(backend, "park", None), getattr(backend, "unpark", None)
+    if found[0] is not None and found[1] is not None:
+        return found[0], found[1]
+
+    def park(what: Parked, timeout: float | None = None) -> None:
+        what.waiter = event = backend.event()
+        try:
+            if not what.ended:  # an OS thread may have ended it meanwhile
+                event.wait(timeout)
+        finally:
+            what.waiter = None
+
+    return park, _set_all
+
+
+def _set_all(those: Sequence[Parked]) -> None:
+    for what in those:
+        event = what.waiter
+        if event is not None:
+            event.set()
 
 
 def has_ended(task: Hashable) -> bool:

@@ -10,7 +10,7 @@ import eventlet
 from eventlet.hubs import _threadlocal, get_hub
 from eventlet.support.greenlets import GreenletExit, getcurrent
 
-from greenpg.backend import READ, WRITE, Address
+from greenpg.backend import READ, WRITE, Address, Parked
 from greenpg.threads import duplicate
 
 from ._relay import EventWait, relay, resume
@@ -222,6 +222,11 @@ class Event:
             self._waits.remove(entry)
 
 
+def _expire(entry: EventWait, over: list[bool]) -> None:
+    over.append(True)
+    resume(entry)
+
+
 class Task:
     """A spawned green thread."""
 
@@ -278,6 +283,26 @@ class Eventlet:
 
     def soon(self, fn: Callable[[], object]) -> None:
         get_hub().schedule_call_global(0, fn)
+
+    def park(self, what: Parked, timeout: float | None = None) -> None:
+        over: list[bool] = []
+        mine, timer = relay(), None
+        entry: EventWait = [mine, getcurrent(), False]
+        what.waiter = entry
+        try:
+            if timeout is not None:
+                timer = mine.hub.schedule_call_global(max(timeout, 0), _expire, entry, over)
+            while not (what.ended or over):
+                mine.switch()
+        finally:
+            entry[1] = what.waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def unpark(self, those: Sequence[Parked]) -> None:
+        for what in those:
+            if what.waiter is not None:
+                what.waiter[0].put(what.waiter)
 
     def in_thread(self, fn: Callable[..., Any], *args: object) -> Any:
         return run(Event(), fn, args)

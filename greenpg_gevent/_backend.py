@@ -17,7 +17,7 @@ from greenpg.threads import this_thread
 from ._watch import LibuvWaiter, Waiter, call_in
 
 if TYPE_CHECKING:
-    from greenpg.backend import Address
+    from greenpg.backend import Address, Parked
 
 
 # one wait for an event: its hub, task (None once it has ended), whether it was woken, and thread
@@ -93,6 +93,22 @@ def _resume(entry: EventWait) -> None:
         task.switch()
 
 
+def _resume_parked(those: Sequence[Parked]) -> None:
+    rest = iter(those)
+    try:
+        for what in rest:
+            if what.waiter is not None:
+                what.waiter.switch()
+    except BaseException:  # of a greenlet whose parent is the hub
+        get_hub().loop.run_callback(_resume_parked, tuple(rest))
+        raise
+
+
+def _expire(what: Parked, over: list[bool]) -> None:
+    over.append(True)
+    _resume_parked((what,))
+
+
 class Task:
     """A spawned greenlet; unlike gevent's, other threads can wait for it and kill it."""
 
@@ -150,6 +166,23 @@ class Gevent:
 
     def soon(self, fn: Callable[[], object]) -> None:
         get_hub().loop.run_callback(fn)
+
+    def park(self, what: Parked, timeout: float | None = None) -> None:
+        over: list[bool] = []
+        hub, timer = get_hub(), None
+        what.waiter = getcurrent()
+        try:
+            if timeout is not None:
+                timer = _timer(hub, timeout, _expire, what, over)
+            while not (what.ended or over):
+                hub.switch()
+        finally:
+            what.waiter = None
+            if timer is not None:
+                timer.close()
+
+    def unpark(self, those: Sequence[Parked]) -> None:
+        get_hub().loop.run_callback(_resume_parked, those)
 
     def in_thread(self, fn: Callable[..., Any], *args: object) -> Any:
         return get_hub().threadpool.spawn(fn, *args).get()
