@@ -32,6 +32,10 @@ Parameter: TypeAlias = tuple[int, bytes]  # a type's oid and a binary value
 _P, _I, _S = c_void_p, c_int, c_char_p  # a pointer, an integer, a string
 
 
+class Pointer(c_void_p):
+    """A pointer as an object: ctypes passes it on faster than an integer, and unconverted."""
+
+
 class ConninfoOption(ctypes.Structure):
     """libpq's PQconninfoOption."""
 
@@ -56,7 +60,7 @@ _FUNCTIONS: Final[tuple[tuple[Any, tuple[Any, ...], str], ...]] = (
     (ctypes.c_uint, (_P, _I), "PQftype"),
     (_I, (_P, _I, _I), "PQgetlength PQgetisnull"),
     (_S, (_P, _I, _I), "PQgetvalue"),
-    (_I, (_P, _S), "PQputCopyEnd"),
+    (_I, (_P, _S), "PQputCopyEnd PQsendClosePrepared"),
     (_I, (_P, _S, _I), "PQputCopyData"),
     (_I, (_P, POINTER(_P), _I), "PQgetCopyData"),
     (_I, (_P, _P, _I), "PQgetlineAsync"),
@@ -108,6 +112,18 @@ class Libpq:
         setattr(self, name, function)
         return function
 
+    def quick(self, name: str) -> Callable[..., Any]:
+        """Return a function that takes, and returns, each pointer as a Pointer, unchecked.
+
+        To convert arguments is most of what a call costs (`greenpg bench -w multiplexer`).
+        """
+        self.need(name)
+        function: Any = self._dll[name]  # an object of its own for each call
+        result = _SIGNATURES[name][0]
+        function.restype = Pointer if result is c_void_p else result
+        quick: Callable[..., Any] = function
+        return quick
+
     def settings(self, dsn: str) -> dict[str, str]:
         """Return all parameters that libpq would connect with, from whatever source.
 
@@ -153,7 +169,7 @@ def _array(kind: Any, count: int) -> Any:
     return kind * count
 
 
-def error_message(pgconn: int) -> str:
+def error_message(pgconn: int | Pointer) -> str:
     """Return the text of the connection's last error."""
     return str(libpq.PQerrorMessage(pgconn) or b"", errors="replace")
 

@@ -68,6 +68,29 @@ def applicable(encoders: Mapping[type, tuple[Any, _Encoder]]) -> dict[type, _Enc
     }
 
 
+_PLAIN: Final = {
+    kind: ((kind, ext.ISQLQuote), adapter, encode) for kind, (adapter, encode) in _ENCODERS.items()
+}
+_STRING: Final = (str, ext.ISQLQuote)
+
+
+def plain_value(value: Any, encoding: str) -> Encoded | None:
+    """Return a value's type and text; None if psycopg2 has to write it, or fails to."""
+    kind, adapters = type(value), ext.adapters
+    if kind is str:
+        if adapters.get(_STRING) is not ext.QuotedString or "\0" in value:
+            return None
+        try:
+            return UNKNOWN, value.encode(encoding)
+        except UnicodeEncodeError:
+            return None
+    found = _PLAIN.get(kind)
+    if found is None or adapters.get(found[0]) is not found[1]:
+        return None
+    encoded: Encoded | None = found[2](value)
+    return encoded
+
+
 class PlainInsert:
     """An INSERT of one row whose values are all placeholders, as a statement with $1, $2...
 
