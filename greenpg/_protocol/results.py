@@ -5,14 +5,17 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import cache
 from types import SimpleNamespace
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from psycopg2 import DatabaseError, Error
 from psycopg2 import extensions as ext
 
 from greenpg.errors import lookup
 
-from .libpq import libpq
+from .libpq import Pointer, libpq
+
+if TYPE_CHECKING:
+    from .prepared import Prepared
 
 _FIELDS: Final = {
     "severity": "S", "severity_nonlocalized": "V", "sqlstate": "C", "message_primary": "M",
@@ -22,9 +25,10 @@ _FIELDS: Final = {
     "source_file": "F", "source_line": "L", "source_function": "R",
 }  # fmt: skip
 _CELLS: Final = 1000
+_string_types: Final = ext.string_types
 
 
-def error_of(result: int, encoding: str) -> Error:
+def error_of(result: int | Pointer, encoding: str) -> Error:
     """Return the exception for a result, of the class that psycopg2 raises."""
     fields = {name: _field(result, code, encoding) for name, code in _FIELDS.items()}
     message = (libpq.PQresultErrorMessage(result) or b"").decode(encoding, "replace")
@@ -39,7 +43,7 @@ def error_of(result: int, encoding: str) -> Error:
     return cast("Error", error)
 
 
-def _field(result: int, code: str, encoding: str) -> str | None:
+def _field(result: int | Pointer, code: str, encoding: str) -> str | None:
     value = libpq.PQresultErrorField(result, ord(code))
     return None if value is None else str(value, encoding, "replace")
 
@@ -81,24 +85,31 @@ def columns(result: int, encoding: str) -> tuple[Any, ...] | None:
 class Rows:
     """The rows of a result, each value cast as on psycopg2's cursor `cur`.
 
-    Owns the result until `settle`, or its own end. Up to `few` rows are built at once, more rows
-    as they are taken. An error of a typecaster propagates from `take`, and the position stays
-    unchanged.
+    Owns the result until `settle`, or its own end. Rows are built as they are taken. An error of
+    a typecaster propagates from `take`, and the position stays unchanged.
     """
 
-    _result = 0  # Ctrl-C may come before `__init__`
+    _result: Any = None  # Ctrl-C may come before `__init__`
+    _casts: list[Any] | None = None
+    _made: list[tuple[Any, ...]] | None = None
+    _position = 0
+    _count: Any = None  # libpq's functions, which are called for every result
+    _width: Any
+    _type: Any
+    _value: Any
+    _clear: Any
 
-    def __init__(self, result: int, cur: Any) -> None:
-        self._clear, self._result = libpq.PQclear, result
-        self._cur = cur
-        width = libpq.PQnfields(result)
-        self._casts = [cast_of(cur, libpq.PQftype(result, i)) for i in range(width)]
-        self._position, self._end = 0, libpq.PQntuples(result)
-        self.count = self._end
-        self.few = max(_CELLS // max(width, 1), 1)  # rows with up to _CELLS values
-        self._made: list[tuple[Any, ...]] | None = None
-        if self._end <= self.few:
-            self._make_early()
+    def __init__(self, result: Any, cur: Any, prepared: Prepared | None = None) -> None:
+        if self._count is None:
+            _load()
+        self._result = result = result if type(result) is Pointer else Pointer(result)
+        self._cur, self._prepared = cur, prepared
+        self.count: int = self._count(result)
+
+    @property
+    def few(self) -> int:
+        """The number of rows with up to _CELLS values, but at least 1."""
+        return max(_CELLS // max(len(self._casters()), 1), 1)
 
     def columns(self, encoding: str) -> tuple[Any, ...] | None:
         """Return PEP 249's description; not after `settle`."""
@@ -109,30 +120,32 @@ class Rows:
         return statusmessage(self._result)
 
     def settle(self) -> None:
-        """Free the result if all rows have been built."""
-        if self._made is not None:
-            self._free()
+        """Build the rows at once and free the result, unless there are many."""
+        if self.count <= self.few:
+            self._make_early()
+            if self._made is not None:
+                self._free()
 
     def one(self) -> tuple[Any, ...] | None:
         """Return the next row, None after the last."""
-        made, position = self._made, self._position
-        if made is None:
-            return next(iter(self.take(1)), None)
-        if position >= self._end:
+        position = self._position
+        if position >= self.count:
             return None
+        made = self._made
+        row = self._row(position) if made is None else made[position]
         self._position = position + 1
-        return made[position]
+        return row
 
     def take(self, count: int) -> list[tuple[Any, ...]]:
         """Return up to `count` of the next rows."""
-        start, end = self._position, min(self._position + max(count, 0), self._end)
+        start, end = self._position, min(self._position + max(count, 0), self.count)
         found = self._make(start, end) if self._made is None else self._made[start:end]
         self._position = end
         return found
 
     def _make_early(self) -> None:
         try:
-            self._made = self._make(0, self._end)
+            self._made = self._make(0, self.count)
         except Exception:
             if self._fails():
                 return  # an error of a typecaster, which `take` raises
@@ -140,34 +153,70 @@ class Rows:
 
     def _fails(self) -> bool:
         try:
-            self._make(0, self._end)
+            self._make(0, self.count)
         except Exception:
             return True
         return False
 
     def _make(self, start: int, end: int) -> list[tuple[Any, ...]]:
-        value, missing, result, cur = libpq.PQgetvalue, libpq.PQgetisnull, self._result, self._cur
-        return [
-            tuple(
-                # NULL's value is an empty string (libpq manual, PQgetvalue)
-                cast(value(result, row, i) or (None if missing(result, row, i) else b""), cur)
-                for i, cast in enumerate(self._casts)
-            )
-            for row in range(start, end)
-        ]
+        row = self._row
+        return [row(position) for position in range(start, end)]
+
+    def _row(self, row: int) -> tuple[Any, ...]:
+        value, result, cur, column = self._value, self._result, self._cur, 0
+        cells = []
+        for caster in self._casts or self._casters():  # a comprehension would be a call
+            # NULL's value is an empty string (libpq manual, PQgetvalue)
+            cells.append(caster(value(result, row, column) or _empty(result, row, column), cur))
+            column += 1  # noqa: SIM113  enumerate() makes a tuple each time
+        return tuple(cells)
+
+    def _casters(self) -> list[Any]:
+        if self._casts is None:
+            prepared = self._prepared
+            if prepared is None:
+                oids = self._oids()
+            elif prepared.oids is None:  # they stay: plancache.c, RevalidateCachedQuery
+                oids = prepared.oids = self._oids()
+            else:
+                oids = prepared.oids
+            self._casts = casts_of(self._cur, oids)
+        return self._casts
+
+    def _oids(self) -> list[int]:
+        return [self._type(self._result, column) for column in range(self._width(self._result))]
 
     def _free(self) -> None:
-        result, self._result = self._result, 0
-        if result:
+        result, self._result = self._result, None
+        if result is not None:
             self._clear(result)
 
     def __del__(self) -> None:
-        self._free()
+        if self._result is not None:
+            self._clear(self._result)
 
 
-def cast_of(cur: Any, oid: int) -> Any:
-    """Return the typecaster of a type on a cursor."""
-    for registry in (cur.string_types, cur.connection.string_types, ext.string_types):
-        if registry is not None and oid in registry:
-            return registry[oid]
-    return ext.UNICODE
+def _empty(result: Any, row: int, column: int) -> bytes | None:
+    return None if libpq.PQgetisnull(result, row, column) else b""
+
+
+def _load() -> None:
+    """Give `Rows` the functions; a ctypes function is no method, so the class may hold it."""
+    for name, function in {
+        "_width": "PQnfields", "_type": "PQftype", "_value": "PQgetvalue", "_clear": "PQclear",
+        "_count": "PQntuples",
+    }.items():  # fmt: skip
+        setattr(Rows, name, libpq.quick(function))
+
+
+def casts_of(cur: Any, oids: list[int]) -> list[Any]:
+    """Return the typecasters of some types on a cursor."""
+    own, casts = (cur.string_types, cur.connection.string_types), []
+    for oid in oids:
+        for registry in own:
+            if registry and oid in registry:
+                casts.append(registry[oid])
+                break
+        else:
+            casts.append(_string_types.get(oid, ext.UNICODE))
+    return casts

@@ -19,10 +19,11 @@ class _Wake(BaseException):
 
 
 class InputWait:
-    """Waits as `wait_for_input`, and can be woken by other tasks."""
+    """Waits as `wait_for_input`, or another such function, and can be woken by other tasks."""
 
-    def __init__(self, conn: Any) -> None:
+    def __init__(self, conn: Any, wait: Callable[..., bool] | None = None) -> None:
         self._conn = conn
+        self._wait = wait_for_input if wait is None else wait
         self._backend: Backend = conn._greenpg_state.backend
         self._may_miss = "hub" not in self._backend.capabilities
         self._wakers: list[object] = []
@@ -37,7 +38,7 @@ class InputWait:
         """
         self.waiting, self._woken = True, False
         try:
-            return not has_work() and wait_for_input(self._conn, timeout, events)
+            return not has_work() and self._wait(self._conn, timeout, events)
         except _Wake:
             self._woken = False
             return False
@@ -52,7 +53,7 @@ class InputWait:
         """Take the wake-up that is on its way: the next wait must not meet it."""
         try:
             if not self._conn.closed:
-                wait_for_input(self._conn, 0)
+                self._wait(self._conn, 0)
         except _Wake:
             return
 
@@ -87,6 +88,11 @@ def wait_for_input(conn: Any, timeout: float | None, events: int = READ) -> bool
         return bool(ready)
     finally:
         state.relinquish()
+
+
+def wait_while_held(conn: Any, timeout: float | None, events: int = READ) -> bool:
+    """Wait as `wait_for_input`, in the task that holds the connection; it has no deadline."""
+    return bool(_wait(conn, conn._greenpg_state, events, timeout))
 
 
 def _nearest(timeout: float | None, left: float) -> float:

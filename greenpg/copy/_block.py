@@ -21,7 +21,7 @@ from greenpg._protocol.generators import (
     send,
 )
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_COPY_IN, PGRES_COPY_OUT, libpq
-from greenpg._protocol.results import cast_of, error_of, rowcount, statusmessage
+from greenpg._protocol.results import casts_of, error_of, rowcount, statusmessage
 from greenpg._psycopg2.operation import cancel_and_drain, collect_notices, drive, pgconn_of
 from greenpg._psycopg2.psycopg2_c import execute
 from greenpg._psycopg2.wait_callback import wait_callback
@@ -213,7 +213,7 @@ class Copy:
             if kind not in OIDS:
                 raise ProgrammingError(f"unknown type name {kind!r}; give its oid")
             kind = OIDS[kind]
-        return cast_of(self._cur, kind) if isinstance(kind, int) else kind
+        return casts_of(self._cur, [kind])[0] if isinstance(kind, int) else kind
 
     def _loaded(self, row: tuple[str | None, ...]) -> tuple[Any, ...]:
         casts, encoding = self._casts, self._encoding

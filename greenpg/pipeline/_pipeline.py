@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
@@ -18,6 +18,9 @@ from greenpg._psycopg2.operation import cancel_and_drain, collect_notices, drive
 from greenpg._psycopg2.psycopg2_c import c_cursor
 from greenpg._session.time_slice import TimeSlice
 from greenpg.errors import PipelineAborted
+
+if TYPE_CHECKING:
+    from greenpg._protocol.prepared import Prepared
 
 
 class Source(Protocol):
@@ -66,12 +69,11 @@ class PipelineResult:
         rows.settle()
         return True
 
-    def adopt(self, result: int, status: int) -> None:
+    def adopt(self, result: Any, status: int, prepared: Prepared | None = None) -> None:
         """Read libpq's result, and keep it if it has rows; its description is read on demand."""
         self._answered = True
         if status == PGRES_TUPLES_OK:
-            self._rows = results.Rows(result, self._pipeline.cursor)
-            self._rowcount = self._rows.count
+            self._rows = results.Rows(result, self._pipeline.cursor, prepared)
             return
         if status == PGRES_PIPELINE_ABORTED:
             self.error = PipelineAborted("an earlier statement of the pipeline failed")
@@ -95,7 +97,7 @@ class PipelineResult:
     def rowcount(self) -> int:
         """The number of rows touched or returned."""
         self._wait()
-        return self._rowcount
+        return self._rowcount if self._rows is None else self._rows.count
 
     @property
     def statusmessage(self) -> str:
@@ -121,7 +123,7 @@ class PipelineResult:
 
     def fetchone(self) -> tuple[Any, ...] | None:
         """Return the next row, None after the last."""
-        return self._result().one()
+        return (self._rows or self._result()).one()
 
     def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
         """Return up to `size` rows; many rows are built in time slices, as by a cursor."""
