@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Final, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from psycopg2 import OperationalError
 
 from .generators import COPYING, UNEXPECTED
-from .libpq import PGRES_PIPELINE_SYNC, error_message, libpq
+from .libpq import PGRES_COMMAND_OK, PGRES_PIPELINE_SYNC, Pointer, error_message, libpq
+
+if TYPE_CHECKING:
+    from .prepared import Command
 
 PART: Final = 256  # statements of one group that are queued at once
 
@@ -16,8 +20,10 @@ PART: Final = 256  # statements of one group that are queued at once
 class Group(Protocol):
     """Statements of one task, and one transaction; its error touches no other group."""
 
-    statements: list[bytes]
-    answers: list[tuple[int, int]]  # libpq's results, each with its status; the group owns them
+    statements: Sequence[bytes]
+    answers: list[tuple[Pointer, int]]  # libpq's results, each with its status; the group owns them
+    before: int  # commands that prepare it, whose answers are dropped; not 0 at its end: one failed
+    values: Any  # of a prepared statement's parameters
 
 
 class Groups:
@@ -28,16 +34,16 @@ class Groups:
     """
 
     def __init__(self, pgconn: int) -> None:
-        self._pgconn = pgconn
+        self._pgconn = Pointer(pgconn)
         self.sent: deque[Any] = deque()
         self._broken: OperationalError | None = None
         self._rest: Any = None  # an iterator: the statements of a long group still to be queued
-        self._query = libpq.PQsendQueryParams
-        self._sync = libpq.PQpipelineSync  # which sends at once, unlike libpq 17's
-        if libpq.has("PQsendPipelineSync"):
-            self._sync = libpq.PQsendPipelineSync
-        self._busy, self._result = libpq.PQisBusy, libpq.PQgetResult
-        self._status, self._clear = libpq.PQresultStatus, libpq.PQclear
+        quick = libpq.quick
+        self._query, self._prepared = quick("PQsendQueryParams"), quick("PQsendQueryPrepared")
+        at_once = not libpq.has("PQsendPipelineSync")  # libpq 17's, which leaves it to PQflush
+        self._sync = quick("PQpipelineSync" if at_once else "PQsendPipelineSync")
+        self._busy, self._result = quick("PQisBusy"), quick("PQgetResult")
+        self._status, self._clear = quick("PQresultStatus"), quick("PQclear")
 
     def enter(self) -> None:
         """Switch libpq to pipeline mode."""
@@ -65,6 +71,17 @@ class Groups:
         else:
             self._rest = iter(statements)
             self.send_on()
+
+    def send_prepared(self, group: Any, name: bytes, before: Sequence[Command] = ()) -> None:
+        """Queue a group that is one prepared statement, after commands that prepare it."""
+        values, pgconn = group.values, self._pgconn
+        self.sent.append(group)
+        group.before = len(before)
+        for command in before:
+            self._check(command(pgconn))
+        count = 0 if values is None else len(values)
+        ok = self._prepared(pgconn, name, count, values, None, None, 0)
+        self._check(ok and self._sync(pgconn))
 
     def send_on(self) -> None:
         """Queue the next part of a long group."""
@@ -113,12 +130,17 @@ class Groups:
             status = status_of(result)
             if status == PGRES_PIPELINE_SYNC:
                 clear(result)
-                if len(sent[0].answers) < len(sent[0].statements):
+                if not sent[0].before and len(sent[0].answers) < len(sent[0].statements):
                     self._broken = OperationalError(UNEXPECTED)
                     break
                 ended.append(sent.popleft())
                 continue
-            sent[0].answers.append((result, status))
+            group = sent[0]
+            if group.before and status == PGRES_COMMAND_OK:
+                group.before -= 1
+                clear(result)
+            else:
+                group.answers.append((result, status))
             if status in COPYING or result_of(pgconn):  # else None, the end of its results
                 self._broken = OperationalError(UNEXPECTED)
                 break

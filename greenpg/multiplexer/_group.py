@@ -2,47 +2,71 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
 
-from greenpg._protocol.libpq import libpq
+from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_TUPLES_OK, libpq
+from greenpg._protocol.prepared import is_missing, is_stale
 
 if TYPE_CHECKING:
-    from greenpg.backend import Event
+    from collections.abc import Sequence
+
+    from greenpg._protocol.libpq import Pointer
+    from greenpg._protocol.prepared import Form, Prepared
 
     from ._texts import Pace
+
+FINE: Final = (PGRES_TUPLES_OK, PGRES_COMMAND_OK)
 
 
 class Group:
     """Statements that are one transaction: in the queue, then on a line, then ended.
 
-    `answers` holds libpq's results with their statuses, which the group owns.
+    `answers` holds libpq's results with their statuses, which the group owns. The task that asked
+    parks on its group (`greenpg.backend.Parked`). With a `form` it is one statement, which is
+    prepared on its line, and `values` are those of its parameters.
     """
 
-    __slots__ = (
-        "abandoned", "answers", "asked", "ended", "error", "event", "expected", "line", "pace",
-        "sent", "statements",
-    )  # fmt: skip
+    line: Any = None
+    prepared: Prepared | None = None
+    before = 0
+    sent = expected = 0.0
+    error: Exception | None = None
+    waiter: Any = None
+    ended = abandoned = False
 
-    def __init__(self, statements: list[bytes], pace: Pace, event: Event, now: float) -> None:
-        self.statements = statements
-        self.pace = pace
-        self.event = event
-        self.asked = now
-        self.sent = self.expected = 0.0
-        self.answers: list[tuple[int, int]] = []
-        self.line: Any = None
-        self.error: Exception | None = None
-        self.ended = False
-        self.abandoned = False
+    def __init__(
+        self,
+        statements: Sequence[bytes],
+        pace: Pace,
+        form: Form | None = None,
+        values: Any = None,
+    ) -> None:
+        self.statements, self.pace, self.form, self.values = statements, pace, form, values
+        self.asked = monotonic()
+        self.answers: list[tuple[Pointer, int]] = []
 
     def end(self, error: Exception | None = None) -> None:
-        """Wake the task that asked, with its answers or an error."""
+        """Note that its answers are there, or an error; then the task is to be unparked."""
         self.error = error
         self.ended = True
         if self.abandoned or error is not None:
             self.free()
-        if not self.abandoned:
-            self.event.set()
+
+    def must_be_repeated(self) -> bool:
+        """Return True if it has failed only because of its form, which then is forgotten."""
+        form, prepared = self.form, self.prepared
+        if form is None or prepared is None or self.answers[-1][1] in FINE:
+            return False
+        known, error = self.line.statements, self.answers[0][0]
+        if self.before:
+            form.fail()
+            known.drop(form, prepared, False)
+            return True
+        if not is_stale(error):
+            return False
+        known.drop(form, prepared, not is_missing(error))
+        return True
 
     def free(self) -> None:
         """Free the results that nobody has taken."""

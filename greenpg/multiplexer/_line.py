@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -15,7 +15,7 @@ from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_FATAL_ERROR, libpq
 from greenpg._protocol.results import error_of
 from greenpg._psycopg2.operation import collect_notices, pgconn_of
 from greenpg._psycopg2.psycopg2_c import c_cursor, transaction_status
-from greenpg._session.input_wait import InputWait
+from greenpg._session.input_wait import InputWait, wait_while_held
 from greenpg._session.job import Job
 from greenpg.backend import READ, WRITE
 from greenpg.threads import is_connected
@@ -23,6 +23,7 @@ from greenpg.threads import is_connected
 from ._scan import TAGS
 
 if TYPE_CHECKING:
+    from greenpg._protocol.prepared import Command, Statements
     from greenpg._session.time_slice import TimeSlice
     from greenpg.backend import Backend
 
@@ -44,6 +45,8 @@ class Owner(Protocol):
     @property
     def backend(self) -> Backend:
         """The backend."""
+
+    unpark: Callable[[Sequence[Any]], object]
 
     def push(self) -> None:
         """Give what waits in the queue to lines."""
@@ -69,8 +72,9 @@ class Origin:
 class Line:
     """A borrowed connection in pipeline mode; `serve` runs in the line's own task."""
 
-    def __init__(self, owner: Owner, conn: Any) -> None:
+    def __init__(self, owner: Owner, conn: Any, statements: Statements) -> None:
         self.conn = conn
+        self.statements = statements
         self.origin = Origin(green_class(c_cursor)(conn))
         self.load = 0.0
         self.open = False
@@ -79,7 +83,7 @@ class Line:
         pgconn, self._fd = pgconn_of(conn)
         self._groups = Groups(pgconn)
         self._sent = self._groups.sent
-        self._input = InputWait(conn)
+        self._input = InputWait(conn, wait_while_held)
         self._flushed = True
         self._wanted = 0  # groups whose tasks wait
         self._cancelling = False
@@ -109,6 +113,7 @@ class Line:
     def send(self, queue: MutableMapping[Group, None], packed: float, now: float) -> None:
         """Take groups from the queue while the load is below `packed`, at least one."""
         groups, sent, most = self._groups, self._sent, self._owner.max_in_flight
+        find = self.statements.find
         if not sent:
             self.load = 0.0
             if not is_connected(self._fd):  # a statement sent now would perhaps have run
@@ -122,7 +127,16 @@ class Line:
             self.load += group.expected
             self._wanted += 1
             try:
-                groups.send(group)
+                form = group.form
+                if form is None:
+                    groups.send(group)
+                else:
+                    before: Sequence[Command] = ()
+                    prepared = find(form)
+                    if prepared is None:
+                        prepared, before = self.statements.prepare(form)
+                    prepared.used, group.prepared = now, prepared
+                    groups.send_prepared(group, prepared.name, before)
             except OperationalError as error:  # no Sync was queued: nothing of it can have run
                 sent.remove(group)
                 self._wanted -= 1
@@ -250,43 +264,53 @@ class Line:
         if not ended:
             return
         with self._owner.lock:
-            self._measure(ended)
-            try:
-                idle = bool(self._sent) or transaction_status(self.conn) == IDLE
-                while ended:
-                    self._settle(ended[0], idle)
-                    del ended[0]
-            except BaseException:
-                self._sent.extendleft(reversed(ended))  # to be lost with the connection
-                raise
+            self._settle(ended, self._measure(ended[0], len(ended)))
         if self._done is not None and not self._sent:
             self._done.set()
 
-    def _measure(self, ended: list[Group]) -> None:
-        now, first = monotonic(), ended[0]
+    def _measure(self, first: Group, count: int) -> float:
+        """Return the seconds that each of the groups took which have ended by now."""
+        now = monotonic()
         if first is self._alone:
             trip = now - first.sent
             self._round_trip = min(self._round_trip or trip, trip)
-        share = max(now - self._began(first), 0.0) / len(ended)
-        for group in ended:
-            group.pace.seconds = share
+        share = max(now - self._began(first), 0.0) / count
         self._answered = now
-        self._count += len(ended)
+        self._count += count
         if self._count >= COUNTS or now >= self._until:
             self.open = False
+        return share
 
-    def _settle(self, group: Group, idle: bool) -> None:
-        self.load -= group.expected
-        if not group.abandoned:
-            self._wanted -= 1
-        for result, status in group.answers:
-            if status == PGRES_COMMAND_OK and (tag := libpq.PQcmdStatus(result)) in TAGS:
-                fact = f"{tag.decode()} has changed the session, which other statements share"
-                group.end(ProgrammingError(f"{fact}; the connection is closed"))
-                raise OperationalError(fact)
-        if not idle:
-            raise OperationalError("a statement has left a transaction open")
-        group.end()
+    def _settle(self, ended: list[Group], share: float) -> None:
+        """End the groups; raises what breaks the connection, with which the rest is lost."""
+        idle = bool(self._sent) or transaction_status(self.conn) == IDLE
+        settled, load, wanted = 0, self.load, self._wanted
+        try:
+            for group in ended:
+                group.pace.seconds = share
+                load -= group.expected
+                if not group.abandoned:
+                    wanted -= 1
+                for result, status in group.answers:
+                    if status == PGRES_COMMAND_OK:
+                        self._check(group, libpq.PQcmdStatus(result))
+                if not idle:
+                    raise OperationalError("a statement has left a transaction open")
+                group.end()
+                settled += 1
+        except BaseException:
+            self._sent.extendleft(reversed(ended[settled:]))
+            raise
+        finally:
+            self.load, self._wanted = load, wanted
+            self._owner.unpark(ended[:settled])
+
+    def _check(self, group: Group, tag: bytes) -> None:
+        """Fail a group that has changed the session, by the command's tag, and the line."""
+        if tag in TAGS:
+            fact = f"{tag.decode()} has changed the session, which other statements share"
+            group.end(ProgrammingError(f"{fact}; the connection is closed"))
+            raise OperationalError(fact)
 
     def _lose(self, error: BaseException) -> None:
         """Close the connection; the groups under way have perhaps run."""
@@ -304,6 +328,7 @@ class Line:
             )
             failure.__cause__ = reason
             group.end(failure)
+        self._owner.unpark(lost)
         self._state.shut(self.conn)
 
 

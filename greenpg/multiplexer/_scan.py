@@ -58,7 +58,7 @@ def refusal(statement: str) -> str | None:
     """Return why a statement may not run in a session that others use; None if it may."""
     if "\0" in statement:
         return "a statement cannot contain a zero character"
-    tokens = [token for token, _ in _tokens(statement)]
+    tokens = [token for token, _ in tokens_of(statement)]
     first = _first(tokens, 0)
     if first == len(tokens):
         return "can't execute an empty query"
@@ -69,11 +69,11 @@ def refusal(statement: str) -> str | None:
 
 def is_open(query: str) -> bool:
     """Return True if parameters may decide which command it is: one stands at its beginning."""
-    ends = (end for token, end in _tokens(query) if token.value not in ("(", ";"))
+    ends = (end for token, end in tokens_of(query) if token.value not in ("(", ";"))
     return "%" in query[: next(ends, len(query))]
 
 
-def _tokens(statement: str) -> Iterator[tuple[Token, int]]:
+def tokens_of(statement: str) -> Iterator[tuple[Token, int]]:
     """Yield each token, and where it ends."""
     position, end = 0, len(statement)
     while position < end:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
+
+from greenpg._protocol.libpq import texts as text_array
+from greenpg._protocol.prepared import Form
 
 from ._scan import is_open, refusal
+from ._templates import Template, may_be_prepared
 
 KEPT: Final = 1000  # texts; where a program makes them one by one, most come only once
 _LITERAL: Final = re.compile(r"'[^']*'|\b\d[\d.]*")
@@ -21,15 +25,44 @@ class Pace:
 
 
 class Text:
-    """One text: why it is refused, and what it is without parameters once that is known."""
+    """One text: why it is refused, what it is without parameters, and its prepared forms.
 
-    __slots__ = ("is_open", "pace", "refusal", "sql")
+    `form` is the form without parameters, `template` that of the others; None until the text has
+    been used often enough, or where there is none.
+    """
+
+    __slots__ = (
+        "_forms", "form", "is_open", "may_be_prepared", "pace", "refusal", "sql", "template",
+        "uses",
+    )  # fmt: skip
 
     def __init__(self, query: str, pace: Pace) -> None:
         self.refusal = refusal(query)
         self.is_open = is_open(query)
+        self.may_be_prepared = self.refusal is None and may_be_prepared(query)
         self.pace = pace
         self.sql: bytes | None = None
+        self.uses = 0
+        self.form: Form | None = None
+        self.template: Template | None = None
+        self._forms: dict[tuple[int, ...], Form] = {}
+
+    def prepare(self, query: str, encoding: str) -> None:
+        """Make its prepared forms."""
+        self.may_be_prepared = False  # once
+        self.form = Form(query.encode(encoding), ())
+        self.template = Template.of(query, encoding) if "%" in query else None
+
+    def prepared(self, vars: Any) -> tuple[Form, Any] | None:
+        """Return the prepared form for some parameters, and their values; None if there is none."""
+        encoded = None if self.template is None else self.template.encoded(vars)
+        if self.template is None or encoded is None:
+            return None
+        types, values = encoded
+        form = self._forms.get(types)
+        if form is None:
+            form = self._forms[types] = Form(self.template.sql, types)
+        return form, text_array(values)
 
 
 class Texts(dict[str, Text]):

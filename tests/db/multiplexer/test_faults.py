@@ -130,14 +130,15 @@ def test_killed_task_of_the_multiplexer_is_replaced(make, spawn, gate):
     mux = make()
     pid(mux)
 
-    for task in list(mux._tasks):
+    for task in list(mux._dispatcher.tasks):
         killer = getattr(task, "kill", None) or task.throw
         spawn(killer)
 
     until(lambda: spawn(mux.execute, "select 1").join().error is None, "a new connection")
 
 
-def test_statistics_count_statements(mux):
+def test_statistics_count_statements(make):
+    mux = make(max_size=1)
     for _ in range(3):
         mux.execute("select 1")
 

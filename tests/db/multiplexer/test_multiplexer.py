@@ -280,7 +280,8 @@ def test_close_cancels_what_runs(make, spawn):
     assert isinstance(slow.join().error, psycopg2.Error)
 
 
-def test_idle_connections_go_back_to_the_pool(mux):
+def test_idle_connections_go_back_to_the_pool(make):
+    mux = make(max_size=1)
     mux.execute("select 1")
 
     until(lambda: mux.get_stats()["pool_available"] == 1, "the connection is back")

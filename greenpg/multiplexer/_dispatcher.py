@@ -1,0 +1,314 @@
+"""The queue of groups, the lines that serve it, and which line gets them."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from psycopg2 import OperationalError
+
+from greenpg._protocol.prepared import Statements
+from greenpg._session.backoff import one_line
+from greenpg._session.job import Job
+from greenpg.backend import Backend, parking, soon
+from greenpg.errors import DeadlineExceeded, PoolClosed, PoolTimeout, TooManyRequests
+from greenpg.threads import pristine
+
+from ._line import Line
+
+if TYPE_CHECKING:
+    from greenpg.pool import ConnectionPool
+
+    from ._group import Group
+
+PACKED: Final = 0.01  # seconds of work that are sent on one line before another one is used
+LOOK: Final = 0.05  # seconds between two looks at groups that wait
+LINGER: Final = 1.0  # seconds without work until a connection goes back to the pool
+log = logging.getLogger("greenpg.multiplexer")
+_thread = pristine("_thread")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a multiplexer is bounded by."""
+
+    max_size: int
+    slow: float
+    max_in_flight: int
+    prepared_max: int
+    max_waiting: int
+    timeout: float
+
+    def __post_init__(self) -> None:
+        if min(self.max_in_flight, self.prepared_max) < 1 or not self.slow > 0:
+            fact = "max_in_flight and prepared_max must be at least 1, and slow more than 0"
+            raise ValueError(fact)
+
+
+class Dispatcher:
+    """Runs groups on lines; `name` is the multiplexer's.
+
+    `cursor` belongs to an open line, if there is one.
+    """
+
+    backend: Backend
+
+    def __init__(self, name: str, limits: Limits, pool: ConnectionPool) -> None:
+        self.name, self.limits, self.closed = name, limits, False
+        self.slow, self.max_in_flight = limits.slow, limits.max_in_flight
+        self.asked = self.failed = 0
+        self._pool = pool
+        self.begin()
+
+    def begin(self) -> None:
+        """Set what a forked child does not share with its parent."""
+        self.lock = _thread.RLock()  # for its `_is_owned`; never held across a wait or a switch
+        self.queue: OrderedDict[Group, None] = OrderedDict()
+        self.lines: list[Line] = []
+        self.tasks: set[Hashable] = set()  # of lines
+        self.deadlines: dict[Hashable, float] = {}
+        self.cursor: Any = None
+        self._statements: weakref.WeakKeyDictionary[Any, Statements] = weakref.WeakKeyDictionary()
+        self._opening = 0
+        self._opened_at = -inf
+        self._scheduled = False
+        self._alarm: Any = None  # the event of the task that looks after queue and lines
+        self._looks_often = False
+        self._last_error: BaseException | None = None
+
+    def use(self, backend: Backend) -> None:
+        """Run on this backend."""
+        self.backend = backend
+        self._soon, self._current = soon(backend), backend.current
+        self._park, self.unpark = parking(backend)
+        self._has_hub = "hub" in backend.capabilities
+
+    # What tasks call
+
+    def run(self, group: Group) -> None:
+        """Queue a group and wait for its end; raises its error."""
+        deadline = self.deadlines.get(self._current()) if self.deadlines else None
+        self.asked += 1
+        try:
+            self.queue[group] = None
+            if not self._scheduled:
+                self._scheduled = self._has_hub
+                self._soon(self.push)
+            if deadline is None:
+                self._park(group)
+            else:
+                self._park(group, max(deadline - monotonic(), 0))
+                if not group.ended:
+                    raise DeadlineExceeded("the deadline of the task has passed")
+        except BaseException:
+            self._abandon(group)
+            raise
+        if group.error is not None:
+            raise group.error
+
+    def _abandon(self, group: Group) -> None:
+        with self.lock:
+            group.abandoned = True
+            self.queue.pop(group, None)
+            if group.ended:
+                group.free()
+            elif group.line is not None:
+                group.line.forget(group)
+
+    # Sending
+
+    def push(self) -> None:
+        """Give what waits in the queue to lines; never waits."""
+        self._scheduled = False
+        while self.queue and self.lock.acquire(False):
+            try:
+                waits = not self._distribute()
+            finally:
+                self.lock.release()
+            if waits:
+                self._look_after()
+                return
+
+    def _distribute(self) -> bool:
+        """Return False if some groups are left, since no line has room."""
+        now, queue, used = monotonic(), self.queue, list[Line]()
+        if self.closed:
+            self.fail_all(PoolClosed(f"multiplexer {self.name!r} was closed"))
+        while queue and (line := self._choose(now)) is not None:
+            line.send(queue, PACKED if line.load < PACKED else line.load, now)
+            if line not in used:
+                used.append(line)
+        for line in used:
+            line.flush()
+        while 0 < self.limits.max_waiting < len(queue):
+            text = f"multiplexer {self.name!r}: {self.limits.max_waiting} statements wait already"
+            self._fail(queue.popitem()[0], TooManyRequests(text))
+        return not queue
+
+    def _choose(self, now: float) -> Line | None:
+        """Return the first line with little to do, else the one with least, if one has room."""
+        best: Line | None = None
+        for line in self.lines:
+            if line.has_room(now):
+                if line.load < PACKED:
+                    return line
+                if best is None or line.load < best.load:
+                    best = line
+        self._grow(now)
+        return best
+
+    def _fail(self, group: Group, error: Exception) -> None:
+        self.failed += 1
+        group.end(error)
+        self.unpark((group,))
+
+    def fail_all(self, error: Exception) -> None:
+        """Let all groups of the queue raise an error."""
+        while self.queue:
+            self._fail(self.queue.popitem(last=False)[0], error)
+
+    # Lines
+
+    def _grow(self, now: float) -> None:
+        """Open one more line, unless another one is being opened and has not taken long yet."""
+        if len(self.lines) + self._opening >= self.limits.max_size or self.closed:
+            return
+        if self._opening and now - self._opened_at < self.slow:
+            return
+        self._opening += 1
+        self._opened_at = now
+        try:
+            self.backend.spawn(Job(self._serve, self._opened))
+        except BaseException:
+            self._opening -= 1
+            raise
+
+    def _opened(self) -> None:
+        """Note that a line's task has a connection, or never will."""
+        self._opening -= 1
+
+    def _serve(self, begin: Callable[[], bool]) -> None:
+        """Borrow a connection and serve it until it has nothing to do, or is lost."""
+        if not begin():
+            return
+        pool, me = self._pool, self._current()
+        try:
+            conn = pool.getconn()
+        except Exception as error:
+            self._last_error = error.__cause__ or error
+            return
+        finally:
+            self._opened()
+        line: Line | None = None
+        healthy = False
+        self.tasks.add(me)
+        try:
+            line = Line(self, conn, self._statements_of(conn))
+            self.lines.append(line)
+            self.cursor = line.origin.cursor
+            self._look_after()
+            line.serve()
+            healthy = True
+        except Exception as error:
+            self._last_error = error
+            log.info("multiplexer %r: a connection was lost: %s", self.name, one_line(error))
+        finally:
+            self.tasks.discard(me)
+            if line is not None:
+                self._drop(line)
+            pool.putconn(conn, close=not healthy)
+            self.push()
+
+    def _drop(self, line: Line) -> None:
+        if line in self.lines:
+            self.lines.remove(line)
+        if self.cursor is line.origin.cursor:
+            self.cursor = self.lines[0].origin.cursor if self.lines else None
+
+    def _statements_of(self, conn: Any) -> Statements:
+        """Return what is prepared on a connection, also by an earlier line."""
+        found = self._statements.get(conn)
+        if found is None:
+            found = self._statements[conn] = Statements(self.limits.prepared_max)
+        return found
+
+    # Time
+
+    def _look_after(self) -> None:
+        """Have a task end waits and idle lines in time, while there are any."""
+        if self._alarm is None:
+            self._alarm = self.backend.event()
+            try:
+                self.backend.spawn(Job(self._keep, self._kept))
+            except BaseException:
+                self._alarm = None
+                raise
+        elif self.queue and not self._looks_often:
+            self._alarm.set()
+
+    def _keep(self, begin: Callable[[], bool]) -> None:
+        if not begin():
+            return
+        try:
+            while self.queue or self.lines:
+                alarm = self._alarm = self.backend.event()
+                self._looks_often = bool(self.queue)
+                self._expire()
+                for line in list(self.lines):
+                    line.stop_if_idle(monotonic(), LINGER)
+                self.push()
+                alarm.wait(min(LOOK, self.limits.timeout) if self.queue else LINGER)
+        finally:
+            self._kept()
+
+    def _kept(self) -> None:
+        self._alarm = None
+        if self.queue:  # an OS thread has added to it meanwhile, or the task was killed
+            self._look_after()
+
+    def _expire(self) -> None:
+        limit = monotonic() - self.limits.timeout
+        with self.lock:
+            late = list(itertools.takewhile(lambda group: group.asked <= limit, self.queue))
+            for group in late:
+                del self.queue[group]
+        for group in late:
+            self._fail(group, self._timed_out())
+
+    def _timed_out(self) -> PoolTimeout:
+        fact = f"multiplexer {self.name!r}: not sent in {self.limits.timeout:.1f} s ({self})"
+        remedy = "raise max_size"
+        if self._last_error is not None and not self.lines:
+            remedy = f"no connection: {one_line(self._last_error)}"
+        error = PoolTimeout(f"{fact}; {remedy}")
+        error.__cause__ = self._last_error
+        return error
+
+    # The end
+
+    def close(self) -> None:
+        """Refuse the groups that wait, and end the lines; from any thread."""
+        self.closed = True
+        for line in list(self.lines):
+            line.stop()
+        if self._alarm is not None:
+            self._alarm.set()  # for `push`, in the tasks' own thread
+
+    def forked(self) -> None:
+        """Begin again, in a forked child."""
+        waiting, lines = self.queue, self.lines
+        self.begin()
+        for line in lines:
+            line.open = False
+        self.queue = waiting
+        self.fail_all(OperationalError("the statement is the parent process's"))
+
+    def __str__(self) -> str:
+        return f"{len(self.lines)} connections, {len(self.queue)} waiting"
