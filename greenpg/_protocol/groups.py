@@ -29,6 +29,8 @@ class Group(Protocol):
 class Groups:
     """Groups under way on one connection; `sent` holds them in the order of their answers.
 
+    `rest` is what is still to be queued of a long group, None if nothing is.
+
     Nothing here waits. Where tasks are OS threads, one of them may send while another receives:
     each call into libpq keeps the GIL, and a group is in `sent` before libpq has it.
     """
@@ -37,12 +39,13 @@ class Groups:
         self._pgconn = Pointer(pgconn)
         self.sent: deque[Any] = deque()
         self._broken: OperationalError | None = None
-        self._rest: Any = None  # an iterator: the statements of a long group still to be queued
+        self.rest: Any = None  # an iterator over statements
         quick = libpq.quick
         self._query, self._prepared = quick("PQsendQueryParams"), quick("PQsendQueryPrepared")
         at_once = not libpq.has("PQsendPipelineSync")  # libpq 17's, which leaves it to PQflush
         self._sync = quick("PQpipelineSync" if at_once else "PQsendPipelineSync")
         self._busy, self._result = quick("PQisBusy"), quick("PQgetResult")
+        self._flush, self._input = quick("PQflush"), quick("PQconsumeInput")
         self._status, self._clear = quick("PQresultStatus"), quick("PQclear")
 
     def enter(self) -> None:
@@ -69,43 +72,40 @@ class Groups:
             ok = self._query(pgconn, statements[0], 0, None, None, None, None, 0)
             self._check(ok and self._sync(pgconn))
         else:
-            self._rest = iter(statements)
+            self.rest = iter(statements)
             self.send_on()
 
     def send_prepared(self, group: Any, name: bytes, before: Sequence[Command] = ()) -> None:
         """Queue a group that is one prepared statement, after commands that prepare it."""
         values, pgconn = group.values, self._pgconn
         self.sent.append(group)
-        group.before = len(before)
-        for command in before:
-            self._check(command(pgconn))
+        if before:
+            group.before = len(before)
+            for command in before:
+                self._check(command(pgconn))
         count = 0 if values is None else len(values)
-        ok = self._prepared(pgconn, name, count, values, None, None, 0)
-        self._check(ok and self._sync(pgconn))
+        if not (self._prepared(pgconn, name, count, values, None, None, 0) and self._sync(pgconn)):
+            raise self.lost()
 
     def send_on(self) -> None:
         """Queue the next part of a long group."""
-        if self._rest is None:
+        if self.rest is None:
             return
         pgconn = self._pgconn
         for _ in range(PART):
-            sql = next(self._rest, None)
+            sql = next(self.rest, None)
             if sql is None:
-                self._rest = None
+                self.rest = None
                 self._check(self._sync(pgconn))
                 return
             self._check(self._query(pgconn, sql, 0, None, None, None, None, 0))
-
-    def is_partial(self) -> bool:
-        """Return True if a part of a long group is still to be queued."""
-        return self._rest is not None
 
     def flush(self) -> bool:
         """Send what is queued; return False if a part is left for later.
 
         A lost connection is noticed where answers are read.
         """
-        return bool(libpq.PQflush(self._pgconn) != 1)
+        return self._flush(self._pgconn) != 1 and self.rest is None
 
     def receive(self) -> list[Any]:
         """Read what has arrived, and return the groups that have all answers.
@@ -113,7 +113,7 @@ class Groups:
         OperationalError if the connection is lost, once the answers before that are taken: each
         call returns or raises.
         """
-        if not libpq.PQconsumeInput(self._pgconn):
+        if not self._input(self._pgconn):
             self._broken = self.lost()
         ended = self._take()
         if self._broken is not None and not ended:
@@ -127,21 +127,21 @@ class Groups:
             result = result_of(pgconn)
             if not result:  # nothing of it has been sent yet (by another OS thread)
                 break
-            status = status_of(result)
+            status, group = status_of(result), sent[0]
             if status == PGRES_PIPELINE_SYNC:
                 clear(result)
-                if not sent[0].before and len(sent[0].answers) < len(sent[0].statements):
+                if len(group.answers) < len(group.statements) and not group.before:
                     self._broken = OperationalError(UNEXPECTED)
                     break
-                ended.append(sent.popleft())
+                ended.append(group)
+                sent.popleft()
                 continue
-            group = sent[0]
             if group.before and status == PGRES_COMMAND_OK:
                 group.before -= 1
                 clear(result)
             else:
                 group.answers.append((result, status))
-            if status in COPYING or result_of(pgconn):  # else None, the end of its results
+            if result_of(pgconn) or status in COPYING:  # else None, the end of its results
                 self._broken = OperationalError(UNEXPECTED)
                 break
         return ended

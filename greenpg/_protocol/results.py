@@ -25,6 +25,7 @@ _FIELDS: Final = {
     "source_file": "F", "source_line": "L", "source_function": "R",
 }  # fmt: skip
 _CELLS: Final = 1000
+_UNICODE: Final = ext.UNICODE
 _string_types: Final = ext.string_types
 
 
@@ -174,12 +175,11 @@ class Rows:
     def _casters(self) -> list[Any]:
         if self._casts is None:
             prepared = self._prepared
-            if prepared is None:
+            oids = None if prepared is None else prepared.oids
+            if oids is None:
                 oids = self._oids()
-            elif prepared.oids is None:  # they stay: plancache.c, RevalidateCachedQuery
-                oids = prepared.oids = self._oids()
-            else:
-                oids = prepared.oids
+                if prepared is not None:  # they stay: plancache.c, RevalidateCachedQuery
+                    prepared.oids = oids
             self._casts = casts_of(self._cur, oids)
         return self._casts
 
@@ -211,12 +211,12 @@ def _load() -> None:
 
 def casts_of(cur: Any, oids: list[int]) -> list[Any]:
     """Return the typecasters of some types on a cursor."""
-    own, casts = (cur.string_types, cur.connection.string_types), []
+    of_cursor, of_connection, casts = cur.string_types, cur.connection.string_types, []
+    if not (of_cursor or of_connection):
+        for oid in oids:  # a comprehension would be a call
+            casts.append(_string_types.get(oid, _UNICODE))  # noqa: PERF401
+        return casts
     for oid in oids:
-        for registry in own:
-            if registry and oid in registry:
-                casts.append(registry[oid])
-                break
-        else:
-            casts.append(_string_types.get(oid, ext.UNICODE))
+        own = (of_cursor or {}).get(oid) or (of_connection or {}).get(oid)
+        casts.append(own or _string_types.get(oid, _UNICODE))
     return casts

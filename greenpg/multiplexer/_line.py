@@ -23,7 +23,7 @@ from greenpg.threads import is_connected
 from ._scan import TAGS
 
 if TYPE_CHECKING:
-    from greenpg._protocol.prepared import Command, Statements
+    from greenpg._protocol.prepared import Command, Form, Statements
     from greenpg._session.time_slice import TimeSlice
     from greenpg.backend import Backend
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SERVES: Final = 60.0  # seconds after which the pool may look at the connection
 COUNTS: Final = 10_000  # answers after which psycopg2 has to collect notices
 IDLE: Final = ext.TRANSACTION_STATUS_IDLE
+FRESH: Final = 0.01  # seconds after an answer, while the connection is taken for unbroken
 AGAIN: Final = 0.25  # seconds until a cancel request is repeated: it may have overtaken its query
 
 
@@ -100,7 +101,7 @@ class Line:
     def has_room(self, now: float) -> bool:
         """Return True if the line takes one more group."""
         sent, slow = self._sent, self._owner.slow
-        if not self.open or self._cancelling or self.load >= slow or self._groups.is_partial():
+        if not self.open or self._cancelling or self.load >= slow or self._groups.rest:
             return False
         if not sent:
             return True
@@ -112,31 +113,25 @@ class Line:
 
     def send(self, queue: MutableMapping[Group, None], packed: float, now: float) -> None:
         """Take groups from the queue while the load is below `packed`, at least one."""
-        groups, sent, most = self._groups, self._sent, self._owner.max_in_flight
-        find = self.statements.find
+        groups, sent, room = self._groups, self._sent, self._owner.max_in_flight - len(self._sent)
         if not sent:
             self.load = 0.0
-            if not is_connected(self._fd):  # a statement sent now would perhaps have run
+            if now - self._answered > FRESH and not is_connected(self._fd):
+                # a statement sent now would perhaps have run
                 self.fail(OperationalError("the server has closed the connection"))
                 return
-        while queue:
+            self._alone = next(iter(queue))
+        while queue and room and groups.rest is None:
             group = queue.popitem(last=False)[0]  # type: ignore[call-arg]  # an OrderedDict
-            if not sent:
-                self._alone = group
             group.line, group.sent, group.expected = self, now, group.pace.seconds
             self.load += group.expected
             self._wanted += 1
+            room -= 1
             try:
-                form = group.form
-                if form is None:
+                if group.form is None:
                     groups.send(group)
                 else:
-                    before: Sequence[Command] = ()
-                    prepared = find(form)
-                    if prepared is None:
-                        prepared, before = self.statements.prepare(form)
-                    prepared.used, group.prepared = now, prepared
-                    groups.send_prepared(group, prepared.name, before)
+                    self._send_prepared(group, group.form, now)
             except OperationalError as error:  # no Sync was queued: nothing of it can have run
                 sent.remove(group)
                 self._wanted -= 1
@@ -145,12 +140,20 @@ class Line:
                 queue.move_to_end(group, last=False)  # type: ignore[attr-defined]  # likewise
                 self.fail(error)
                 return
-            if self.load >= packed or len(sent) >= most or groups.is_partial():
+            if self.load >= packed:
                 return
+
+    def _send_prepared(self, group: Group, form: Form, now: float) -> None:
+        before: Sequence[Command] = ()
+        prepared = self.statements.find(form)
+        if prepared is None:
+            prepared, before = self.statements.prepare(form)
+        prepared.used, group.prepared = now, prepared
+        self._groups.send_prepared(group, prepared.name, before)
 
     def flush(self) -> None:
         """Send what is queued; what the socket does not take is left to the line's task."""
-        flushed = self._groups.flush() and not self._groups.is_partial()
+        flushed = self._groups.flush()
         if not flushed and self._flushed:
             self._flushed = False
             self._input.wake()
@@ -245,7 +248,7 @@ class Line:
         if not self._flushed:
             with self._owner.lock:
                 self._groups.send_on()
-                self._flushed = self._groups.flush() and not self._groups.is_partial()
+                self._flushed = self._groups.flush()
         self._owner.push()
         return True
 
@@ -272,8 +275,10 @@ class Line:
         """Return the seconds that each of the groups took which have ended by now."""
         now = monotonic()
         if first is self._alone:
+            self._alone = None
             trip = now - first.sent
-            self._round_trip = min(self._round_trip or trip, trip)
+            if not 0 < self._round_trip <= trip:
+                self._round_trip = trip
         share = max(now - self._began(first), 0.0) / count
         self._answered = now
         self._count += count

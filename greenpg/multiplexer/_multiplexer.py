@@ -15,6 +15,7 @@ from greenpg._connecting.default_backend import default_backend
 from greenpg._fork_hooks import Order, in_child
 from greenpg._protocol.libpq import PGRES_TUPLES_OK, libpq
 from greenpg._protocol.pipelining import PIPELINES
+from greenpg._protocol.results import Rows
 from greenpg._session.lock import IN_HUB
 from greenpg._session.time_slice import TimeSlice
 from greenpg.backend import Backend, as_backend
@@ -29,6 +30,7 @@ from ._writer import Writer
 
 REENTERED: Final = "the multiplexer is inside another operation (called by a finalizer or a signal)"
 OTHER_THREAD: Final = "the multiplexer belongs to another OS thread, which was the first to use it"
+UNUSED, CLOSED = -1, -2  # no thread's ident
 _thread = pristine("_thread")
 _numbers = itertools.count(1)
 _all: Final[weakref.WeakSet[Multiplexer]] = weakref.WeakSet()
@@ -86,7 +88,8 @@ class Multiplexer:
         self._run = self._dispatcher.run
         self._writer = Writer(self.name, slow, prepare_threshold, self._cursor)
         self._backend: Backend | None = None
-        self._thread = 0
+        self._ident: Callable[[], int] = int  # any thread; with a hub, `get_ident`
+        self._thread = UNUSED
         _all.add(self)
 
     def _configure(self, conn: Any) -> None:
@@ -109,7 +112,6 @@ class Multiplexer:
             self._backend = backend = self._find_backend()
             self._dispatcher.use(backend)
             self._current, self._can_wait = backend.current, backend.can_wait
-            self._has_hub = "hub" in backend.capabilities
         return self._backend
 
     # What tasks call
@@ -123,31 +125,25 @@ class Multiplexer:
         self._admit()
         group = self._writer.one(query, vars)
         self._run(group)
-        if group.form is not None and group.must_be_repeated():
-            group = self._repeated(group, query, vars)
-        if len(group.answers) > 1:
-            return self._results(group)[0]
-        result = PipelineResult(group.line.origin)
-        answer, status = group.answers.pop()
-        result.adopt(answer, status, group.prepared)
-        if status != PGRES_TUPLES_OK:
-            libpq.PQclear(answer)
-            if result.error is not None:
-                raise result.error
-        return result
+        answers = group.answers
+        if len(answers) == 1 and answers[0][1] == PGRES_TUPLES_OK:
+            origin = group.line.origin
+            return PipelineResult(origin, Rows(answers.pop()[0], origin.cursor, group.prepared))
+        return self._unless_stale(group, query, vars)
 
-    def _repeated(self, group: Group, query: Any, vars: Any) -> Group:
-        """Run a statement again whose prepared form does not work: once prepared again, then not.
+    def _unless_stale(self, group: Group, query: Any, vars: Any) -> PipelineResult:
+        """Return the result, of another attempt if the prepared form does not work.
 
-        Its transaction has failed before it ran, so the caller sees nothing of it.
+        Then the transaction has failed before the statement ran, so the caller sees nothing of
+        it. The second attempt prepares it again, the third one does without.
         """
         for prepared in (True, False):
+            if not group.must_be_repeated():
+                break
             group.free()
             group = self._writer.one(query, vars, prepared)
             self._run(group)
-            if not group.must_be_repeated():
-                break
-        return group
+        return self._results(group)[0]
 
     def executemany(self, query: Any, rows: Iterable[Any]) -> list[PipelineResult]:
         """Execute a statement for all rows, as one transaction; return a result for each row.
@@ -201,12 +197,8 @@ class Multiplexer:
 
     def _admit(self) -> None:
         """Raise unless this task may ask now."""
-        if self._backend is None:
-            self.backend  # noqa: B018  finds it
-        if self._has_hub and self._thread != (me := _thread.get_ident()):
-            if self._thread:
-                raise ProgrammingError(OTHER_THREAD)
-            self._thread = me
+        if self._ident() != self._thread:
+            self._begin()
         dispatcher = self._dispatcher
         if not self._can_wait():
             raise ProgrammingError(IN_HUB)
@@ -214,8 +206,16 @@ class Multiplexer:
             dispatcher.tasks and self._current() in dispatcher.tasks
         ):
             raise ProgrammingError(REENTERED)
-        if dispatcher.closed:
+
+    def _begin(self) -> None:
+        """Begin in this OS thread, unless the multiplexer is closed or another thread's."""
+        if self._dispatcher.closed:
             raise PoolClosed(f"multiplexer {self.name!r} is closed")
+        if self._thread != UNUSED:
+            raise ProgrammingError(OTHER_THREAD)
+        if "hub" in self.backend.capabilities:
+            self._ident = _thread.get_ident
+        self._thread = self._ident()
 
     def _cursor(self) -> Any:
         """Return a cursor of an open line; waits until there is one."""
@@ -227,6 +227,7 @@ class Multiplexer:
 
     def close(self, timeout: float = 5.0) -> None:
         """Refuse new statements; after `timeout` seconds cancel those that run, and disconnect."""
+        self._thread = CLOSED
         self._dispatcher.close()
         self._pool.close(timeout)
 
@@ -257,7 +258,7 @@ class Multiplexer:
         return f"<{type(self).__name__} {self.name!r}: {self._dispatcher}, at most {limit}>"
 
     def _forked(self) -> None:
-        self._thread = 0
+        self._thread = UNUSED
         if self._backend is not None:
             self._dispatcher.forked()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
@@ -18,9 +18,6 @@ from greenpg._psycopg2.operation import cancel_and_drain, collect_notices, drive
 from greenpg._psycopg2.psycopg2_c import c_cursor
 from greenpg._session.time_slice import TimeSlice
 from greenpg.errors import PipelineAborted
-
-if TYPE_CHECKING:
-    from greenpg._protocol.prepared import Prepared
 
 
 class Source(Protocol):
@@ -45,7 +42,6 @@ class PipelineResult:
     the last `sync()` failed. Errors of a typecaster propagate from the fetch.
     """
 
-    _rows: results.Rows | None = None
     _answered = False
     _rowcount = -1
     _description: tuple[Any, ...] | None = None
@@ -53,8 +49,8 @@ class PipelineResult:
     error: Error | None = None
     seen = False
 
-    def __init__(self, pipeline: Source) -> None:
-        self._pipeline = pipeline
+    def __init__(self, pipeline: Source, rows: results.Rows | None = None) -> None:
+        self._pipeline, self._rows = pipeline, rows
 
     def take(self, result: int, status: int) -> bool:
         """Read libpq's result; return True to keep it, if it has rows."""
@@ -69,11 +65,11 @@ class PipelineResult:
         rows.settle()
         return True
 
-    def adopt(self, result: Any, status: int, prepared: Prepared | None = None) -> None:
+    def adopt(self, result: Any, status: int) -> None:
         """Read libpq's result, and keep it if it has rows; its description is read on demand."""
         self._answered = True
         if status == PGRES_TUPLES_OK:
-            self._rows = results.Rows(result, self._pipeline.cursor, prepared)
+            self._rows = results.Rows(result, self._pipeline.cursor)
             return
         if status == PGRES_PIPELINE_ABORTED:
             self.error = PipelineAborted("an earlier statement of the pipeline failed")
@@ -87,7 +83,7 @@ class PipelineResult:
         return ext.encodings[self._pipeline.cursor.connection.encoding]
 
     def _wait(self) -> None:
-        if not self._answered:
+        if not self._answered and self._rows is None:
             self._pipeline.await_result(self)
         self.seen = True
         if self.error is not None:
