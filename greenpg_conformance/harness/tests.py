@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeVar
 
 MODULES: Final = {
-    "rules": ("waits", "tasks", "watcher", "hub", "os_threads"),
+    "rules": ("waits", "tasks", "parking", "watcher", "hub", "os_threads"),
     "storm": ("storm", "starved"),
     "driver": (
         "sharing", "inside", "forks", "interrupts", "doomed", "deadlines", "cancelling",
         "closing", "connecting", "authenticating", "startup", "copy", "copy_stopped", "lobject",
-        "pipeline", "streaming", "notify", "replication", "pool", "pool_outages", "descriptors",
+        "pipeline", "streaming", "notify", "replication", "pool", "pool_outages", "multiplexer",
+        "descriptors",
     ),
 }  # fmt: skip
 FOR_BACKENDS: Final = ("rules", "storm")  # the parts that a backend's author must satisfy
