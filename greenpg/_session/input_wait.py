@@ -91,8 +91,15 @@ def wait_for_input(conn: Any, timeout: float | None, events: int = READ) -> bool
 
 
 def wait_while_held(conn: Any, timeout: float | None, events: int = READ) -> bool:
-    """Wait as `wait_for_input`, in the task that holds the connection; it has no deadline."""
-    return bool(_wait(conn, conn._greenpg_state, events, timeout))
+    """Wait as `wait_for_input`, in the task that holds the connection; it has no deadline.
+
+    Raises the driver's error if another task has closed it, also where data arrived meanwhile.
+    """
+    state: Session = conn._greenpg_state
+    ready = _wait(conn, state, events, timeout)
+    if state.closing:
+        raise state.closed_error()
+    return bool(ready)
 
 
 def _nearest(timeout: float | None, left: float) -> float:

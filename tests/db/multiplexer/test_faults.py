@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg2
 import pytest
 
+from greenpg._protocol.groups import Groups
 from greenpg.backend import current, soon
 from tests.db.multiplexer.conftest import SLOW, pid, running, terminate, until
 
@@ -93,6 +94,26 @@ def test_lost_connection_is_replaced(make, proxy, spawn):
     proxy.cut()
 
     until(lambda: spawn(mux.execute, "select 1").join().error is None, "a new connection")
+
+
+def test_closed_connection_is_not_read(mux, auto, spawn, monkeypatch):
+    slow, read, receive = "select 1 from pg_sleep(0.3)", [], Groups.receive
+    mux.execute("select 1")
+    (line,) = mux._dispatcher.lines
+
+    def spied(groups):
+        read.append(line.conn.closed)
+        return receive(groups)
+
+    monkeypatch.setattr(Groups, "receive", spied)
+    job = spawn(mux.execute, slow)
+    until(lambda: running(auto.cursor(), slow), "the statement runs")
+
+    line._state.close_soon()
+
+    assert isinstance(job.join().error, psycopg2.OperationalError)
+    assert not any(read)
+    assert mux.execute("select 1").fetchone() == (1,)
 
 
 @pytest.mark.green
