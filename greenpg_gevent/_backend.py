@@ -104,6 +104,16 @@ def _resume_parked(those: Sequence[Parked]) -> None:
         raise
 
 
+def _park_for(seconds: float, hub: Any, what: Parked) -> None:
+    over: list[bool] = []
+    timer = _timer(hub, seconds, _expire, what, over)
+    try:
+        while not (what.ended or over):
+            hub.switch()
+    finally:
+        timer.close()
+
+
 def _expire(what: Parked, over: list[bool]) -> None:
     over.append(True)
     _resume_parked((what,))
@@ -168,18 +178,16 @@ class Gevent:
         get_hub().loop.run_callback(fn)
 
     def park(self, what: Parked, timeout: float | None = None) -> None:
-        over: list[bool] = []
-        hub, timer = get_hub(), None
         what.waiter = getcurrent()
         try:
-            if timeout is not None:
-                timer = _timer(hub, timeout, _expire, what, over)
-            while not (what.ended or over):
-                hub.switch()
+            hub = get_hub()
+            if timeout is None:
+                while not what.ended:
+                    hub.switch()
+            else:
+                _park_for(timeout, hub, what)
         finally:
             what.waiter = None
-            if timer is not None:
-                timer.close()
 
     def unpark(self, those: Sequence[Parked]) -> None:
         get_hub().loop.run_callback(_resume_parked, those)

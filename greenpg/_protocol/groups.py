@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from psycopg2 import OperationalError
 
 from .generators import COPYING, UNEXPECTED
-from .libpq import PGRES_COMMAND_OK, PGRES_PIPELINE_SYNC, Pointer, error_message, libpq
+from .libpq import (
+    PGRES_COMMAND_OK,
+    PGRES_PIPELINE_SYNC,
+    PGRES_TUPLES_OK,
+    Pointer,
+    error_message,
+    libpq,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from .prepared import Command
@@ -29,17 +36,19 @@ class Group(Protocol):
 class Groups:
     """Groups under way on one connection; `sent` holds them in the order of their answers.
 
-    `rest` is what is still to be queued of a long group, None if nothing is.
+    `rest` is what is still to be queued of a long group, None if nothing is. `commands` has the
+    tags of commands that have ended since somebody last cleared it.
 
     Nothing here waits. Where tasks are OS threads, one of them may send while another receives:
     each call into libpq keeps the GIL, and a group is in `sent` before libpq has it.
     """
 
     def __init__(self, pgconn: int) -> None:
-        self._pgconn = Pointer(pgconn)
+        self._pgconn: Any = Pointer.from_param(pgconn)  # ctypes has nothing left to convert
         self.sent: deque[Any] = deque()
         self._broken: OperationalError | None = None
         self.rest: Any = None  # an iterator over statements
+        self.commands: list[tuple[Any, bytes]] = []
         quick = libpq.quick
         self._query, self._prepared = quick("PQsendQueryParams"), quick("PQsendQueryPrepared")
         at_once = not libpq.has("PQsendPipelineSync")  # libpq 17's, which leaves it to PQflush
@@ -75,17 +84,21 @@ class Groups:
             self.rest = iter(statements)
             self.send_on()
 
-    def send_prepared(self, group: Any, name: bytes, before: Sequence[Command] = ()) -> None:
-        """Queue a group that is one prepared statement, after commands that prepare it."""
+    def send_prepared(self, group: Any, name: bytes) -> None:
+        """Queue a group that is one prepared statement."""
         values, pgconn = group.values, self._pgconn
-        self.sent.append(group)
-        if before:
-            group.before = len(before)
-            for command in before:
-                self._check(command(pgconn))
+        if not group.before:  # else it is in `sent`
+            self.sent.append(group)
         count = 0 if values is None else len(values)
         if not (self._prepared(pgconn, name, count, values, None, None, 0) and self._sync(pgconn)):
             raise self.lost()
+
+    def prepare(self, group: Any, commands: Sequence[Command]) -> None:
+        """Queue commands that prepare a group's statement; the group is to be sent next."""
+        self.sent.append(group)
+        group.before = len(commands)
+        for command in commands:
+            self._check(command(self._pgconn))
 
     def send_on(self) -> None:
         """Queue the next part of a long group."""
@@ -128,20 +141,33 @@ class Groups:
             if not result:  # nothing of it has been sent yet (by another OS thread)
                 break
             status, group = status_of(result), sent[0]
-            if status == PGRES_PIPELINE_SYNC:
+            if status == PGRES_TUPLES_OK:
+                group.answers.append((result, status))
+            elif status == PGRES_PIPELINE_SYNC:
                 clear(result)
-                if len(group.answers) < len(group.statements) and not group.before:
+                if group.statements and not (group.answers or group.before):
                     self._broken = OperationalError(UNEXPECTED)
                     break
                 ended.append(group)
                 sent.popleft()
                 continue
-            if group.before and status == PGRES_COMMAND_OK:
-                group.before -= 1
-                clear(result)
-            else:
-                group.answers.append((result, status))
-            if result_of(pgconn) or status in COPYING:  # else None, the end of its results
+            elif not self._take_other(group, result, status):
+                break
+            if result_of(pgconn):  # else None, the end of the command's results
                 self._broken = OperationalError(UNEXPECTED)
                 break
         return ended
+
+    def _take_other(self, group: Any, result: Any, status: int) -> bool:
+        """Take the result of a command, or an error; return False for that of a COPY."""
+        if group.before and status == PGRES_COMMAND_OK:
+            group.before -= 1
+            self._clear(result)
+            return True
+        group.answers.append((result, status))
+        if status in COPYING:  # libpq makes its result again and again (fe-exec.c)
+            self._broken = OperationalError(UNEXPECTED)
+            return False
+        if status == PGRES_COMMAND_OK:
+            self.commands.append((group, libpq.PQcmdStatus(result)))
+        return True

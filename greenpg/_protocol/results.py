@@ -110,7 +110,7 @@ class Rows:
     @property
     def few(self) -> int:
         """The number of rows with up to _CELLS values, but at least 1."""
-        return max(_CELLS // max(len(self._casters()), 1), 1)
+        return _CELLS // (len(self._casters()) or 1) or 1
 
     def columns(self, encoding: str) -> tuple[Any, ...] | None:
         """Return PEP 249's description; not after `settle`."""
@@ -175,12 +175,12 @@ class Rows:
     def _casters(self) -> list[Any]:
         if self._casts is None:
             prepared = self._prepared
-            oids = None if prepared is None else prepared.oids
-            if oids is None:
-                oids = self._oids()
-                if prepared is not None:  # they stay: plancache.c, RevalidateCachedQuery
-                    prepared.oids = oids
-            self._casts = casts_of(self._cur, oids)
+            if prepared is None:
+                self._casts = casts_of(self._cur, self._oids())
+            else:
+                if prepared.oids is None:  # they stay: plancache.c, RevalidateCachedQuery
+                    prepared.oids = self._oids()
+                self._casts = casts_of(self._cur, prepared.oids)
         return self._casts
 
     def _oids(self) -> list[int]:

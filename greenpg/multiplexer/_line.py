@@ -11,7 +11,7 @@ from psycopg2 import extensions as ext
 
 from greenpg._green_classes import green_class
 from greenpg._protocol.groups import Groups
-from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_FATAL_ERROR, libpq
+from greenpg._protocol.libpq import PGRES_FATAL_ERROR
 from greenpg._protocol.results import error_of
 from greenpg._psycopg2.operation import collect_notices, pgconn_of
 from greenpg._psycopg2.psycopg2_c import c_cursor, transaction_status
@@ -23,7 +23,7 @@ from greenpg.threads import is_connected
 from ._scan import TAGS
 
 if TYPE_CHECKING:
-    from greenpg._protocol.prepared import Command, Form, Statements
+    from greenpg._protocol.prepared import Statements
     from greenpg._session.time_slice import TimeSlice
     from greenpg.backend import Backend
 
@@ -113,43 +113,45 @@ class Line:
 
     def send(self, queue: MutableMapping[Group, None], packed: float, now: float) -> None:
         """Take groups from the queue while the load is below `packed`, at least one."""
-        groups, sent, room = self._groups, self._sent, self._owner.max_in_flight - len(self._sent)
+        groups, sent, load = self._groups, self._sent, self.load
+        find, room = self.statements.find, self._owner.max_in_flight - len(sent)
         if not sent:
-            self.load = 0.0
+            load = 0.0
             if now - self._answered > FRESH and not is_connected(self._fd):
                 # a statement sent now would perhaps have run
                 self.fail(OperationalError("the server has closed the connection"))
                 return
             self._alone = next(iter(queue))
-        while queue and room and groups.rest is None:
-            group = queue.popitem(last=False)[0]  # type: ignore[call-arg]  # an OrderedDict
-            group.line, group.sent, group.expected = self, now, group.pace.seconds
-            self.load += group.expected
-            self._wanted += 1
-            room -= 1
-            try:
-                if group.form is None:
+        before = room
+        try:
+            while queue and room and groups.rest is None:
+                group = queue.popitem(last=False)[0]  # type: ignore[call-arg]  # an OrderedDict
+                room -= 1
+                group.line, group.sent = self, now
+                group.expected = expected = group.pace.seconds
+                load += expected
+                form = group.form
+                if form is None:
                     groups.send(group)
                 else:
-                    self._send_prepared(group, group.form, now)
-            except OperationalError as error:  # no Sync was queued: nothing of it can have run
-                sent.remove(group)
-                self._wanted -= 1
-                group.line = None
-                queue[group] = None
-                queue.move_to_end(group, last=False)  # type: ignore[attr-defined]  # likewise
-                self.fail(error)
-                return
-            if self.load >= packed:
-                return
-
-    def _send_prepared(self, group: Group, form: Form, now: float) -> None:
-        before: Sequence[Command] = ()
-        prepared = self.statements.find(form)
-        if prepared is None:
-            prepared, before = self.statements.prepare(form)
-        prepared.used, group.prepared = now, prepared
-        self._groups.send_prepared(group, prepared.name, before)
+                    prepared = find(form)
+                    if prepared is None:
+                        prepared, commands = self.statements.prepare(form)
+                        groups.prepare(group, commands)
+                    prepared.used, group.prepared = now, prepared
+                    groups.send_prepared(group, prepared.name)
+                if load >= packed:
+                    break
+        except OperationalError as error:  # no Sync was queued: nothing of it can have run
+            room += 1
+            sent.remove(group)
+            group.line = None
+            queue[group] = None
+            queue.move_to_end(group, last=False)  # type: ignore[attr-defined]  # likewise
+            self.fail(error)
+        finally:
+            self.load = load
+            self._wanted += before - room
 
     def flush(self) -> None:
         """Send what is queued; what the socket does not take is left to the line's task."""
@@ -288,34 +290,41 @@ class Line:
 
     def _settle(self, ended: list[Group], share: float) -> None:
         """End the groups; raises what breaks the connection, with which the rest is lost."""
-        idle = bool(self._sent) or transaction_status(self.conn) == IDLE
+        offender, error = self._offence(ended[0])
         settled, load, wanted = 0, self.load, self._wanted
         try:
             for group in ended:
+                if group is offender:
+                    break
                 group.pace.seconds = share
                 load -= group.expected
-                if not group.abandoned:
+                group.ended = True
+                if group.abandoned:
+                    group.free()
+                else:
                     wanted -= 1
-                for result, status in group.answers:
-                    if status == PGRES_COMMAND_OK:
-                        self._check(group, libpq.PQcmdStatus(result))
-                if not idle:
-                    raise OperationalError("a statement has left a transaction open")
-                group.end()
                 settled += 1
-        except BaseException:
-            self._sent.extendleft(reversed(ended[settled:]))
-            raise
         finally:
             self.load, self._wanted = load, wanted
+            self._sent.extendleft(reversed(ended[settled:]))  # to be lost with the connection
             self._owner.unpark(ended[:settled])
+        if error is not None:
+            raise error
 
-    def _check(self, group: Group, tag: bytes) -> None:
-        """Fail a group that has changed the session, by the command's tag, and the line."""
-        if tag in TAGS:
-            fact = f"{tag.decode()} has changed the session, which other statements share"
-            group.end(ProgrammingError(f"{fact}; the connection is closed"))
-            raise OperationalError(fact)
+    def _offence(self, first: Group) -> tuple[Group | None, OperationalError | None]:
+        """Return the group that has changed the session, by the server's own word, and the fact."""
+        commands = self._groups.commands
+        if commands:
+            told = next((told for told in commands if told[1] in TAGS), None)
+            commands.clear()
+            if told is not None:
+                group, tag = told
+                fact = f"{tag.decode()} has changed the session, which other statements share"
+                group.end(ProgrammingError(f"{fact}; the connection is closed"))
+                return group, OperationalError(fact)
+        if not self._sent and transaction_status(self.conn) != IDLE:
+            return first, OperationalError("a statement has left a transaction open")
+        return None, None
 
     def _lose(self, error: BaseException) -> None:
         """Close the connection; the groups under way have perhaps run."""

@@ -123,15 +123,22 @@ class PipelineResult:
 
     def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
         """Return up to `size` rows; many rows are built in time slices, as by a cursor."""
-        rows, found = self._result(), list[tuple[Any, ...]]()
-        time_slice = TimeSlice(self._pipeline.cursor.connection._greenpg_state.backend)
+        rows = self._rows or self._result()
         try:
-            while part := rows.take(min(size - len(found), rows.few)):
-                found += part
-                self._pipeline.pause(time_slice)
+            few = rows.few
+            return (
+                rows.take(size) if min(size, rows.count) <= few else self._sliced(rows, size, few)
+            )
         except BaseException as error:
             self._pipeline.note_error(error)
             raise
+
+    def _sliced(self, rows: results.Rows, size: int, few: int) -> list[tuple[Any, ...]]:
+        found = list[tuple[Any, ...]]()
+        time_slice = TimeSlice(self._pipeline.cursor.connection._greenpg_state.backend)
+        while part := rows.take(min(size - len(found), few)):
+            found += part
+            self._pipeline.pause(time_slice)
         return found
 
     def fetchall(self) -> list[tuple[Any, ...]]:
