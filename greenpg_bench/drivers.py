@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
+from shutil import which
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .hosts import HOSTS, Host
@@ -32,11 +34,15 @@ class Connection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """Modules to import and how to make them ready; `patched` asks for a monkey-patched process."""
+    """Modules to import and how to make them ready; `patched` asks for a monkey-patched process.
+
+    `program` must be installed too.
+    """
 
     modules: tuple[str, ...]
     prepare: Callable[[Host], Callable[..., Connection]] | None
     patched: bool = False
+    program: str = ""
 
 
 def _psycopg2(_host: Host) -> Any:
@@ -66,6 +72,8 @@ DRIVERS: Mapping[str, Driver] = {
     "psycopg2": Driver(("psycopg2",), _psycopg2),
     "psycogreen": Driver(("psycopg2", "psycogreen"), _psycogreen),
     "greenpg": Driver(("psycopg2",), _greenpg),
+    "multiplexer": Driver(("psycopg2",), _greenpg),
+    "C": Driver(("psycopg2",), _psycopg2, program="cc"),
     "greenpg3": Driver(("psycopg",), _greenpg3),
     "psycopg": Driver(("psycopg",), _psycopg, patched=True),
     "asyncpg": Driver(("asyncpg",), None),
@@ -96,6 +104,11 @@ def connector(contender: Contender) -> Callable[[str], Connection]:
     return open_one
 
 
-def needs(contender: Contender) -> tuple[str, ...]:
-    """The modules that must be importable for the contender to take part."""
-    return DRIVERS[contender.driver].modules + HOSTS[contender.host].modules
+def missing(contender: Contender) -> tuple[str, ...]:
+    """The modules and programs that the contender needs to take part, and that are not here."""
+    driver = DRIVERS[contender.driver]
+    modules = driver.modules + HOSTS[contender.host].modules
+    lacking = [module for module in modules if find_spec(module) is None]
+    if driver.program and which(driver.program) is None:
+        lacking.append(driver.program)
+    return tuple(lacking)

@@ -45,6 +45,7 @@ HOSTS: Mapping[str, Host] = {
     "eventlet": _eventlet(),
     "eventlet-asyncio": _eventlet(EVENTLET_HUB="asyncio"),
     "uvloop": Host("", ("uvloop",)),
+    "epoll": Host(""),
 }
 
 

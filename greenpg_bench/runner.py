@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from statistics import median
 from typing import TYPE_CHECKING, Protocol
 
-from .drivers import needs
+from .drivers import missing
 from .player import ContenderFailedError
 from .stats import values
 
@@ -49,9 +48,8 @@ class Record:
 
 
 def record(contender: Contender) -> Record:
-    """A record that knows which modules the contender lacks here."""
-    lacking = (module for module in needs(contender) if find_spec(module) is None)
-    return Record(contender, missing=tuple(lacking))
+    """A record that knows what the contender lacks here."""
+    return Record(contender, missing=missing(contender))
 
 
 def play(group: Sequence[Record], rounds: int, start: Start) -> Iterator[int]:

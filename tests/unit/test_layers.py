@@ -68,6 +68,7 @@ WITH_CTYPES = {
     "greenpg._protocol.libpq",
     "greenpg._protocol.cancel_blocking",
     "greenpg._protocol.copy_buffers",
+    "greenpg_bench.c_client",
     "greenpg_conformance.toolkit.machine",
 }
 ADAPTERS = ("celery", "django", "metrics", "otel", "sqlalchemy")
