@@ -45,7 +45,7 @@ class PipelineResult:
     _answered = False
     _rowcount = -1
     _description: tuple[Any, ...] | None = None
-    _statusmessage = ""
+    _statusmessage: str | None = None
     error: Error | None = None
     seen = False
 
@@ -99,9 +99,9 @@ class PipelineResult:
     def statusmessage(self) -> str:
         """The command's tag, such as INSERT 0 1."""
         self._wait()
-        if self._rows is not None and not self._statusmessage:
+        if self._rows is not None and self._statusmessage is None:
             self._statusmessage = self._rows.statusmessage()
-        return self._statusmessage
+        return self._statusmessage or ""
 
     @property
     def description(self) -> tuple[Any, ...] | None:

@@ -176,6 +176,18 @@ def test_tag_that_is_no_text_is_shown_as_psycopg2_shows_it(fake):
             assert p.execute("select 1").statusmessage == "\ufffd\ufffd"
 
 
+def test_tag_of_rows_may_be_empty(fake):
+    rows = columns(TEXT) + row(b"a") + done(b"")
+    fake.answer(b"select 1", message(b"1") + message(b"2") + rows)
+    with closing(greenpg.connect(fake.dsn)) as conn:
+        conn.autocommit = True
+
+        with conn.pipeline() as p:
+            result = p.execute("select 1")
+
+            assert (result.fetchall(), result.statusmessage) == ([("a",)], "")
+
+
 KINDS = [bytes([kind]) for kind in b"123ACDEGHIKNRSTVWZcdnst"]
 BODIES = st.one_of(
     st.binary(max_size=40),
