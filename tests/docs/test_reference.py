@@ -39,6 +39,7 @@ INTERNAL: Final = {
     "chosen",
     "has_ended",
     "is_stranded",
+    "parking",
     "soon",
     "server_dsn",
 }  # for greenpg's own modules

@@ -7,6 +7,7 @@ import pytest
 
 from greenpg._protocol.groups import Groups
 from greenpg.backend import current, soon
+from greenpg.multiplexer._line import FRESH
 from tests.db.multiplexer.conftest import SLOW, pid, running, terminate, until
 
 
@@ -83,6 +84,7 @@ def test_terminated_session_fails_what_was_sent(make, dsn, spawn, gate):
 def test_session_that_ended_while_idle_costs_no_statement(mux, dsn):
     for _ in range(5):
         terminate(dsn, pid(mux))
+        current().sleep(2 * FRESH)  # else it is not looked at
 
         assert mux.execute("select 1").fetchone() == (1,)
 
