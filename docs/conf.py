@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+from sphinx.pycode import ModuleAnalyzer
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -28,5 +30,8 @@ autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 add_module_names = False
 
+# Overloads are for type checkers; the pages show the signature that has all parameters.
+ModuleAnalyzer.overloads = property(lambda self: {}, lambda self, found: None)
+
 # Names of greenpg must resolve; Python, psycopg2 and the frameworks have manuals of their own.
-nitpick_ignore_regex = [(r"py:.*", r"(?!greenpg).*")]
+nitpick_ignore_regex = [(r"py:.*", r"(?!greenpg).*"), (r"py:.*", r".*\._connection_pool\.Conn")]

@@ -61,10 +61,10 @@ class RowStream:
         self._parts = parts
         self._rows: Iterator[Any] = chain.from_iterable(parts)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
         return self._rows  # a for loop then runs in C
 
-    def __next__(self) -> Any:
+    def __next__(self) -> tuple[Any, ...]:
         return next(self._rows)
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
@@ -27,7 +27,7 @@ from ._session.closing import close_after
 from ._session.connect_plan import plan
 from ._session.shield import graver
 from .backend import has_ended
-from .cursor import Cursor
+from .cursor import Cursor, NamedCursor
 from .lobject import Lobject
 from .pipeline import Pipeline
 from .sync import ConnectionLock, Deadline
@@ -91,6 +91,39 @@ class Connection(c_connection):
             self, method, self, *args, finish_on_interrupt=finish_on_interrupt, failed=_failed
         )
 
+    @overload  # type: ignore[override]  # by its name a cursor is of a class that psycopg2 lacks
+    def cursor(
+        self,
+        name: str | bytes,
+        cursor_factory: None = None,
+        withhold: bool = False,
+        scrollable: bool | None = None,
+    ) -> NamedCursor: ...
+    @overload
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        cursor_factory: None = None,
+        withhold: bool = False,
+        scrollable: bool | None = None,
+    ) -> Cursor: ...
+    @overload
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        *,
+        cursor_factory: Callable[..., _T],
+        withhold: bool = False,
+        scrollable: bool | None = None,
+    ) -> _T: ...
+    @overload
+    def cursor(
+        self,
+        name: str | bytes | None,
+        cursor_factory: Callable[..., _T],
+        withhold: bool = False,
+        scrollable: bool | None = None,
+    ) -> _T: ...
     def cursor(
         self,
         name: Any = None,
@@ -104,6 +137,24 @@ class Connection(c_connection):
             factory = green_class(factory)
         return _cursor(self, name, factory, withhold, scrollable)
 
+    @overload
+    def lobject(
+        self,
+        oid: int = 0,
+        mode: str | None = "",
+        new_oid: int = 0,
+        new_file: str | None = None,
+        lobject_factory: None = None,
+    ) -> Lobject: ...
+    @overload
+    def lobject(
+        self,
+        oid: int = 0,
+        mode: str | None = "",
+        new_oid: int = 0,
+        new_file: str | None = None,
+        lobject_factory: Callable[..., _T] = ...,
+    ) -> _T: ...
     def lobject(
         self,
         oid: int = 0,
@@ -244,7 +295,7 @@ class Connection(c_connection):
         """Roll back a two-phase transaction."""
         self._greenpg_run(c_connection.tpc_rollback, *xid)
 
-    def tpc_recover(self) -> list[Any]:
+    def tpc_recover(self) -> list[ext.Xid]:
         """Return the ids of transactions that are prepared on the server."""
         with ConnectionLock(self):
             began = self.status == ext.STATUS_READY
@@ -252,7 +303,7 @@ class Connection(c_connection):
                 Cursor(self).execute("SELECT 1")
                 began = self.status == ext.STATUS_BEGIN
             try:
-                xids: list[Any] = self._greenpg_run(
+                xids: list[ext.Xid] = self._greenpg_run(
                     c_connection.tpc_recover, finish_on_interrupt=False
                 )
             except BaseException as first:
@@ -298,11 +349,13 @@ class Connection(c_connection):
         return str(_c_dsn.__get__(self) if plan is None else plan.public_dsn())
 
     @property
-    def info(self) -> Any:
+    def info(self) -> ext.ConnectionInfo:
         """What libpq knows of the connection, with the parameters as the user gave them."""
-        return _c_info.__get__(self) if self._greenpg_state.plan is None else GivenInfo(self)
+        plain = self._greenpg_state.plan is None
+        info: ext.ConnectionInfo = _c_info.__get__(self) if plain else GivenInfo(self)
+        return info
 
-    def get_dsn_parameters(self) -> Any:
+    def get_dsn_parameters(self) -> dict[str, str]:
         """Return the parameters of the connection, without its password."""
         return self.info.dsn_parameters
 

@@ -234,7 +234,7 @@ class Cursor(c_cursor):
         done = self._greenpg_run(c_cursor.callproc, procname, write_each(self, parameters))
         return None if done is None else parameters
 
-    def fetchall(self) -> list[Any]:
+    def fetchall(self) -> list[tuple[Any, ...]]:
         """Fetch all rows that are left; a large result is built in time slices.
 
         Between them other tasks run, except that they cannot execute on this cursor. After an
@@ -249,7 +249,7 @@ class Cursor(c_cursor):
             _interrupted(self, error)
             raise
 
-    def fetchmany(self, size: int | None = None) -> list[Any]:
+    def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
         """Fetch `size` rows, by default `arraysize`; many are built in time slices."""
         try:
             if size is None or size <= SLICE_ROWS:
@@ -343,17 +343,18 @@ def _statements(
 class NamedCursor(Cursor):
     """A server-side cursor: its fetches run statements, so they are guarded too."""
 
-    def fetchone(self) -> Any:
+    def fetchone(self) -> tuple[Any, ...] | None:
         """Fetch the next row."""
-        return self._greenpg_run(named.fetch, named.fetchone)
+        row: tuple[Any, ...] | None = self._greenpg_run(named.fetch, named.fetchone)
+        return row
 
-    def fetchmany(self, size: int | None = None) -> list[Any]:
+    def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
         """Fetch `size` rows, by default `arraysize`; many are built in time slices."""
         return self._greenpg_run(
             named.fetch, named.fetchmany, self.arraysize if size is None else size
         )
 
-    def fetchall(self) -> list[Any]:
+    def fetchall(self) -> list[tuple[Any, ...]]:
         """Fetch all rows that are left; a large result is built in time slices.
 
         Other tasks wait for the connection until then.
@@ -377,7 +378,7 @@ class NamedCursor(Cursor):
                 raise
             close()  # its DECLARE was never sent; this sends nothing
 
-    def __next__(self) -> Any:
+    def __next__(self) -> tuple[Any, ...]:
         return self._greenpg_run(named.next_row)
 
     def __exit__(self, kind: Any, exc: Any, trace: Any) -> None:

@@ -10,7 +10,7 @@ import eventlet
 from eventlet.hubs import _threadlocal, get_hub
 from eventlet.support.greenlets import GreenletExit, getcurrent
 
-from greenpg.backend import READ, WRITE, Address, Parked
+from greenpg.backend import READ, WRITE, Address, Backend, Parked
 from greenpg.threads import duplicate
 
 from ._relay import EventWait, relay, resume
@@ -316,4 +316,4 @@ class Eventlet:
         return rows
 
 
-backend: Final = Eventlet()
+backend: Final[Backend] = Eventlet()

@@ -1,5 +1,7 @@
 """greenpg for gevent: the backend, the patch and a pool bound to gevent."""
 
+from typing import TYPE_CHECKING
+
 from greenpg import ConnectionLock
 from greenpg.multiplexer import Multiplexer as _Multiplexer
 from greenpg.patch import patcher, psycopg3_patcher
@@ -23,10 +25,14 @@ patch_psycopg, unpatch_psycopg = patcher(backend)
 patch_psycopg3, unpatch_psycopg3 = psycopg3_patcher(backend)
 
 
-class ConnectionPool(_ConnectionPool):
-    """greenpg's pool with gevent as its backend, whatever the default backend is."""
+if TYPE_CHECKING:  # overloads by the driver, which would not give a subclass its own type
+    ConnectionPool = _ConnectionPool
+else:
 
-    default_backend = backend
+    class ConnectionPool(_ConnectionPool):
+        """greenpg's pool with gevent as its backend, whatever the default backend is."""
+
+        default_backend = backend
 
 
 class Multiplexer(_Multiplexer):

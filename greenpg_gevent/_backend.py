@@ -17,7 +17,7 @@ from greenpg.threads import this_thread
 from ._watch import LibuvWaiter, Waiter, call_in
 
 if TYPE_CHECKING:
-    from greenpg.backend import Address, Parked
+    from greenpg.backend import Address, Backend, Parked
 
 
 # one wait for an event: its hub, task (None once it has ended), whether it was woken, and thread
@@ -206,4 +206,4 @@ def _waiter_class(loop: Any) -> type[Waiter]:
     return LibuvWaiter if "libuv" in loop.__module__ else Waiter
 
 
-backend: Final = Gevent()
+backend: Final[Backend] = Gevent()

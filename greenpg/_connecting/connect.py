@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from operator import index
-from typing import Any, Final
+from typing import Any, Final, TypeVar, overload
 
 import psycopg2
 from psycopg2 import OperationalError, ProgrammingError
@@ -34,6 +34,7 @@ from greenpg.errors import ConnectionFactoryWarning
 
 from .default_backend import default_backend
 
+_Made = TypeVar("_Made")
 _unwrapped: Final = None if hasattr(psycopg2.connect, "__wrapped__") else psycopg2.connect
 _new: Final = c_connection.__new__
 _init: Final[Any] = c_connection.__init__
@@ -53,6 +54,33 @@ def use(backend: str | Backend) -> Backend:
     return found
 
 
+@overload
+def connect(
+    dsn: str | None = None,
+    connection_factory: None = None,
+    cursor_factory: Callable[..., Any] | None = None,
+    *,
+    backend: str | Backend | None = None,
+    **kwargs: Any,
+) -> Connection: ...
+@overload
+def connect(
+    dsn: str | None = None,
+    *,
+    connection_factory: Callable[..., _Made],
+    cursor_factory: Callable[..., Any] | None = None,
+    backend: str | Backend | None = None,
+    **kwargs: Any,
+) -> _Made: ...
+@overload
+def connect(
+    dsn: str | None,
+    connection_factory: Callable[..., _Made],
+    cursor_factory: Callable[..., Any] | None = None,
+    *,
+    backend: str | Backend | None = None,
+    **kwargs: Any,
+) -> _Made: ...
 def connect(
     dsn: str | None = None,
     connection_factory: Callable[..., Any] | None = None,

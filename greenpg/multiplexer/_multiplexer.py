@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from psycopg2 import ProgrammingError
 
@@ -27,6 +27,9 @@ from greenpg.threads import pristine
 from ._dispatcher import Dispatcher, Limits
 from ._group import Group
 from ._writer import Writer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 REENTERED: Final = "the multiplexer is inside another operation (called by a finalizer or a signal)"
 OTHER_THREAD: Final = "the multiplexer belongs to another OS thread, which was the first to use it"
@@ -231,7 +234,7 @@ class Multiplexer:
         self._dispatcher.close()
         self._pool.close(timeout)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         """Open the multiplexer, to be closed at the end of the block."""
         self._pool.open()
         return self

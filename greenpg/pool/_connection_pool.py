@@ -9,7 +9,7 @@ from functools import partial
 from math import inf
 from sys import _getframe
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, overload
 
 from greenpg._connecting.default_backend import default_backend
 from greenpg._drivers import PSYCOPG2, driver_named
@@ -25,14 +25,26 @@ from ._report import Stats
 from ._slots import Limits
 
 if TYPE_CHECKING:
+    from typing_extensions import Self, TypeVar, Unpack
+
+    from greenpg import psycopg3
+    from greenpg.connection import Connection
+
     from ._borrowers import Holder, Waiting
     from ._measures import Measures
+    from ._options import Options
+
+    Conn = TypeVar("Conn", default=Connection)  # typing's has no default before Python 3.13
+else:
+    from typing import TypeVar
+
+    Conn = TypeVar("Conn")
 
 CLEAN_FROM: Final = {"none": BROKEN, "rollback": DIRTY, "discard": CLEAN}  # by `reset`
 _numbers = itertools.count(1)
 
 
-class ConnectionPool:
+class ConnectionPool(Generic[Conn]):
     """Lends connections to tasks: `with pool.connection() as conn`.
 
     Waiters are served in order. A connection is checked before it is lent if unsolicited data
@@ -42,6 +54,30 @@ class ConnectionPool:
 
     default_backend: ClassVar[Backend | None] = None
 
+    @overload
+    def __init__(
+        self: ConnectionPool[psycopg3.Connection],
+        conninfo: str | Callable[[], str] = "",
+        *,
+        driver: Literal["psycopg"],
+        **options: Unpack[Options],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        conninfo: str | Callable[[], str] = "",
+        *,
+        driver: Literal["psycopg2"] = "psycopg2",
+        **options: Unpack[Options],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: ConnectionPool[Any],
+        conninfo: str | Callable[[], str] = "",
+        *,
+        driver: str,
+        **options: Unpack[Options],
+    ) -> None: ...
     def __init__(
         self,
         conninfo: str | Callable[[], str] = "",
@@ -111,23 +147,23 @@ class ConnectionPool:
 
     # Borrowing
 
-    def connection(self, timeout: float | None = None) -> Lease:
+    def connection(self, timeout: float | None = None) -> Lease[Conn]:
         """Borrow a connection for a with block, which commits on success and else rolls back.
 
         Raises PoolTimeout after `timeout` seconds (the pool's own by default), PoolClosed or
         TooManyRequests. The block's own error is never replaced by one of the pool's.
         """
-        lease = Lease()
+        lease: Lease[Conn] = Lease()
         lease.pool, lease.timeout, lease.slot = self._pool, timeout, None
         return lease
 
-    def getconn(self, timeout: float | None = None) -> Any:
+    def getconn(self, timeout: float | None = None) -> Conn:
         """Borrow a connection, to be returned with `putconn`; errors as for `connection`."""
         try:
             frame = _getframe(1)
         except ValueError:  # a greenlet begins with this call
             frame = _getframe()
-        return self._pool.lend(timeout, frame)[1]
+        return self._pool.lend(timeout, frame)[1]  # type: ignore[no-any-return]  # as in Lease
 
     def putconn(self, conn: Any, key: object = None, close: bool = False) -> None:
         """Return a connection; waits up to 1 s for the rollback of an open transaction.
@@ -202,7 +238,7 @@ class ConnectionPool:
         """Raise unless the server answers; for `check=`, to check before later loans."""
         ping(conn)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         """Open the pool, to be closed at the end of the block."""
         self.open()
         return self
@@ -283,7 +319,7 @@ def _acquiring(label: Label | None, hook: Hook | None) -> Hook | None:
 
 
 def _give_up(
-    whose: Callable[[], ConnectionPool | None], hook: Callable[[Any], object] | None
+    whose: Callable[[], ConnectionPool[Any] | None], hook: Callable[[Any], object] | None
 ) -> None:
     pool = whose()
     if pool is not None and hook is not None:

@@ -10,7 +10,7 @@ from math import inf
 from sys import _getframe
 from time import monotonic
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from greenpg._fork_hooks import Order, in_child
 from greenpg._session.backoff import one_line
@@ -25,6 +25,7 @@ from ._state import Effect
 if TYPE_CHECKING:
     from greenpg.backend import Backend
 
+_Lent = TypeVar("_Lent")
 CLEANING_SECONDS: Final = 1.0  # the wait for the rollback of a returned connection
 CANCEL_SECONDS: Final = 1.0  # the wait of `close` after cancelling queries
 IN_HUB: Final = "no connection is idle, and in the event loop's own greenlet nothing may wait"
@@ -410,7 +411,7 @@ class Pool:
             waiter.event.set()
 
 
-class Lease:
+class Lease(Generic[_Lent]):
     """One `with pool.connection()`: commits on success, rolls back on error, returns it.
 
     `ConnectionPool.connection` sets `pool`, `timeout` and `slot`, which is None outside the
@@ -424,7 +425,7 @@ class Lease:
     slot: Any
     conn: Any
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> _Lent:
         """Wait for a connection and return it."""
         if self.slot is not None:
             raise RuntimeError("this connection() is in use; call it once for each with block")
@@ -433,7 +434,7 @@ class Lease:
         except ValueError:  # a greenlet begins with this call
             frame = _getframe()
         self.slot, self.conn = self.pool.lend(self.timeout, frame)
-        return self.conn
+        return self.conn  # type: ignore[no-any-return]  # Any here; cast() is a call
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """End the transaction and return the connection."""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, overload
 
 from greenpg._drivers import PSYCOPG2, driver_named
 
-from ._connection_pool import ConnectionPool
+from ._connection_pool import Conn, ConnectionPool
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from greenpg import psycopg3
 
 PRIMARY: Final = {"target_session_attrs": "read-write"}
 REPLICA: Final = {"target_session_attrs": "prefer-standby", "load_balance_hosts": "random"}
 
 
-class PoolSet:
+class PoolSet(Generic[Conn]):
     """Two pools: `primary` for sessions that may write, `replica` for sessions that may lag.
 
     `conninfo` names all servers, as in "host=a,b,c dbname=app". `primary` connects to the current
@@ -22,11 +27,33 @@ class PoolSet:
     until `max_lifetime`; `replica.drain()` replaces them.
     """
 
+    @overload
+    def __init__(
+        self: PoolSet[psycopg3.Connection],
+        conninfo: str = "",
+        *,
+        driver: Literal["psycopg"],
+        pool: Callable[..., ConnectionPool[Any]] = ConnectionPool,
+        primary: Mapping[str, Any] | None = None,
+        replica: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None: ...
+    @overload
     def __init__(
         self,
         conninfo: str = "",
         *,
-        pool: Callable[..., ConnectionPool] = ConnectionPool,
+        driver: str = "psycopg2",
+        pool: Callable[..., ConnectionPool[Any]] = ConnectionPool,
+        primary: Mapping[str, Any] | None = None,
+        replica: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None: ...
+    def __init__(
+        self,
+        conninfo: str = "",
+        *,
+        pool: Callable[..., ConnectionPool[Any]] = ConnectionPool,
         primary: Mapping[str, Any] | None = None,
         replica: Mapping[str, Any] | None = None,
         **options: Any,
@@ -35,11 +62,11 @@ class PoolSet:
         name = options.pop("name", "pools")
         driver = driver_named(options.get("driver", PSYCOPG2), __package__)
         lost = (*options.pop("discard_on", ()), driver.read_only)
-        self.primary = pool(
+        self.primary: ConnectionPool[Conn] = pool(
             driver.make_conninfo(conninfo, **PRIMARY),
             **{"name": f"{name}.primary", "discard_on": lost, **options, **(primary or {})},
         )
-        self.replica = pool(
+        self.replica: ConnectionPool[Conn] = pool(
             driver.make_conninfo(conninfo, **REPLICA),
             **{"name": f"{name}.replica", **options, **(replica or {})},
         )
@@ -63,7 +90,7 @@ class PoolSet:
         """Return each pool's statistics, by its name."""
         return {pool.name: pool.get_stats() for pool in self._pools}
 
-    def __enter__(self) -> PoolSet:
+    def __enter__(self) -> Self:
         """Open both, to be closed at the end of the block."""
         self.open()
         return self

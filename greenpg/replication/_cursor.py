@@ -55,7 +55,9 @@ def _lsn(position: int) -> str:
 
 
 @green(c_replication_connection)
-class GreenReplicationConnection(c_replication_connection, Connection):
+class GreenReplicationConnection(  # type: ignore[misc]  # two overloads of cursor()
+    c_replication_connection, Connection
+):
     """psycopg2's replication connection, which refuses some settings, above the green one."""
 
     def __init__(self, dsn: str, *args: Any, **kwargs: Any) -> None:

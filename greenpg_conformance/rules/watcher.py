@@ -80,7 +80,7 @@ def test_lost_connection_leaves_nothing(ctx: Context) -> None:
 
 def test_lost_connection_in_a_cycle_leaves_nothing(ctx: Context) -> None:
     with _nothing_stays(ctx):
-        conn = greenpg.connect(ctx.dsn)
+        conn: Any = greenpg.connect(ctx.dsn)
         pid = conn.info.backend_pid
         cur = conn.cursor()
         cur.execute("select 1")

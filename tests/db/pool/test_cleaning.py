@@ -91,7 +91,7 @@ def test_reset_can_be_a_function_and_its_failure_costs_the_connection(make):
 
 def test_an_unknown_reset_is_refused(dsn):
     with pytest.raises(ValueError, match="'rollback'"):
-        ConnectionPool(dsn, reset="everything")  # type: ignore[arg-type]  # the test
+        ConnectionPool(dsn, reset="everything")  # type: ignore[call-overload]  # the test
 
 
 def test_check_is_called_before_each_loan(make):

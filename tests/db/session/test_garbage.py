@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from contextlib import closing, suppress
 from io import BytesIO
+from typing import Any
 
 import psycopg2
 import pytest
@@ -93,7 +94,7 @@ STATEMENTS = {
 def run(operation, fake, reply, ends=None):
     """Run the operation with `reply` to its statement, then the end of the connection."""
     fake.answer(STATEMENTS[operation], reply, end=True)
-    factory = LogicalReplicationConnection if operation is replicate else None
+    factory: Any = LogicalReplicationConnection if operation is replicate else None
     with closing(greenpg.connect(fake.dsn, connection_factory=factory)) as conn:
         conn._greenpg_state.cancel_timeout = SECONDS
         if factory is None:

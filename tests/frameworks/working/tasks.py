@@ -32,7 +32,7 @@ db = TaskConnection(pool)
 def query(seconds: float) -> int:
     with pool.connection() as conn, conn.cursor() as cur:
         cur.execute("select pg_sleep(%s), 42", (seconds,))
-        return int(cur.fetchone()[1])
+        return int(cur.fetchall()[0][1])
 
 
 @app.task
@@ -53,7 +53,7 @@ def forget() -> int:
     """Borrow a connection and do not return it."""
     cur = pool.getconn().cursor()
     cur.execute("select 42")
-    return int(cur.fetchone()[0])
+    return int(cur.fetchall()[0][0])
 
 
 @app.task
@@ -64,7 +64,7 @@ def scoped(how: str) -> int:
         raise ValueError("the task fails")
     with db().cursor() as cur:
         cur.execute("select pg_sleep(%s), 42", (300 if how == "endless" else 0,))
-        return int(cur.fetchone()[1])
+        return int(cur.fetchall()[0][1])
 
 
 @app.task

@@ -103,8 +103,8 @@ class World:
         backend: Any = lambda: self.sim  # noqa: E731
         return Pool(self.server, backend, limits, name="sim", timeout=5.0)
 
-    def lease(self, timeout: float | None = None) -> Lease:
-        lease = Lease()
+    def lease(self, timeout: float | None = None) -> Lease[Any]:
+        lease: Lease[Any] = Lease()
         lease.pool, lease.timeout, lease.slot = self.pool, timeout, None
         return lease
 
