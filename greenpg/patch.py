@@ -72,7 +72,7 @@ def psycopg3_patcher(backend: Backend) -> tuple[Callable[[], None], Callable[[],
         """Make the connections of `psycopg.connect` green, sharable and interruptible from now on.
 
         Idempotent. Existing connections stay as they are, and so do psycopg's asynchronous ones.
-        ImportError without psycopg 3.3.6 or newer (the extra greenpg[psycopg3]).
+        ImportError without psycopg 3.2 or newer (the extra greenpg[psycopg3]).
         """
         import_module("greenpg.psycopg3").patch()
         _patched.add("psycopg")

@@ -6,12 +6,12 @@ from typing import Final
 
 __all__: Final[list[str]] = []
 
-_REMEDY: Final = "greenpg.psycopg3 needs psycopg 3.3.6 or newer: pip install 'greenpg[psycopg3]'"
+_REMEDY: Final = "greenpg.psycopg3 needs psycopg 3.2 or newer: pip install 'greenpg[psycopg3]'"
 
 try:
     import psycopg
 except ImportError as error:  # for lack of libpq too: psycopg's text says so
     raise ImportError(f"{_REMEDY} ({error})") from error
 
-if tuple(map(int, psycopg.__version__.split(".")[:3])) < (3, 3, 6):
+if tuple(map(int, psycopg.__version__.split(".")[:2])) < (3, 2):
     raise ImportError(f"{_REMEDY} (psycopg is {psycopg.__version__})")

@@ -232,7 +232,7 @@ def test_psycopg3_that_is_too_old_is_noted(tmp_path):
     _, rows = report("host=127.0.0.1 port=1", "--backend", "threads", PYTHONPATH=str(tmp_path))
 
     assert rows["environment", "psycopg 3"]["state"] == "note"
-    assert "3.3.6 or newer" in rows["environment", "psycopg 3"]["fact"]
+    assert "3.2 or newer" in rows["environment", "psycopg 3"]["fact"]
 
 
 CONNECT = "import os, {0}; {1} = {0}.connect(os.environ['GREENPG_DSN'])"

@@ -10,11 +10,11 @@ MISSING = "import sys; sys.modules['psycopg'] = None"
 OLD = """
 import sys, types
 sys.modules["psycopg"] = types.ModuleType("psycopg")
-sys.modules["psycopg"].__version__ = "3.3.5"
+sys.modules["psycopg"].__version__ = "3.1.20"
 """
 
 
-@pytest.mark.parametrize(("before", "reason"), [(MISSING, "psycopg"), (OLD, "3.3.5")])
+@pytest.mark.parametrize(("before", "reason"), [(MISSING, "psycopg"), (OLD, "3.1.20")])
 @pytest.mark.parametrize(
     "line", ["import greenpg.psycopg3", "import greenpg_gevent as g; g.patch_psycopg3()"]
 )
