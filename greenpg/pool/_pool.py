@@ -256,9 +256,6 @@ class Pool:
                     return
                 raise self.not_lent()
             used = now - slot.since
-            performer.used += used
-            if used > performer.brief:
-                heard = performer.times.loans.note(used)
             slot.conn = conn
             if condition is BROKEN:
                 performer.stats.returns_bad += 1
@@ -268,6 +265,10 @@ class Pool:
                 state.return_dirty(slot, now)
             else:
                 state.give_back(slot, now)
+            # after the return, which counts the loan: an interrupt may come between
+            performer.used += used
+            if used > performer.brief:
+                heard = performer.times.loans.note(used)
         except BaseException:
             if slot.conn is conn and slot.loan == loan and state.lent.get(slot.key) is slot:
                 slot.conn = None  # as before: the holder has it
@@ -327,7 +328,8 @@ class Pool:
     def measures(self) -> Measures:
         """Return the pool's numbers for monitoring; does not wait."""
         performer = self.performer
-        return measures(performer.state, performer.times, performer.used, monotonic())
+        with performer.lock:  # amid a loan's steps a counter may be one too high, and fall again
+            return measures(performer.state, performer.times, performer.used, monotonic())
 
     def listen_to(self, times: str, listener: Callable[[float], object]) -> None:
         """Call `listener` with each duration of `times`, a field of `Times`; with all loans too."""

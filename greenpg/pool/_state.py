@@ -487,7 +487,7 @@ class PoolState:
     def count_on(self, old: PoolState) -> None:
         """Continue the measures of another state, whose lent connections never come back."""
         self.former, self.passed = old._loans(), old.passed
-        self.undone = old.undone + len(old.lent)
+        self.undone, self.closings = old.undone + len(old.lent), old.closings
 
     def _loans(self) -> int:
         return self.former + sum(int(slot.loan) for slot in list(self.slots))
