@@ -44,6 +44,7 @@ class Stall:
 class Watch:
     """Watches the event loop of the OS thread that made it, until `close()`; see `watch`.
 
+    In a forked child it goes on if the thread that forked is the one with that event loop.
     `count` and `seconds` are those of all stalls, `stalls` has the last ones.
     """
 
@@ -60,13 +61,16 @@ class Watch:
         self._reported = -1  # a beat
         self._stop = Event()
         self._looker: Task | None = None
-        self._ident = 0
+        self._absent = False  # its task runs in a thread that a fork has not copied
+        self._ident = this_thread().ident
         self._task = backend.spawn(self._run)
         _watches.add(self)
 
     def close(self) -> None:
         """End the watch; outside the event loop's own greenlet this waits for the end."""
         self._stop.set()
+        if self._absent:
+            return
         self._task.kill()
         if self._backend.can_wait():
             self._task.join()
@@ -154,7 +158,9 @@ _watches: Final[WeakSet[Watch]] = WeakSet()
 
 def _after_fork() -> None:
     for one in list(_watches):
-        one._looker = None  # the parent's; the copy of the task starts another one
+        one._looker = None  # the parent's; the copy of the task, if there is one, starts another
+        here = "hub" in one._backend.capabilities and one._ident == this_thread().ident
+        one._absent = one._absent or not here
 
 
 in_child(Order.WATCHES, _after_fork)

@@ -129,6 +129,27 @@ def test_a_forked_child_is_watched_too():
     assert done.returncode == 0, done.stderr
 
 
+CLOSE_IN_CHILD = """
+import os, signal, sys, time
+import greenpg
+with greenpg.watch(0.1, backend="threads") as watch:
+    while not watch._beat:
+        time.sleep(0.01)
+    child = os.fork()
+    if not child:
+        signal.alarm(10)
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os._exit(0)
+"""
+
+
+def test_a_watch_of_os_threads_can_be_closed_in_a_forked_child():
+    done = programs.run(CLOSE_IN_CHILD)
+
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_threshold_of_nothing_is_refused():
     with pytest.raises(ValueError, match="above 0"):
         greenpg.watch(0, backend=current())
