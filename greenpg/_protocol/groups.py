@@ -36,6 +36,9 @@ class Group(Protocol):
 class Groups:
     """Groups under way on one connection; `sent` holds them in the order of their answers.
 
+    `ended` has those with all answers, until the caller of `receive` clears it: no interrupt loses
+    a group between the two.
+
     `rest` is what is still to be queued of a long group, None if nothing is. `commands` has the
     tags of commands that have ended since somebody last cleared it.
 
@@ -46,6 +49,7 @@ class Groups:
     def __init__(self, pgconn: int) -> None:
         self._pgconn: Any = Pointer.from_param(pgconn)  # ctypes has nothing left to convert
         self.sent: deque[Any] = deque()
+        self.ended: list[Any] = []
         self._broken: OperationalError | None = None
         self.rest: Any = None  # an iterator over statements
         self.commands: list[tuple[Any, bytes]] = []
@@ -134,7 +138,7 @@ class Groups:
         return ended
 
     def _take(self) -> list[Any]:
-        pgconn, sent, ended = self._pgconn, self.sent, list[Any]()
+        pgconn, sent, ended = self._pgconn, self.sent, self.ended
         busy, result_of, status_of, clear = self._busy, self._result, self._status, self._clear
         while sent and not busy(pgconn):
             result = result_of(pgconn)
@@ -145,7 +149,7 @@ class Groups:
                 group.answers.append((result, status))
             elif status == PGRES_PIPELINE_SYNC:
                 clear(result)
-                if group.statements and not (group.answers or group.before):
+                if group.statements and not group.answers:
                     self._broken = OperationalError(UNEXPECTED)
                     break
                 ended.append(group)

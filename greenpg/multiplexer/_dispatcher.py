@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -76,7 +76,7 @@ class Dispatcher:
         self.deadlines: dict[Hashable, float] = {}
         self.cursor: Any = None
         self._statements: weakref.WeakKeyDictionary[Any, Statements] = weakref.WeakKeyDictionary()
-        self._opening = 0
+        self._opening: set[object] = set()  # a token for each line that has no connection yet
         self._opened_at = -inf
         self._scheduled = False
         self._alarm: Any = None  # the event of the task that looks after queue and lines
@@ -98,6 +98,8 @@ class Dispatcher:
         self.asked += 1
         try:
             self.queue[group] = None
+            if self._alarm is None:
+                self._look_after()  # also for a `push` that is lost
             if not self._scheduled:
                 self._scheduled = self._has_hub
                 self._soon(self.push)
@@ -108,6 +110,7 @@ class Dispatcher:
                 if not group.ended:
                     raise DeadlineExceeded("the deadline of the task has passed")
         except BaseException:
+            self._scheduled = False  # perhaps `soon` has raised
             self._abandon(group)
             raise
         if group.error is not None:
@@ -126,15 +129,27 @@ class Dispatcher:
 
     def push(self) -> None:
         """Give what waits in the queue to lines; never waits."""
-        self._scheduled = False
-        while self.queue and self.lock.acquire(False):
-            try:
+        try:
+            self._scheduled = False
+            while self.queue and self.lock.acquire(False):
                 waits = not self._distribute()
-            finally:
                 self.lock.release()
-            if waits:
-                self._look_after()
-                return
+                if waits:
+                    self._look_after()
+                    return
+        except BaseException:
+            self._mend()
+            raise
+
+    def _mend(self) -> None:
+        """Send what an interrupted `push` has queued; the rest is left to the keeper."""
+        try:
+            for line in self.lines:
+                line.flush()
+            self._look_after()
+        finally:
+            if self.lock._is_owned():
+                self.lock.release()
 
     def _distribute(self) -> bool:
         """Return False if some groups are left, since no line has room."""
@@ -149,7 +164,7 @@ class Dispatcher:
             line.flush()
         while 0 < self.limits.max_waiting < len(queue):
             text = f"multiplexer {self.name!r}: {self.limits.max_waiting} statements wait already"
-            self._fail(queue.popitem()[0], TooManyRequests(text))
+            self._fail(next(reversed(queue)), TooManyRequests(text))
         return not queue
 
     def _choose(self, now: float) -> Line | None:
@@ -165,51 +180,49 @@ class Dispatcher:
         return best
 
     def _fail(self, group: Group, error: Exception) -> None:
-        self.failed += 1
+        """End a group of the queue."""
         group.end(error)
-        self.unpark((group,))
+        try:
+            self.unpark((group,))
+        finally:
+            self.queue.pop(group, None)
+            self.failed += 1
 
     def fail_all(self, error: Exception) -> None:
         """Let all groups of the queue raise an error."""
         while self.queue:
-            self._fail(self.queue.popitem(last=False)[0], error)
+            self._fail(next(iter(self.queue)), error)
 
     # Lines
 
     def _grow(self, now: float) -> None:
         """Open one more line, unless another one is being opened and has not taken long yet."""
-        if len(self.lines) + self._opening >= self.limits.max_size or self.closed:
+        if len(self.lines) + len(self._opening) >= self.limits.max_size or self.closed:
             return
         if self._opening and now - self._opened_at < self.slow:
             return
-        self._opening += 1
-        self._opened_at = now
+        token = object()
+        lost = partial(self._opening.discard, token)
         try:
-            self.backend.spawn(Job(self._serve, self._opened))
+            self._opening.add(token)
+            self._opened_at = now
+            self.backend.spawn(Job(partial(self._serve, lost), lost))
         except BaseException:
-            self._opening -= 1
+            lost()
             raise
 
-    def _opened(self) -> None:
-        """Note that a line's task has a connection, or never will."""
-        self._opening -= 1
+    def _serve(self, opened: Callable[[], object], begin: Callable[[], bool]) -> None:
+        """Borrow a connection and serve it until it has nothing to do, or is lost.
 
-    def _serve(self, begin: Callable[[], bool]) -> None:
-        """Borrow a connection and serve it until it has nothing to do, or is lost."""
+        `opened` notes that there is a connection, or never will be.
+        """
         if not begin():
             return
-        pool, me = self._pool, self._current()
+        conn, line, healthy = None, None, False
         try:
-            conn = pool.getconn()
-        except Exception as error:
-            self._last_error = error.__cause__ or error
-            return
-        finally:
-            self._opened()
-        line: Line | None = None
-        healthy = False
-        self.tasks.add(me)
-        try:
+            conn = self._pool.getconn()
+            opened()
+            self.tasks.add(self._current())
             line = Line(self, conn, self._statements_of(conn))
             self.lines.append(line)
             self.cursor = line.origin.cursor
@@ -217,13 +230,15 @@ class Dispatcher:
             line.serve()
             healthy = True
         except Exception as error:
-            self._last_error = error
+            self._last_error = error if conn is not None else error.__cause__ or error
             log.info("multiplexer %r: a connection was lost: %s", self.name, one_line(error))
         finally:
-            self.tasks.discard(me)
+            opened()
+            self.tasks.discard(self._current())
             if line is not None:
                 self._drop(line)
-            pool.putconn(conn, close=not healthy)
+            if conn is not None:
+                self._pool.putconn(conn, close=not healthy)
             self.push()
 
     def _drop(self, line: Line) -> None:
@@ -231,6 +246,8 @@ class Dispatcher:
             self.lines.remove(line)
         if self.cursor is line.origin.cursor:
             self.cursor = self.lines[0].origin.cursor if self.lines else None
+        if not self.lines and self._alarm is not None:
+            self._alarm.set()  # perhaps nothing is left to look after
 
     def _statements_of(self, conn: Any) -> Statements:
         """Return what is prepared on a connection, also by an earlier line."""
@@ -244,8 +261,8 @@ class Dispatcher:
     def _look_after(self) -> None:
         """Have a task end waits and idle lines in time, while there are any."""
         if self._alarm is None:
-            self._alarm = self.backend.event()
             try:
+                self._alarm = self.backend.event()
                 self.backend.spawn(Job(self._keep, self._kept))
             except BaseException:
                 self._alarm = None
@@ -259,28 +276,28 @@ class Dispatcher:
         try:
             while self.queue or self.lines:
                 alarm = self._alarm = self.backend.event()
-                self._looks_often = bool(self.queue)
+                self._looks_often = True  # at once, and soon again if groups are left
                 self._expire()
                 for line in list(self.lines):
                     line.stop_if_idle(monotonic(), LINGER)
                 self.push()
-                alarm.wait(min(LOOK, self.limits.timeout) if self.queue else LINGER)
+                self._looks_often = bool(self.queue)
+                alarm.wait(min(LOOK, self.limits.timeout) if self._looks_often else LINGER)
         finally:
             self._kept()
 
     def _kept(self) -> None:
         self._alarm = None
-        if self.queue:  # an OS thread has added to it meanwhile, or the task was killed
+        if (
+            self.queue or self.lines
+        ):  # an OS thread has added to it meanwhile, or the task was killed
             self._look_after()
 
     def _expire(self) -> None:
         limit = monotonic() - self.limits.timeout
         with self.lock:
-            late = list(itertools.takewhile(lambda group: group.asked <= limit, self.queue))
-            for group in late:
-                del self.queue[group]
-        for group in late:
-            self._fail(group, self._timed_out())
+            while self.queue and (group := next(iter(self.queue))).asked <= limit:
+                self._fail(group, self._timed_out())
 
     def _timed_out(self) -> PoolTimeout:
         fact = f"multiplexer {self.name!r}: not sent in {self.limits.timeout:.1f} s ({self})"

@@ -123,9 +123,10 @@ class Line:
                 return
             self._alone = next(iter(queue))
         before = room
+        group: Any = None
         try:
             while queue and room and groups.rest is None:
-                group = queue.popitem(last=False)[0]  # type: ignore[call-arg]  # an OrderedDict
+                group = next(iter(queue))
                 room -= 1
                 group.line, group.sent = self, now
                 group.expected = expected = group.pace.seconds
@@ -140,15 +141,18 @@ class Line:
                         groups.prepare(group, commands)
                     prepared.used, group.prepared = now, prepared
                     groups.send_prepared(group, prepared.name)
+                del queue[group]
                 if load >= packed:
                     break
         except OperationalError as error:  # no Sync was queued: nothing of it can have run
-            room += 1
             sent.remove(group)
             group.line = None
-            queue[group] = None
-            queue.move_to_end(group, last=False)  # type: ignore[attr-defined]  # likewise
             self.fail(error)
+        except BaseException as error:  # libpq may have queued a part of it
+            if group in sent:
+                queue.pop(group, None)
+            self.fail(OperationalError(f"sending was interrupted: {type(error).__name__}"))
+            raise
         finally:
             self.load = load
             self._wanted += before - room
@@ -227,7 +231,11 @@ class Line:
             groups.leave()
             collect_notices(self.conn)
         except BaseException as error:
-            self._lose(error)
+            try:
+                self._lose(error)
+            except BaseException:
+                self._lose(error)
+                raise
             raise
         finally:
             self.open = False
@@ -306,10 +314,10 @@ class Line:
                 settled += 1
         finally:
             self.load, self._wanted = load, wanted
-            self._sent.extendleft(reversed(ended[settled:]))  # to be lost with the connection
             self._owner.unpark(ended[:settled])
         if error is not None:
-            raise error
+            raise error  # the others of `ended` are lost with the connection
+        ended.clear()
 
     def _offence(self, first: Group) -> tuple[Group | None, OperationalError | None]:
         """Return the group that has changed the session, by the server's own word, and the fact."""
@@ -327,13 +335,12 @@ class Line:
         return None, None
 
     def _lose(self, error: BaseException) -> None:
-        """Close the connection; the groups under way have perhaps run."""
+        """Close the connection; the groups under way have perhaps run. Calls may be repeated."""
         with self._owner.lock:
             self.open = False
-            lost = list(self._sent)
-            self._sent.clear()
+            lost = [*self._groups.ended, *self._sent]
         for group in lost:
-            if group.ended:  # the one whose tag has told
+            if group.ended:  # settled, or the one whose tag has told
                 continue
             reason = _server_error(group, self.origin.cursor) or error
             told = " ".join(str(reason).split()) or type(reason).__name__
@@ -343,6 +350,8 @@ class Line:
             failure.__cause__ = reason
             group.end(failure)
         self._owner.unpark(lost)
+        self._groups.ended.clear()
+        self._sent.clear()
         self._state.shut(self.conn)
 
 

@@ -112,9 +112,10 @@ class Multiplexer:
     def backend(self) -> Backend:
         """The backend, which is looked up at first use."""
         if self._backend is None:
-            self._backend = backend = self._find_backend()
+            backend = self._find_backend()
             self._dispatcher.use(backend)
             self._current, self._can_wait = backend.current, backend.can_wait
+            self._backend = backend
         return self._backend
 
     # What tasks call
