@@ -13,19 +13,28 @@ if TYPE_CHECKING:
 
 
 class Line(deque[Any]):
-    """Notes the order in which a pool's waiters asked and the order in which they were served."""
+    """Notes the order in which a pool's waiters asked and the order in which they were served.
+
+    `jumps` counts those who got a connection while others waited for one.
+    """
 
     def __init__(self, state: Any) -> None:
         super().__init__()
         self.asked: dict[Any, None] = {}
         self.served: list[Any] = []
-        self._queue = state.queue
-        state.queue = self._ask  # called with the pool's lock held
+        self.jumps = 0
+        self._state, self._queue, self._take = state, state.queue, state.take
+        state.queue, state.take = self._ask, self._note_take  # called with the pool's lock held
         state.effects = self
 
     def _ask(self, waiter: Any, now: float) -> Any:
         self.asked[waiter] = None
         return self._queue(waiter, now)
+
+    def _note_take(self, now: float) -> Any:
+        slot = self._take(now)
+        self.jumps += slot is not None and bool(self._state.waiters)
+        return slot
 
     def append(self, effect: Any) -> None:
         kind, subject = effect

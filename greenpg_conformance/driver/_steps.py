@@ -11,6 +11,7 @@ import greenpg
 from greenpg_conformance.harness.context import Context
 from greenpg_conformance.harness.drivers import PSYCOPG2
 from greenpg_conformance.harness.tests import raises
+from greenpg_conformance.toolkit.jobs import SECONDS
 
 SHORT: Final = 0.05
 LONG: Final = "select pg_sleep(30)"
@@ -96,9 +97,9 @@ def far(ctx: Context, seconds: float, first: str | None = "select 1", **options:
     return conn
 
 
-def finish(jobs: Iterable[Any]) -> list[Any]:
-    """Wait for jobs, and return or raise what they did."""
-    return [job.result() for job in jobs]
+def finish(jobs: Iterable[Any], seconds: float = SECONDS) -> list[Any]:
+    """Wait for jobs, up to `seconds` for each, and return or raise what they did."""
+    return [job.result(seconds) for job in jobs]
 
 
 def check_killed(ctx: Context, job: Any) -> None:
