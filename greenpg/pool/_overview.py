@@ -22,7 +22,14 @@ log = logging.getLogger("greenpg.pool")
 def log_pools() -> None:
     """Write the load, the holders and the waiters of all pools of the process to the log."""
     for pool in all_pools():
+        _log(pool)
+
+
+def _log(pool: Pool) -> None:
+    try:
         log.warning("%s", "\n".join(_lines(pool)))
+    except Exception:  # such as that of a task's repr()
+        log.exception("pool %r cannot be described", pool.name)
 
 
 def log_pools_on(number: int = signal.SIGUSR2) -> None:

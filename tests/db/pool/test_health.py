@@ -98,6 +98,17 @@ def test_all_pools_are_written_with_holders_and_waiters(make, spawn, caplog):
     pool.putconn(job.result())
 
 
+def test_a_pool_that_cannot_be_described_hides_no_other_one(make, caplog, monkeypatch):
+    monkeypatch.setattr(make(name="api")._pool, "measures", lambda: 1 // 0)
+    make(name="web")
+
+    with caplog.at_level(logging.WARNING, "greenpg.pool"):
+        log_pools()
+
+    assert "pool 'api' cannot be described" in caplog.text
+    assert "pool 'web': 0 lent" in caplog.text
+
+
 @pytest.fixture
 def unsigned():
     """A signal whose handler is as before after the test."""
