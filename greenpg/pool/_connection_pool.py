@@ -20,6 +20,7 @@ from ._connections import BROKEN, CLEAN, DIRTY, Hook, Reset
 from ._health import Health
 from ._labels import Label
 from ._managed import Connections, ping
+from ._measures import taken
 from ._pool import Lease, Pool
 from ._report import Stats
 from ._slots import Limits
@@ -287,14 +288,16 @@ class ConnectionPool(Generic[Conn]):
     def get_stats(self) -> dict[str, int]:
         """Return psycopg_pool's statistics, current and since the start; times in milliseconds."""
         performer = self._pool.performer
-        return performer.stats.report(performer.state, performer.used)
+        with performer.lock:
+            return performer.stats.report(performer.state, performer.used)
 
     def pop_stats(self) -> dict[str, int]:
         """Return `get_stats()` and reset the counters to zero."""
         performer = self._pool.performer
-        state, used = performer.state, performer.used
-        stats, performer.stats = performer.stats, Stats(usage=used, taken=state.taken())
-        return stats.report(state, used)
+        with performer.lock:
+            state, used = performer.state, performer.used
+            stats, performer.stats = performer.stats, Stats(usage=used, taken=taken(state))
+            return stats.report(state, used)
 
     def measures(self) -> Measures:
         """Return numbers for monitoring: current ones, histograms, connections closed by reason."""

@@ -60,12 +60,11 @@ class Times:
     """The durations of a pool's waits, loans and connects.
 
     Loans of up to `Performer.brief` seconds are not noted, since that would make all loans dearer
-    (`greenpg bench -w pool`): `PoolState.returned` counts them, and `Performer.used` adds them up.
+    (`greenpg bench -w pool`): `returned` counts them, and `Performer.used` adds them up.
     """
 
     def __init__(self) -> None:
         self.waits, self.loans, self.connects = Histogram(), Histogram(), Histogram()
-        self.suspected = 0  # connections that were taken without a wait, but not lent so
         self.timeouts = 0
 
 
@@ -102,7 +101,7 @@ def measures(state: PoolState, times: Times, used: float, now: float) -> Measure
         oldest_wait=max(now - min(asked, default=now), 0.0),
         oldest_loan=max(now - min(lent, default=now), 0.0),
         timeouts=times.timeouts,
-        waits=times.waits.durations(state.taken() - times.suspected),
+        waits=times.waits.durations(taken(state) - state.withdrawn - _unconfirmed(state)),
         loans=_loans(state, times, used),
         connects=times.connects.durations(),
         closed=dict(state.closings),
@@ -111,4 +110,30 @@ def measures(state: PoolState, times: Times, used: float, now: float) -> Measure
 
 def _loans(state: PoolState, times: Times, used: float) -> Durations:
     noted = times.loans.counts[1:]
-    return Durations((state.returned() - sum(noted), *noted), used)
+    return Durations((returned(state) - sum(noted), *noted), used)
+
+
+def taken(state: PoolState) -> int:
+    """Return how many connections have been lent to tasks that did not have to wait."""
+    return _loans_of(state) - state.passed
+
+
+def returned(state: PoolState) -> int:
+    """Return how many connections have been returned by their borrowers."""
+    return _loans_of(state) - state.undone - len(state.lent)
+
+
+def count_on(state: PoolState, old: PoolState) -> None:
+    """Continue the counters of another state, whose lent connections never come back."""
+    state.former, state.passed, state.closings = _loans_of(old), old.passed, old.closings
+    state.undone = old.undone + len(old.lent)
+    state.withdrawn = old.withdrawn + _unconfirmed(old)
+
+
+def _loans_of(state: PoolState) -> int:
+    return state.former + sum(int(slot.loan) for slot in list(state.slots))
+
+
+def _unconfirmed(state: PoolState) -> int:
+    """Return how many connections are lent that may yet prove to be unusable."""
+    return sum(slot.holder is None for slot in list(state.lent.values()))

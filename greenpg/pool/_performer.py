@@ -20,7 +20,7 @@ from greenpg.backend import is_stranded
 from greenpg.threads import ThisThread, pristine, this_thread
 
 from ._borrowers import describe_holder, with_stacks
-from ._measures import BRIEF, Times
+from ._measures import BRIEF, Times, count_on
 from ._report import Stats
 from ._slots import Borrower, Limits, Phase, Slot, Waiter
 from ._state import WAKE, Effect, PoolState
@@ -390,7 +390,7 @@ class Performer:
         old = self.state
         self.state = PoolState(self.limits)
         self.state.ended = old.ended
-        self.state.count_on(old)
+        count_on(self.state, old)
         self._start()
         return old
 

@@ -102,7 +102,6 @@ class Pool:
             elif slot.stale or has_input(0):
                 seconds = self.timeout if timeout is None else timeout
                 slot.conn, conn = conn, None
-                performer.times.suspected += 1
                 waiter = self._suspect(slot, now, seconds, borrower)
                 slot = self._await(waiter, now, seconds)
                 conn, slot.conn = slot.conn, None

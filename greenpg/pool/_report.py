@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
+from ._measures import taken
+
 if TYPE_CHECKING:
     from ._state import PoolState
 
@@ -29,14 +31,14 @@ class Stats:
     connections: float = 0.0
     connections_errors: int = 0
     connections_lost: int = 0
-    taken: int = 0  # `PoolState.taken` when the counting began
+    taken: int = 0  # `taken` of the state when the counting began
 
     def report(self, state: PoolState, used: float) -> dict[str, int]:
         """Return psycopg_pool's statistics; times in milliseconds, zeros left out as there."""
         limits = state.limits
         counted = asdict(self)
         counted["usage"] = used - self.usage
-        counted["requests_num"] += state.taken() - counted.pop("taken")
+        counted["requests_num"] += taken(state) - counted.pop("taken")
         for name in SECONDS:
             counted[f"{name}_ms"] = int(1000 * counted.pop(name))
         return {

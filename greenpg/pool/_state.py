@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from greenpg._session.backoff import backoff
 
-from ._slots import IDLE, LENT, Limits, Phase, Slot, Waiter
+from ._slots import IDLE, LENT, Borrower, Limits, Phase, Slot, Waiter
 
 LONGEST_DELAY: Final = 0.8  # seconds; reconnects within 1 s of the server's return
 PATIENCE: Final = 1.0  # seconds; a connect that takes longer does not delay the others
@@ -70,6 +70,7 @@ class PoolState:
         self.last_error: BaseException | None = None
         self.planned = inf  # when `tick` will be called next
         self.passed = 0  # loans by `_lend_to_first`
+        self.withdrawn = 0  # loans by `take` that never had a holder
         self.undone = 0  # loans that ended otherwise than by their return
         self.former = 0  # loans of slots that are gone
         self.closings: Counter[str] = Counter()  # by reason
@@ -86,6 +87,7 @@ class PoolState:
         slot.stale = now - slot.since > self.limits.fresh
         slot.since = now
         slot.loan += 1.0
+        slot.holder = None  # until it is known to be usable
         self.lent[slot.key] = slot
         slot.phase = LENT
         del idle[-1]  # no call, which could fail; and last
@@ -119,7 +121,7 @@ class PoolState:
             self.undo(slot, now)
             return
         self.check(slot, now)
-        self._discount(slot)
+        self._discount(slot, slot.holder)
         self.waiters[waiter] = None
         self.waiters.move_to_end(waiter, last=False)
         self._plan_expiry(waiter)
@@ -150,17 +152,22 @@ class PoolState:
 
     def undo(self, slot: Slot, now: float) -> None:
         """Take back a connection that nobody has used."""
+        holder = slot.holder  # before the next one's
         self.give_back(slot, now)
-        self._discount(slot)
+        self._discount(slot, holder)
 
-    def _discount(self, slot: Slot) -> None:
+    def _discount(self, slot: Slot, holder: Borrower | None) -> None:
         slot.last_loan += 1.0
+        self._undone(holder)
+
+    def _undone(self, holder: Borrower | None) -> None:
         self.undone += 1
+        self.withdrawn += holder is None
 
     def reclaim(self, slot: Slot, loan: float, now: float) -> None:
         """Close the connection of a loan that an error has cut short, unless it is back."""
         if self._is_loan(slot, loan):
-            self.undone += 1
+            self._undone(slot.holder)
             self.retire(slot, now, BROKEN)
 
     def _is_loan(self, slot: Slot, loan: float) -> bool:
@@ -473,24 +480,6 @@ class PoolState:
     def helpers(self) -> list[Waiter]:
         """Return tasks that wait, one of each kind; a wake-up makes them carry out the effects."""
         return [*islice(self.waiters, 1), *[watch[0] for watch in self.watches[:1]]]
-
-    # Measures
-
-    def taken(self) -> int:
-        """Return how many connections have been lent to tasks that did not have to wait."""
-        return self._loans() - self.passed
-
-    def returned(self) -> int:
-        """Return how many connections have been returned by their borrowers."""
-        return self._loans() - self.undone - len(self.lent)
-
-    def count_on(self, old: PoolState) -> None:
-        """Continue the measures of another state, whose lent connections never come back."""
-        self.former, self.passed = old._loans(), old.passed
-        self.undone, self.closings = old.undone + len(old.lent), old.closings
-
-    def _loans(self) -> int:
-        return self.former + sum(int(slot.loan) for slot in list(self.slots))
 
     def filled(self) -> bool:
         """Return True if there are `min_size` connections."""

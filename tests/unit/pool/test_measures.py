@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from greenpg.threads import Task
@@ -29,6 +31,34 @@ def test_a_long_loan_that_is_cut_short_takes_none_from_the_brief_ones(world, mon
     loans = found[0].loans
     assert set(loans.counts) == {0}
     assert loans.total == 0
+
+
+def test_a_connection_that_proves_unusable_was_never_counted_as_lent(world, monkeypatch):  # noqa: F811
+    checked_by, found = world.server.input_check, list[int]()
+
+    def waits() -> int:
+        return sum(world.pool.measures().waits.counts)
+
+    def input_check(conn):
+        def has_input(zero: int) -> Any:
+            found.append(waits())
+            return check(zero)
+
+        check = checked_by(conn)
+        return has_input
+
+    def borrow():
+        for broken in (False, True, False):
+            with world.lease() as conn:
+                found.append(waits())
+                conn.input = broken
+
+    monkeypatch.setattr(world.server, "input_check", input_check)
+    world.run(borrow)
+
+    assert len(world.server.made) == 2
+    assert found == sorted(found)
+    assert found[-1] == waits() == 3
 
 
 def test_another_thread_reads_no_numbers_amid_a_step(world):  # noqa: F811

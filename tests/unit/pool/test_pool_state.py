@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from greenpg.pool._slots import IDLE, LENT, Limits, Phase, Slot, Waiter
+from greenpg.pool._measures import returned, taken
+from greenpg.pool._slots import IDLE, LENT, Borrower, Limits, Phase, Slot, Waiter
 from greenpg.pool._state import LONGEST_DELAY, WAKE, Effect, PoolState
 
 WORK = {
@@ -19,6 +20,7 @@ WORK = {
     Effect.CLEAN: Phase.CLEANING,
     Effect.CLOSE: Phase.CLOSING,
 }
+BORROWER: Borrower = ((lambda: None).__code__, 0, lambda: None)
 picks = st.randoms(use_true_random=False)
 
 
@@ -41,7 +43,8 @@ class Pool(RuleBasedStateMachine):
         self.deadlines: dict[Waiter, float] = {}
         self.expired: list[Waiter] = []  # woken because of their deadline
         self.held = []  # lent to users
-        self.taken = self.returned = 0
+        self.doubtful = []  # lent at once, and perhaps not usable
+        self.taken = self.confirmed = self.returned = 0
         self.tasks = []  # the pool's running tasks
         self.allowed = max_size  # the maximal number of slots
         self.wake_at = inf  # when `tick` will be called
@@ -106,7 +109,7 @@ class Pool(RuleBasedStateMachine):
         slot = self.state.take(self.now)
         if slot is not None:
             assert not self.waiters, "a newcomer overtook those who wait"
-            self.held.append(slot)
+            self.doubtful.append(slot)
             self.taken += 1
             return
         waiter = self.waiter(patience)
@@ -119,14 +122,29 @@ class Pool(RuleBasedStateMachine):
         self.perform()
 
     def waiter(self, patience):
-        waiter = Waiter(None, self.now + patience)
+        waiter = Waiter(None, self.now + patience, BORROWER)
         self.deadlines[waiter] = waiter.deadline
         return waiter
 
-    @precondition(lambda self: self.held and not self.waiters)
+    @precondition(lambda self: self.doubtful)
+    @rule(pick=picks, how=st.sampled_from(["confirm", "undo", "reclaim"]))
+    def settle_a_doubt(self, pick, how):
+        slot = pick.choice(self.doubtful)
+        self.doubtful.remove(slot)
+        if how == "confirm":
+            slot.holder = BORROWER
+            self.held.append(slot)
+            self.confirmed += 1
+        elif how == "undo":
+            self.state.undo(slot, self.now)
+        else:
+            self.state.reclaim(slot, slot.loan, self.now)
+        self.perform()
+
+    @precondition(lambda self: (self.doubtful or self.held) and not self.waiters)
     @rule(pick=picks, patience=st.sampled_from([inf, 0.0, 1.0]))
     def find_the_taken_one_suspicious(self, pick, patience):
-        slot = self.held.pop()
+        slot = (self.doubtful or self.held).pop()
         waiter = self.waiter(patience)
         self.waiters.insert(0, waiter)
         for other in self.state.idle:
@@ -238,6 +256,9 @@ class Pool(RuleBasedStateMachine):
             self.perform()
             assert not self.waiters
 
+    def lent(self):
+        return [*self.doubtful, *self.held, *(waiter.slot for waiter in self.served)]
+
     # What must hold
 
     @invariant()
@@ -248,7 +269,7 @@ class Pool(RuleBasedStateMachine):
 
     @invariant()
     def every_slot_is_in_one_place(self):
-        places = [*self.state.idle, *self.held, *(w.slot for w in self.served)]
+        places = [*self.state.idle, *self.lent()]
         places += [slot for _, slot in self.tasks]
 
         assert len(places) == len(set(places))
@@ -256,7 +277,7 @@ class Pool(RuleBasedStateMachine):
 
     @invariant()
     def lent_and_idle_are_known(self):
-        lent = {*self.held, *(waiter.slot for waiter in self.served)}
+        lent = set(self.lent())
 
         assert set(self.state.lent.values()) == lent
         assert all(slot.phase is LENT for slot in lent)
@@ -264,8 +285,9 @@ class Pool(RuleBasedStateMachine):
 
     @invariant()
     def loans_are_counted(self):
-        assert self.state.taken() == self.taken
-        assert self.state.returned() == self.returned
+        assert taken(self.state) == self.taken
+        assert taken(self.state) - self.state.withdrawn - len(self.doubtful) == self.confirmed
+        assert returned(self.state) == self.returned
 
     @invariant()
     def waiters_stand_in_order(self):
@@ -311,7 +333,7 @@ class Pool(RuleBasedStateMachine):
             return
         self.state.end(RuntimeError("over"), self.now)
         self.perform()
-        for slot in [*self.held, *(waiter.slot for waiter in self.served)]:
+        for slot in self.lent():
             self.state.give_back(slot, self.now)
         self.perform()
         while self.tasks:
