@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
 
 try:
     from opentelemetry.metrics import Meter, MeterProvider, Observation, get_meter
@@ -15,6 +14,7 @@ except ImportError as err:
     ) from err
 
 from .pool import ConnectionPool, PoolSet
+from .pool.core import Instances
 
 if TYPE_CHECKING:
     from .pool.core import Measures
@@ -57,7 +57,7 @@ class PoolObserver:
         meter_provider: MeterProvider | None = None,
         use_time: bool = False,
     ) -> None:
-        self._pools: WeakSet[ConnectionPool] = WeakSet()
+        self._pools: Instances[ConnectionPool] = Instances()
         self._use_time = use_time
         meter = get_meter("greenpg", meter_provider=meter_provider)
         for name, unit, text, label, numbers in GAUGES:
@@ -88,7 +88,7 @@ class PoolObserver:
                 one._pool.listen_to(times, record)
 
     def _observed(self, label: str, numbers: Numbers, _: object) -> Iterator[Observation]:
-        for pool in list(self._pools):
+        for pool in self._pools.all():
             for value, number in numbers(pool, pool.measures()).items():
                 named = {label: value} if label else {}
                 yield Observation(number, {NAME: pool.name, **named})

@@ -12,10 +12,10 @@ from math import inf
 from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Final
-from weakref import WeakSet
 
 from ._connecting.default_backend import default_backend
 from ._fork_hooks import Order, in_child
+from ._instances import Instances
 from .backend import as_backend
 from .sync import counts
 from .threads import Event, Task, this_thread
@@ -153,11 +153,11 @@ def _stack(frame: FrameType | None) -> str:
     return NO_STACK if frame is None else "".join(traceback.format_stack(frame))
 
 
-_watches: Final[WeakSet[Watch]] = WeakSet()
+_watches: Final[Instances[Watch]] = Instances()
 
 
 def _after_fork() -> None:
-    for one in list(_watches):
+    for one in _watches.all():
         one._looker = None  # the parent's; the copy of the task, if there is one, starts another
         here = "hub" in one._backend.capabilities and one._ident == this_thread().ident
         one._absent = one._absent or not here

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -47,7 +48,10 @@ Command = Callable[[Any], int]  # queues something on a PGconn; 0 if libpq refus
 
 
 class Statements:
-    """The forms prepared on one connection, at most `most`; the least recently used one goes."""
+    """The forms prepared on one connection, at most `most`; the least recently used one goes.
+
+    Any thread may drop a form while another one prepares.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -57,19 +61,21 @@ class Statements:
 
     def prepare(self, form: Form) -> tuple[Prepared, Sequence[Command]]:
         """Return a form as it will be prepared, and the commands for that."""
-        while len(self._prepared) >= self._most:
-            oldest = min(self._prepared, key=lambda form: self._prepared[form].used)
-            self._left_over.append(self._prepared.pop(oldest).name)
+        while len(found := list(self._prepared.items())) >= self._most:
+            self.drop(*min(found, key=lambda item: item[1].used), True)
         made = self._prepared[form] = Prepared()
-        commands = [_closing(name) for name in self._left_over]
-        self._left_over.clear()
+        commands = list[Command]()
+        while self._left_over:
+            commands.append(_closing(self._left_over.pop()))
         types = oids(form.types)
         commands.append(partial(_prepare, made.name, form.sql, len(form.types), types))
         return made, commands
 
     def drop(self, form: Form, prepared: Prepared, exists: bool) -> None:
         """Forget a form that does not work; `exists` tells whether the server has it."""
-        if self._prepared.get(form) is prepared:
+        if self._prepared.get(form) is not prepared:
+            return
+        with suppress(KeyError):  # another thread was faster
             del self._prepared[form]
             if exists:
                 self._left_over.append(prepared.name)

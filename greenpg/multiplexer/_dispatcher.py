@@ -21,6 +21,7 @@ from greenpg.backend import Backend, parking, soon
 from greenpg.errors import DeadlineExceeded, PoolClosed, PoolTimeout, TooManyRequests
 from greenpg.threads import pristine
 
+from ._group import first
 from ._line import Line
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Dispatcher:
             line.flush()
         while 0 < self.limits.max_waiting < len(queue):
             text = f"multiplexer {self.name!r}: {self.limits.max_waiting} statements wait already"
-            self._fail(next(reversed(queue)), TooManyRequests(text))
+            self._fail(first(queue, reversed), TooManyRequests(text))
         return not queue
 
     def _choose(self, now: float) -> Line | None:
@@ -191,7 +192,7 @@ class Dispatcher:
     def fail_all(self, error: Exception) -> None:
         """Let all groups of the queue raise an error."""
         while self.queue:
-            self._fail(next(iter(self.queue)), error)
+            self._fail(first(self.queue), error)
 
     # Lines
 
@@ -296,7 +297,7 @@ class Dispatcher:
     def _expire(self) -> None:
         limit = monotonic() - self.limits.timeout
         with self.lock:
-            while self.queue and (group := next(iter(self.queue))).asked <= limit:
+            while self.queue and (group := first(self.queue)).asked <= limit:
                 self._fail(group, self._timed_out())
 
     def _timed_out(self) -> PoolTimeout:

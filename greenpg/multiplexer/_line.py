@@ -20,6 +20,7 @@ from greenpg._session.job import Job
 from greenpg.backend import READ, WRITE
 from greenpg.threads import is_connected
 
+from ._group import first
 from ._scan import TAGS
 
 if TYPE_CHECKING:
@@ -121,12 +122,12 @@ class Line:
                 # a statement sent now would perhaps have run
                 self.fail(OperationalError("the server has closed the connection"))
                 return
-            self._alone = next(iter(queue))
+            self._alone = first(queue)
         before = room
         group: Any = None
         try:
             while queue and room and groups.rest is None:
-                group = next(iter(queue))
+                group = first(queue)
                 room -= 1
                 group.line, group.sent = self, now
                 group.expected = expected = group.pace.seconds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -13,6 +12,7 @@ from psycopg2 import ProgrammingError
 
 from greenpg._connecting.default_backend import default_backend
 from greenpg._fork_hooks import Order, in_child
+from greenpg._instances import Instances
 from greenpg._protocol.libpq import PGRES_TUPLES_OK, libpq
 from greenpg._protocol.pipelining import PIPELINES
 from greenpg._protocol.results import Rows
@@ -36,7 +36,7 @@ OTHER_THREAD: Final = "the multiplexer belongs to another OS thread, which was t
 UNUSED, CLOSED = -1, -2  # no thread's ident
 _thread = pristine("_thread")
 _numbers = itertools.count(1)
-_all: Final[weakref.WeakSet[Multiplexer]] = weakref.WeakSet()
+_all: Final[Instances[Multiplexer]] = Instances()
 
 
 class Multiplexer:
@@ -268,7 +268,7 @@ class Multiplexer:
 
 
 def _after_fork() -> None:
-    for multiplexer in list(_all):
+    for multiplexer in _all.all():
         multiplexer._forked()
 
 

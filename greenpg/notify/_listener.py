@@ -9,10 +9,10 @@ from contextlib import closing, suppress
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
 
 from greenpg._drivers import PSYCOPG2, driver_named
 from greenpg._fork_hooks import Order, in_child
+from greenpg._instances import Instances
 from greenpg._session.backoff import backoff, one_line
 from greenpg._session.job import Job
 from greenpg._session.lock import IN_HUB, Once
@@ -305,7 +305,7 @@ class Listener:
         self._reason, self._closed = reason, True
         self._changes.extend(self._unconfirmed)
         self._refuse_changes()
-        for inbox in self._inboxes:
+        for inbox in list(self._inboxes):  # an OS thread that serves may add one
             inbox.finish(reason)
         self._forget()
 
@@ -316,11 +316,11 @@ def _bounded(driver: Driver, dsn: str) -> str:
     return driver.make_conninfo(dsn, connect_timeout=CONNECT_TIMEOUT)
 
 
-_listeners: Final[WeakSet[Listener]] = WeakSet()
+_listeners: Final[Instances[Listener]] = Instances()
 
 
 def _after_fork() -> None:
-    for listener in list(_listeners):  # whose connection and task are the parent's
+    for listener in _listeners.all():  # whose connection and task are the parent's
         for inbox in listener._inboxes:
             inbox.finish(
                 inbox.errors.operational("the listener's connection is the parent process's")

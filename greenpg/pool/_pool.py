@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import traceback
-import weakref
 from collections.abc import Callable
 from math import inf
 from sys import _getframe
@@ -13,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from greenpg._fork_hooks import Order, in_child
+from greenpg._instances import Instances
 from greenpg._session.backoff import one_line
 
 from ._borrowers import Holder, Waiting, describe_load, holders, waiting, with_oldest_stacks
@@ -30,7 +30,7 @@ CLEANING_SECONDS: Final = 1.0  # the wait for the rollback of a returned connect
 CANCEL_SECONDS: Final = 1.0  # the wait of `close` after cancelling queries
 IN_HUB: Final = "no connection is idle, and in the event loop's own greenlet nothing may wait"
 log = logging.getLogger("greenpg.pool")
-_pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
+_pools: Final[Instances[Pool]] = Instances()
 
 
 class Pool:
@@ -467,11 +467,11 @@ class Lease(Generic[_Lent]):
 
 def all_pools() -> list[Pool]:
     """Return the pools of this process, by their names."""
-    return sorted(_pools, key=lambda pool: pool.name)
+    return sorted(_pools.all(), key=lambda pool: pool.name)
 
 
 def _after_fork() -> None:
-    for pool in list(_pools):
+    for pool in _pools.all():
         pool.forked()
 
 

@@ -305,7 +305,8 @@ class PoolState:
         return 0 if self.given_up or self.winding_down else self.limits.min_size
 
     def _count(self, phase: Phase, after: float = -inf) -> int:
-        return sum(1 for slot in self.slots if slot.phase is phase and slot.since > after)
+        slots = list(self.slots)  # without the lock, others may add some
+        return sum(1 for slot in slots if slot.phase is phase and slot.since > after)
 
     def connected(self, slot: Slot, key: int, now: float) -> None:
         """Note a new connection; `key` is its key in `lent`."""

@@ -1,5 +1,7 @@
 """The pool without a driver, for adapters that lend connections of their own."""
 
+from greenpg._instances import Instances
+
 from ._borrowers import Holder, Waiting, describe_load, with_oldest_stacks
 from ._connections import BROKEN, CLEAN, DIRTY, Condition, ConnectionManager, PoolErrors
 from ._managed import session_of
@@ -10,6 +12,6 @@ from ._state import WAKE
 
 __all__ = [
     "BOUNDS", "BROKEN", "CLEAN", "DIRTY", "WAKE", "Condition", "ConnectionManager", "Durations",
-    "Holder", "Limits", "Measures", "Pool", "PoolErrors", "Slot", "Waiting", "describe_load",
-    "session_of", "with_oldest_stacks",
+    "Holder", "Instances", "Limits", "Measures", "Pool", "PoolErrors", "Slot", "Waiting",
+    "describe_load", "session_of", "with_oldest_stacks",
 ]  # fmt: skip
