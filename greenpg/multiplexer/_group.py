@@ -76,8 +76,7 @@ class Group:
 
 def first(queue: Any, order: Callable[[Any], Iterator[Group]] = iter) -> Group:
     """Return the first group of a queue to which OS threads may add at any time."""
-    while True:
-        try:
-            return next(order(queue))
-        except RuntimeError:  # one was added in this moment
-            continue
+    try:
+        return next(order(queue))
+    except RuntimeError:  # one was added in this moment
+        return first(queue, order)

@@ -33,6 +33,8 @@ class Thing:
     def finish(self, reason: object) -> None:
         self.finished = True
 
+    end = finish
+
 
 @contextmanager
 def between_lines(act: Callable[[], object]) -> Iterator[None]:
@@ -95,7 +97,7 @@ def test_late_statements_are_looked_for_while_others_line_up():
     bounds = Bounds(1, 0.05, 256, 100, 0, 30.0)
     dispatcher: Any = Dispatcher("web", bounds, pool=None)  # type: ignore[arg-type]  # unused
     queue, late = dispatcher.queue, list[Thing]()
-    dispatcher._fail = lambda thing, error: late.append(thing)
+    dispatcher.unpark = late.extend
     first = [Thing(-inf) for _ in range(FEW)]
     queue.update(dict.fromkeys(first))
 
