@@ -227,7 +227,7 @@ def test_psycopg3_is_named_with_its_libpq(dsn):
 
 
 def test_psycopg3_that_is_too_old_is_noted(tmp_path):
-    (tmp_path / "psycopg.py").write_text("__version__ = '3.3.5'")
+    (tmp_path / "psycopg.py").write_text("__version__ = '3.1.20'")
 
     _, rows = report("host=127.0.0.1 port=1", "--backend", "threads", PYTHONPATH=str(tmp_path))
 
