@@ -15,6 +15,7 @@ from greenpg.sync import state_of
 from ._state import is_interrupt
 
 SLICE_ROWS: Final = 2000  # rows built between two looks at the clock
+_fetchone = psycopg.Cursor.fetchone  # super() is slower
 PAUSE: Final = 0  # what a generator yields to `drive` for no event: others are due, maybe
 
 
@@ -35,9 +36,11 @@ class _Green:
             raise psycopg.ProgrammingError(BEING_FETCHED)
         return super()._start_query(query)  # type: ignore[misc]
 
-    def _send_query_prepared(self, *args: Any, **options: Any) -> None:
-        self._conn._greenpg_state.refuse_if_stopping()  # after PREPARE
-        super()._send_query_prepared(*args, **options)  # type: ignore[misc]
+    def _send_query_prepared(self, name: bytes, pgq: Any, *, binary: bool | None = None) -> None:
+        state = self._conn._greenpg_state
+        if state.stopping:  # after PREPARE
+            state.refuse_if_stopping()
+        super()._send_query_prepared(name, pgq, binary=binary)  # type: ignore[misc]
 
     def executemany(self, query: Any, params_seq: Iterable[Any], **options: Any) -> None:
         """Execute a statement for each of many parameters; see psycopg.Cursor.executemany."""
@@ -121,7 +124,7 @@ class Cursor(_Green, psycopg.Cursor[Any]):
         """Return the next row, None after the last; a loop lets other tasks run."""
         if self._pos:
             self._greenpg_count()
-        return super().fetchone()
+        return _fetchone(self)
 
     def fetchmany(self, size: int = 0) -> list[Any]:
         """Return the next `size` rows, by default `arraysize`; other tasks run in between."""

@@ -49,7 +49,7 @@ def drive(
     state.waiting_outside = True  # no other task may close
     try:
         want = next(gen)
-        if not state.can_wait():  # a finalizer ends a block or a stream
+        if state.holder != state.current() and not state.can_wait():  # a finalizer ends a block
             state.shut(conn.pgconn)
             raise ProgrammingError(IN_HUB)
         polls = interval is not None and not WAITS_HAVE_TIMEOUTS
