@@ -73,6 +73,7 @@ DRIVERS: Mapping[str, Driver] = {
     "psycogreen": Driver(("psycopg2", "psycogreen"), _psycogreen),
     "greenpg": Driver(("psycopg2",), _greenpg),
     "multiplexer": Driver(("psycopg2",), _greenpg),
+    "pool": Driver(("psycopg2",), _greenpg),
     "C": Driver(("psycopg2",), _psycopg2, program="cc"),
     "greenpg3": Driver(("psycopg",), _greenpg3),
     "psycopg": Driver(("psycopg",), _psycopg, patched=True),

@@ -96,7 +96,8 @@ class Workload:
     again and again; a lap does `units` of work. The contenders of one group take turns lap by
     lap, so all are connected at a time: those that are compared belong together. With CALLS
     among the metrics, they also run once under strace. One that is `pinned` has its client and
-    its server on one core.
+    its server on one core. With an `axis`, such as "tasks", each variant ends in a number on
+    that axis: "10 ms, 1000".
     """
 
     name: str
@@ -109,6 +110,7 @@ class Workload:
     rounds: int
     quick: int
     pinned: bool = False
+    axis: str = ""
 
     @property
     def counts_calls(self) -> bool:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from greenpg_bench.model import Workload
 
 NAMES = (
-    "select1", "multiplexer", "crowd", "copy", "lobject", "pool", "poolqueue",
+    "select1", "multiplexer", "distance", "crowd", "copy", "lobject", "pool", "poolqueue",
     "replication", "notify", "many", "rows", "queries", "cancel", "connect",
 )  # fmt: skip
 

@@ -1,5 +1,7 @@
 """The benchmarks' arithmetic and order, without a server."""
 
+import re
+
 import pytest
 
 from greenpg_bench import syscalls
@@ -11,6 +13,7 @@ from greenpg_bench.runner import Record, by_name, play
 from greenpg_bench.stats import judge
 from greenpg_bench.workloads import NAMES, find
 
+AXIS = re.compile(r".+, \d+")
 STRACE = """\
 % time     seconds  usecs/call     calls    errors syscall
 ------ ----------- ----------- --------- --------- ----------------
@@ -151,3 +154,4 @@ def test_a_workload_is_consistent(name):
         for target in workload.targets
     )
     assert all(target.metric in keys for target in workload.targets)
+    assert not workload.axis or all(AXIS.fullmatch(one.variant) for one in contenders)
