@@ -12,7 +12,7 @@ PYTEST = $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=10
 # The tests start hundreds of Pythons, which would compile greenpg again each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test modes faults lint types format conformance bench upstream frameworks matrix docs soak clean
+.PHONY: demo test modes faults lint types format conformance bench plots upstream frameworks matrix docs soak clean
 
 demo: $(DEMO)
 	$(BIN)/greenpg demo $(ARGS)
@@ -44,6 +44,10 @@ conformance: $(READY)
 
 bench: $(READY)
 	$(BIN)/greenpg bench $(ARGS)
+
+plots: $(READY)
+	mkdir -p build
+	$(BIN)/greenpg bench --json build/plots.json --plots docs/plots $(ARGS)
 
 upstream: $(READY)
 	$(BIN)/python -m tests.upstream $(ARGS)

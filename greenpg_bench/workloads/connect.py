@@ -34,7 +34,7 @@ WORKLOAD = Workload(
             *("psycopg2/threads", "psycogreen/gevent", "psycogreen/eventlet"),
         ),
     ),
-    metrics=(Metric("cpu", "client CPU, us", "{:,.0f}"), Metric("wall", "ms", "{:.2f}")),
+    metrics=(Metric("cpu", "client CPU, us", "{:,.0f}"), Metric("wall", "time, ms", "{:.2f}")),
     targets=tuple(
         Target(f"greenpg/{host}", "cpu", 1.3, "psycopg2/threads")
         for host in (*LIBRARIES, "threads")

@@ -57,7 +57,7 @@ WORKLOAD = Workload(
         ),
         contenders("greenpg/gevent", "greenpg/eventlet", "psycopg/gevent", variant=FAR),
     ),
-    metrics=(Metric("wall", "ms"), Metric("cpu", "client CPU, us/row")),
+    metrics=(Metric("wall", "time, ms"), Metric("cpu", "client CPU, us/row")),
     targets=tuple(target for host in LIBRARIES for target in _targets(host)),
     prepare=_prepare,
     units=UNITS,

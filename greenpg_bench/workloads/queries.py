@@ -61,7 +61,7 @@ WORKLOAD = Workload(
             variant=JOIN,
         ),
     ),
-    metrics=(Metric("cpu", "client CPU, us/query"), Metric("wall", "us/query")),
+    metrics=(Metric("cpu", "client CPU, us/query"), Metric("wall", "time, us/query")),
     targets=(
         Target(f"greenpg3/gevent {PAGE}", "cpu", 0.9, f"psycopg/gevent {PAGE}"),
         Target(f"greenpg3/gevent {JOIN}", "wall", 0.45, f"psycopg2/threads {JOIN}"),

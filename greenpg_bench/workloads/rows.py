@@ -102,7 +102,7 @@ WORKLOAD = Workload(
         contenders(*GREEN, variant=STREAM) + contenders("psycopg2/threads", variant=NAMED),
     ),
     metrics=(
-        Metric("wall", "ms"),
+        Metric("wall", "time, ms"),
         Metric("cpu", "client CPU, ms"),
         Metric("stall", "longest stall above idle, ms"),
         Metric("memory", "memory added, MB"),
