@@ -15,7 +15,7 @@ author = "the greenpg developers"
 version = release
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "plots/*.md"]  # the latter is a part of a page
 html_theme = "furo"
 html_title = f"greenpg {release}"
 html_copy_source = False
