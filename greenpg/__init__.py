@@ -58,7 +58,7 @@ __all__ = [
     "threadsafety", "tz", "use", "version", "wait", "watch",
 ]  # fmt: skip
 
-version = "0.1.0"
+version = "0.2.0"
 __version__: str = psycopg2.__version__  # type: ignore[attr-defined]  # absent from its stubs
 
 
