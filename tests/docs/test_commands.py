@@ -16,7 +16,7 @@ from greenpg import cli
 from .pages import ROOT, commands, pages
 
 PAGES: Final = [page for page in [*pages(), ROOT / "CONTRIBUTING.md"] if any(commands(page))]
-TARGETS: Final = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+TARGETS: Final = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
 _ASSIGNMENT: Final = re.compile(r"\w+=")
 
 
