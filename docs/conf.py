@@ -12,12 +12,15 @@ from greenpg import version as release  # noqa: E402  the checkout's own, whatev
 
 project = "greenpg"
 author = "the greenpg developers"
+copyright = f"2026, {author}"
 version = release
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build", "plots/*.md"]  # the latter is a part of a page
 html_theme = "furo"
 html_title = f"greenpg {release}"
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
 html_copy_source = False
 html_show_sourcelink = False
 
