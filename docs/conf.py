@@ -30,8 +30,8 @@ myst_heading_anchors = 3
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
-add_module_names = False
 
 # Overloads are for type checkers; the pages show the signature that has all parameters.
 ModuleAnalyzer.overloads = property(lambda self: {}, lambda self, found: None)
