@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -24,9 +25,10 @@ from .pool.core import BOUNDS, Measures
 from .sync import counts
 
 if TYPE_CHECKING:
+    from .multiplexer import Multiplexer
     from .notify import Listener
 
-__all__ = ["ListenerCollector", "PoolCollector", "ProcessCollector"]
+__all__ = ["ListenerCollector", "MultiplexerCollector", "PoolCollector", "ProcessCollector"]
 
 
 class _Measure(NamedTuple):
@@ -77,6 +79,16 @@ LISTENER_COUNTERS: Final = (
     _Measure("connects", "connects", "Connections made"),
     _Measure("failures", "failures", "Connections lost or not made"),
 )
+MULTIPLEXER_GAUGES: Final = (
+    _Measure("connections", "connections", "Connections that serve"),
+    _Measure("waiting", "waiting", "Statements that are not sent yet"),
+    _Measure("in_flight", "in_flight", "Statements that were sent and have no answer yet"),
+    _Measure("oldest_wait", "oldest_wait_seconds", "Time since the oldest waiting statement"),
+)
+MULTIPLEXER_COUNTERS: Final = (
+    _Measure("statements", "statements", "Statements; a call of executemany is one"),
+    _Measure("failed", "statements_failed", "Statements that had no answer"),
+)
 BUCKETS: Final = (*map(str, BOUNDS), "+Inf")
 
 
@@ -102,35 +114,32 @@ class PoolCollector(_Unread):
         """Yield one metric for each measure, with a sample for each pool."""
         pools = list(self._each())
         stats = {pool.name: pool.get_stats() for pool in pools}
-        for measure in GAUGES:
-            yield self._filled(GaugeMetricFamily, measure, stats)
-        for measure in COUNTERS:
-            yield self._filled(CounterMetricFamily, measure, stats)
+        yield from _simple("pool", stats, GAUGES, COUNTERS)
         yield from _measured({pool.name: pool.measures() for pool in pools})
 
     def _each(self) -> Iterator[ConnectionPool]:
         for pool in self._pools:
             yield from (pool.primary, pool.replica) if isinstance(pool, PoolSet) else (pool,)
 
-    def _filled(
-        self,
-        family: type[GaugeMetricFamily] | type[CounterMetricFamily],
-        measure: _Measure,
-        stats: dict[str, dict[str, int]],
-    ) -> Metric:
-        metric = family(f"greenpg_pool_{measure.name}", measure.help, labels=["pool"])
-        scale = 1000 if measure.key.endswith("_ms") else 1
-        for name, values in stats.items():
-            metric.add_metric([name], values.get(measure.key, 0) / scale)
-        return metric
+
+def _simple(
+    kind: str,
+    found: Mapping[str, Mapping[str, float]],
+    gauges: Iterable[_Measure],
+    counters: Iterable[_Measure] = (),
+) -> Iterator[Metric]:
+    """Yield a metric for each measure, with a sample for each of the objects found, by name."""
+    for family, chosen in ((GaugeMetricFamily, gauges), (CounterMetricFamily, counters)):
+        for measure in chosen:
+            metric = family(f"greenpg_{kind}_{measure.name}", measure.help, labels=[kind])
+            scale = 1000 if measure.key.endswith("_ms") else 1
+            for name, values in found.items():
+                metric.add_metric([name], values.get(measure.key, 0) / scale)
+            yield metric
 
 
 def _measured(found: dict[str, Measures]) -> Iterator[Metric]:
-    for measure in MOMENTARY:
-        gauge = GaugeMetricFamily(f"greenpg_pool_{measure.name}", measure.help, labels=["pool"])
-        for name, numbers in found.items():
-            gauge.add_metric([name], getattr(numbers, measure.key))
-        yield gauge
+    yield from _simple("pool", {name: asdict(one) for name, one in found.items()}, MOMENTARY)
     for measure in HISTOGRAMS:
         yield _histogram(measure, found)
     text = "Requests that got no connection in time"
@@ -164,16 +173,22 @@ class ListenerCollector(_Unread):
     def collect(self) -> Iterator[Metric]:
         """Yield one metric for each measure, with a sample for each listener."""
         stats = {name: listener.get_stats() for name, listener in self._listeners.items()}
-        for family, chosen in (
-            (GaugeMetricFamily, LISTENER_GAUGES),
-            (CounterMetricFamily, LISTENER_COUNTERS),
-        ):
-            for measure in chosen:
-                full = f"greenpg_listener_{measure.name}"
-                metric = family(full, measure.help, labels=["listener"])
-                for name, values in stats.items():
-                    metric.add_metric([name], values[measure.key])
-                yield metric
+        yield from _simple("listener", stats, LISTENER_GAUGES, LISTENER_COUNTERS)
+
+
+class MultiplexerCollector(_Unread):
+    """Reports multiplexers at each scrape: `REGISTRY.register(MultiplexerCollector(multiplexer))`.
+
+    The pools of their connections are not reported.
+    """
+
+    def __init__(self, *multiplexers: Multiplexer) -> None:
+        self._multiplexers = multiplexers
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield one metric for each measure, with a sample for each multiplexer."""
+        found = {one.name: asdict(one.measures()) for one in self._multiplexers}
+        yield from _simple("multiplexer", found, MULTIPLEXER_GAUGES, MULTIPLEXER_COUNTERS)
 
 
 class ProcessCollector(_Unread):

@@ -64,7 +64,7 @@ class Dispatcher:
     def __init__(self, name: str, limits: Limits, pool: ConnectionPool) -> None:
         self.name, self.limits, self.closed = name, limits, False
         self.slow, self.max_in_flight = limits.slow, limits.max_in_flight
-        self.asked = self.failed = 0
+        self.asked = self.failed = 0  # statements, and those without an answer
         self._pool = pool
         self.begin()
 
@@ -96,7 +96,6 @@ class Dispatcher:
     def run(self, group: Group) -> None:
         """Queue a group and wait for its end; raises its error."""
         deadline = self.deadlines.get(self._current()) if self.deadlines else None
-        self.asked += 1
         try:
             self.queue[group] = None
             if self._alarm is None:

@@ -43,6 +43,7 @@ class Owner(Protocol):
     lock: Any
     slow: float
     max_in_flight: int
+    failed: int  # groups without an answer
 
     @property
     def backend(self) -> Backend:
@@ -96,6 +97,11 @@ class Line:
         self._answered = monotonic()
         self._until = self._answered + SERVES
         self._count = 0
+
+    @property
+    def in_flight(self) -> int:
+        """The number of groups that are under way."""
+        return len(self._sent)
 
     # What `push` does, with the owner's lock
 
@@ -350,6 +356,7 @@ class Line:
             )
             failure.__cause__ = reason
             group.end(failure)
+            self._owner.failed += not group.abandoned
         self._owner.unpark(lost)
         self._groups.ended.clear()
         self._sent.clear()

@@ -26,6 +26,7 @@ from greenpg.threads import pristine
 
 from ._dispatcher import Dispatcher, Limits
 from ._group import Group
+from ._measures import Measures, measures
 from ._writer import Writer
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class Multiplexer:
         """
         self._admit()
         group = self._writer.one(query, vars)
+        self._dispatcher.asked += 1
         self._run(group)
         answers = group.answers
         if len(answers) == 1 and answers[0][1] == PGRES_TUPLES_OK:
@@ -164,6 +166,7 @@ class Multiplexer:
             return []
         pace = self._writer.texts.pace(f"executemany {query}")
         group = Group(statements, pace)
+        self._dispatcher.asked += 1
         self._run(group)
         return self._results(group)
 
@@ -256,6 +259,10 @@ class Multiplexer:
         counts = {"num": dispatcher.asked, "errors": dispatcher.failed}
         own = {f"requests_{key}": value for key, value in counts.items() if value}
         return {**others, **own, "requests_waiting": len(dispatcher.queue)}
+
+    def measures(self) -> Measures:
+        """Return numbers for monitoring: current ones, and counters since the start."""
+        return measures(self._dispatcher, monotonic())
 
     def __repr__(self) -> str:
         limit = self._dispatcher.limits.max_size

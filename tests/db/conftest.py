@@ -20,6 +20,7 @@ from greenpg.backend import current
 from greenpg_conformance.toolkit.fake_server import FakeServer
 from greenpg_conformance.toolkit.jobs import Job
 from greenpg_conformance.toolkit.machine import Patience
+from tests.db.telemetry import Meters
 from tests.green.plugin import PATCHED
 
 PATIENCE: Final = 5.0
@@ -140,6 +141,14 @@ def gate(connect: Callable[..., Any]) -> Gate:
     keeper = connect()
     keeper.autocommit = True
     return Gate(keeper)
+
+
+@pytest.fixture
+def meters() -> Iterator[Meters]:
+    """OpenTelemetry's numbers."""
+    made = Meters()
+    yield made
+    made.provider.shutdown()
 
 
 @pytest.fixture

@@ -340,12 +340,14 @@ def test_channel_is_heard_on_every_client_encoding(dsn, notify, encoding, name, 
         assert heard(subscription) == "here"
 
 
-def test_its_numbers_count_notifications_and_connections(listener, dsn):
+def test_its_numbers_count_notifications_and_connections(listener, dsn, meters):
     prometheus = pytest.importorskip("prometheus_client")
     from greenpg.metrics import ListenerCollector
+    from greenpg.otel import ListenerObserver
 
     registry = prometheus.CollectorRegistry()
     registry.register(ListenerCollector(web=listener))
+    ListenerObserver(web=listener, meter_provider=meters.provider)
 
     def sample(name):
         return registry.get_sample_value(f"greenpg_listener_{name}", {"listener": "web"})
@@ -358,4 +360,6 @@ def test_its_numbers_count_notifications_and_connections(listener, dsn):
         assert (sample("connected"), sample("subscriptions"), sample("channels")) == (1, 1, 2)
         assert sample("notifications_total") == 2
         assert (sample("connects_total"), sample("failures_total")) == (1, 0)
+        found = meters.numbers("greenpg.listener.", {"greenpg.listener.name": "web"})
+        assert found == listener.get_stats()
     conn.close()

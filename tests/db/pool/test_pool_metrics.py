@@ -183,27 +183,18 @@ def test_closed_connections_are_counted_by_reason(make, reason):
     assert pool.measures().closed.keys() == {reason}
 
 
-def test_opentelemetry_sees_a_pool_by_its_conventions(make):
-    sdk = pytest.importorskip("opentelemetry.sdk.metrics")
-    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-    from opentelemetry.sdk.resources import Resource
-
+def test_opentelemetry_sees_a_pool_by_its_conventions(make, meters):
     from greenpg.otel import PoolObserver
 
-    reader = InMemoryMetricReader()
-    # empty: else it is looked for in OS threads, which on eventlet's asyncio get a hub for good
-    provider = sdk.MeterProvider([reader], Resource.get_empty())
     pool = make(name="web", min_size=2)
-    PoolObserver(pool, meter_provider=provider, use_time=True)
+    PoolObserver(pool, meter_provider=meters.provider, use_time=True)
     pool.wait()
     with pool.connection() as conn:
         answer(conn)
 
     with pool.connection():
-        data: Any = reader.get_metrics_data()
+        points = meters.read()
 
-    metrics = data.resource_metrics[0].scope_metrics[0].metrics
-    points = {metric.name: list(metric.data.data_points) for metric in metrics}
     count = {
         point.attributes["db.client.connection.state"]: point.value
         for point in points["db.client.connection.count"]
@@ -214,4 +205,3 @@ def test_opentelemetry_sees_a_pool_by_its_conventions(make):
     (used,) = points["db.client.connection.use_time"]
     assert (used.count, used.attributes["db.client.connection.pool.name"]) == (1, "web")
     assert points["db.client.connection.create_time"][0].count == 2
-    provider.shutdown()

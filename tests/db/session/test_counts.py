@@ -80,3 +80,18 @@ def test_prometheus_sees_them(conn):
     assert sample("interrupts_total", kind="deadline") == deadlines + 1
     assert sample("cancels_total") == cancels + 1
     assert sample("failed_repairs_total") == counts.failed_repairs
+
+
+def test_opentelemetry_sees_them(conn, meters):
+    from greenpg.otel import ProcessObserver
+
+    ProcessObserver(meter_provider=meters.provider)
+    with suppress(greenpg.DeadlineExceeded), conn.deadline(0.05):
+        conn.cursor().execute("select pg_sleep(9)")
+
+    found = meters.numbers("greenpg.", {})
+    assert (found["cancels"], found["failed_repairs"]) == (counts.cancels, counts.failed_repairs)
+    assert (found["stalls"], found["stalled"]) == (counts.stalls, counts.stalled)
+    deadlines = meters.numbers("greenpg.", {"greenpg.kind": "deadline"})
+    assert deadlines == {"interrupts": counts.interrupts["deadline"]}
+    assert deadlines["interrupts"] > 0

@@ -1,4 +1,4 @@
-"""Numbers of pools for OpenTelemetry; requires the extra `otel` (opentelemetry-api)."""
+"""Numbers of pools, by OpenTelemetry's conventions."""
 
 from __future__ import annotations
 
@@ -6,20 +6,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-try:
-    from opentelemetry.metrics import Meter, MeterProvider, Observation, get_meter
-except ImportError as err:
-    raise ImportError(
-        "greenpg.otel requires opentelemetry-api; pip install 'greenpg[otel]'"
-    ) from err
+from opentelemetry.metrics import Meter, MeterProvider, Observation, get_meter
 
-from .pool import ConnectionPool, PoolSet
-from .pool.core import Instances
+from greenpg.pool import ConnectionPool, PoolSet
+from greenpg.pool.core import Instances
 
 if TYPE_CHECKING:
-    from .pool.core import Measures
-
-__all__ = ["PoolObserver"]
+    from greenpg.pool.core import Measures
 
 # https://opentelemetry.io/docs/specs/semconv/database/database-metrics/, "Connection pools"
 PREFIX: Final = "db.client.connection"
