@@ -11,13 +11,14 @@ from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
 
 from ._borrowers import Holder, Waiting
 from ._connection_pool import ConnectionPool
+from ._failures import Failure
 from ._health import Health
 from ._measures import Durations, Measures
 from ._overview import log_pools, log_pools_on
 from ._pool_set import PoolSet
 
 __all__ = [
-    "AbstractConnectionPool", "ConnectionPool", "Durations", "Health", "Holder", "Measures",
-    "PoolClosed", "PoolError", "PoolSet", "PoolTimeout", "SimpleConnectionPool",
+    "AbstractConnectionPool", "ConnectionPool", "Durations", "Failure", "Health", "Holder",
+    "Measures", "PoolClosed", "PoolError", "PoolSet", "PoolTimeout", "SimpleConnectionPool",
     "ThreadedConnectionPool", "TooManyRequests", "Waiting", "log_pools", "log_pools_on",
 ]  # fmt: skip

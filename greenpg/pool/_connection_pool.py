@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from greenpg.connection import Connection
 
     from ._borrowers import Holder, Waiting
+    from ._failures import Failure
     from ._measures import Measures
     from ._options import Options
 
@@ -257,6 +258,10 @@ class ConnectionPool(Generic[Conn]):
     def waiters(self) -> list[Waiting]:
         """Return which tasks wait for a connection, in the order in which they are served."""
         return self._pool.waiters()
+
+    def failures(self) -> list[Failure]:
+        """Return the last failure of each kind, the latest first; see `Failure`."""
+        return self._pool.failures()
 
     # Statistics
 

@@ -20,6 +20,7 @@ from greenpg.backend import is_stranded
 from greenpg.threads import ThisThread, pristine, this_thread
 
 from ._borrowers import describe_holder, with_stacks
+from ._failures import Failures
 from ._measures import BRIEF, Times, count_on
 from ._report import Stats
 from ._slots import Borrower, Limits, Phase, Slot, Waiter
@@ -61,6 +62,7 @@ class Performer:
         self._start()
 
     def _start(self) -> None:
+        self.failures = Failures()
         self.lock = _thread.RLock()  # for its `_is_owned`; nothing acquires it twice
         self.lost: deque[Any] = deque()  # dead references to connections
         self._keeper: ThisThread | None = None  # the thread that keeps time
@@ -257,6 +259,7 @@ class Performer:
             self.stats.connections_errors += 1
             level = logging.DEBUG if self.state.failures else logging.WARNING
             self._report(self.state.connect_failed, slot, error)  # first: a log handler may wait
+            self.failures.note("connect", error)
             log.log(level, "pool %r: no connection: %s", self.name, one_line(error))
             return
         seconds = monotonic() - began
@@ -280,6 +283,7 @@ class Performer:
         except BaseException as error:
             self.stats.connections_lost += 1
             self._report(self.state.retire, slot)
+            self.failures.note("check", error)
             log.info("pool %r: a connection is broken: %s", self.name, one_line(error))
         else:
             self._report(self.state.restored, slot)
@@ -291,6 +295,7 @@ class Performer:
         except BaseException as error:
             self.stats.returns_bad += 1
             self._report(self.state.retire, slot)
+            self.failures.note("reset", error)
             log.warning(
                 "pool %r: a connection could not be cleaned: %s", self.name, one_line(error)
             )

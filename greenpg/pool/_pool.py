@@ -25,6 +25,8 @@ from ._state import Effect
 if TYPE_CHECKING:
     from greenpg.backend import Backend
 
+    from ._failures import Failure
+
 _Lent = TypeVar("_Lent")
 CLEANING_SECONDS: Final = 1.0  # the wait for the rollback of a returned connection
 CANCEL_SECONDS: Final = 1.0  # the wait of `close` after cancelling queries
@@ -231,6 +233,7 @@ class Pool:
         text = with_oldest_stacks(f"pool {self.name!r}: {fact}; {remedy}", state)
         error = self._errors.timeout(text)
         error.__cause__ = state.last_error
+        self.performer.failures.note("request", error, fact)
         return error
 
     # Taking back
@@ -323,6 +326,10 @@ class Pool:
     def waiters(self) -> list[Waiting]:
         """Return those that wait for a connection, in the order in which they are served."""
         return waiting(self.performer.state, monotonic())
+
+    def failures(self) -> list[Failure]:
+        """Return the last failure of each kind, the latest first."""
+        return self.performer.failures.last()
 
     def measures(self) -> Measures:
         """Return the pool's numbers for monitoring; does not wait."""

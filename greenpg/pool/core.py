@@ -4,6 +4,7 @@ from greenpg._instances import Instances
 
 from ._borrowers import Holder, Waiting, describe_load, with_oldest_stacks
 from ._connections import BROKEN, CLEAN, DIRTY, Condition, ConnectionManager, PoolErrors
+from ._failures import Failure
 from ._managed import session_of
 from ._measures import BOUNDS, Durations, Measures
 from ._pool import Pool
@@ -12,6 +13,7 @@ from ._state import WAKE
 
 __all__ = [
     "BOUNDS", "BROKEN", "CLEAN", "DIRTY", "WAKE", "Condition", "ConnectionManager", "Durations",
-    "Holder", "Instances", "Limits", "Measures", "Pool", "PoolErrors", "Slot", "Waiting",
+    "Failure", "Holder", "Instances", "Limits", "Measures", "Pool", "PoolErrors", "Slot",
+    "Waiting",
     "describe_load", "session_of", "with_oldest_stacks",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from greenpg.backend import current
 from greenpg.errors import PoolTimeout
 from greenpg.pool.core import (
     CLEAN,
+    Failure,
     Holder,
     Limits,
     Slot,
@@ -196,6 +197,10 @@ class GreenQueuePool(QueuePool):
     def waiters(self) -> list[Waiting]:
         """Return which tasks wait for a connection, in the order in which they are served."""
         return self._slots.waiters()
+
+    def failures(self) -> list[Failure]:
+        """Return the last failure of each kind, the latest first."""
+        return self._slots.failures()
 
     @property
     def _overflow(self) -> int:  # type: ignore[override]  # an attribute there

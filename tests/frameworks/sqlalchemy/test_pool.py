@@ -148,6 +148,16 @@ def test_holders_and_waiters_name_what_is_outside_sqlalchemy(make):
     assert engine.pool.holders() == engine.pool.waiters() == []
 
 
+def test_a_timeout_is_among_the_failures(make):
+    engine = make(pool_size=1, max_overflow=0, pool_timeout=0.05)
+
+    with engine.connect(), pytest.raises(exc.TimeoutError):
+        engine.connect()
+
+    (failure,) = engine.pool.failures()
+    assert (failure.what, failure.count) == ("request", 1)
+
+
 def test_no_time_to_wait_is_enough_for_what_is_free(make):
     engine = make(pool_size=2, max_overflow=0, pool_timeout=0)
 
