@@ -23,7 +23,7 @@ from .threads import Event, Task, this_thread
 if TYPE_CHECKING:
     from .backend import Backend
 
-__all__ = ["Stall", "Watch", "watch"]
+__all__ = ["Stall", "Watch", "watch", "watches"]
 
 KEPT: Final = 20  # stalls
 PATIENCE: Final = 1.0  # seconds after which the thread itself reports a stall that goes on
@@ -76,6 +76,11 @@ class Watch:
             self._task.join()
             if self._looker is not None:
                 self._looker.join(CLOSE_TIMEOUT)  # its log handler may need this loop
+
+    @property
+    def closed(self) -> bool:
+        """True once the watch has ended; in a forked child, also if its event loop is not here."""
+        return self._stop.is_set() or self._absent
 
     def __enter__(self) -> Watch:
         return self
@@ -147,6 +152,11 @@ def watch(threshold: float = 0.1, *, backend: str | Backend | None = None) -> Wa
     after a second. On OS threads, what is found is code that keeps the interpreter's lock.
     """
     return Watch(threshold, default_backend(depth=3) if backend is None else as_backend(backend))
+
+
+def watches() -> list[Watch]:
+    """Return the watches of this process that are not closed."""
+    return [one for one in list(_watches) if not one.closed]
 
 
 def _stack(frame: FrameType | None) -> str:

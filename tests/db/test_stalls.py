@@ -9,6 +9,7 @@ import pytest
 
 import greenpg
 from greenpg.backend import current
+from greenpg.stalls import watches
 from greenpg.sync import counts
 from greenpg.threads import pristine
 from tests import programs
@@ -138,6 +139,7 @@ with greenpg.watch(0.1, backend="threads") as watch:
     child = os.fork()
     if not child:
         signal.alarm(10)
+        assert watch.closed
 if child:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 os._exit(0)
@@ -148,6 +150,16 @@ def test_a_watch_of_os_threads_can_be_closed_in_a_forked_child():
     done = programs.run(CLOSE_IN_CHILD)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_the_watches_of_the_process_are_listed_until_they_end(watched):
+    assert watches() == [watched]
+    assert not watched.closed
+
+    watched.close()
+
+    assert watched.closed
+    assert watches() == []
 
 
 def test_a_threshold_of_nothing_is_refused():
