@@ -34,13 +34,18 @@ def _cut_off() -> None:
     connections = [conn for one in list(watched) if (conn := one()) is not None]
     watched.clear()
     if connections:
-        dead = _dead_socket()
+        dead = dead_socket()
         for conn in connections:
             _replace(conn, dead)
         close(dead)
 
 
-def _dead_socket() -> int:
+def dead_socket() -> int:
+    """Return a socket that meets end of file, to be put in place of inherited ones by `dup2`.
+
+    A copy is not closed instead: to remove it from a loop that the parent shares (epoll) would
+    remove the parent's.
+    """
     import _socket  # late: importing greenpg must not load it before a monkey-patch
 
     one, other = _socket.socketpair()
