@@ -20,6 +20,7 @@ class Order(IntEnum):
     POOLS = 2
     LISTENERS = 3
     WATCHES = 4
+    MONITORS = 5
 
 
 _hooks: Final[dict[Order, list[Callable[[], object]]]] = {order: [] for order in Order}

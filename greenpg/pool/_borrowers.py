@@ -41,10 +41,12 @@ class Waiting:
     task: Any
 
 
-def holders(state: PoolState, manager: ConnectionManager, now: float) -> list[Holder]:
+def holders(
+    state: PoolState, manager: ConnectionManager, now: float, most: int | None = None
+) -> list[Holder]:
     """Return the holders of lent connections, that of the oldest loan first."""
     found = []
-    for slot in oldest(state):
+    for slot in oldest(state)[:most]:
         conn = slot.ref()
         if conn is not None:
             session, pid = manager.session(conn)
@@ -55,11 +57,11 @@ def holders(state: PoolState, manager: ConnectionManager, now: float) -> list[Ho
     return found
 
 
-def waiting(state: PoolState, now: float) -> list[Waiting]:
+def waiting(state: PoolState, now: float, most: int | None = None) -> list[Waiting]:
     """Return those that wait for a connection, in the order in which they are served."""
     return [
         Waiting(_place(waiter.borrower), max(now - waiter.since, 0.0), _task(waiter.borrower))
-        for waiter in list(state.waiters)
+        for waiter in list(state.waiters)[:most]
     ]
 
 

@@ -319,13 +319,13 @@ class Pool:
 
     # Who borrows
 
-    def holders(self) -> list[Holder]:
+    def holders(self, most: int | None = None) -> list[Holder]:
         """Return the holders of lent connections, that of the oldest loan first."""
-        return holders(self.performer.state, self.manager, monotonic())
+        return holders(self.performer.state, self.manager, monotonic(), most)
 
-    def waiters(self) -> list[Waiting]:
+    def waiters(self, most: int | None = None) -> list[Waiting]:
         """Return those that wait for a connection, in the order in which they are served."""
-        return waiting(self.performer.state, monotonic())
+        return waiting(self.performer.state, monotonic(), most)
 
     def failures(self) -> list[Failure]:
         """Return the last failure of each kind, the latest first."""
@@ -344,6 +344,12 @@ class Pool:
             self.performer.brief = -inf
 
     # Opening and closing
+
+    @property
+    def gone(self) -> bool:
+        """True once the pool is closed and has no session left."""
+        state = self.performer.state
+        return state.ended and not state.slots
 
     def open(self) -> None:
         """Open the pool; raises the `closed` error if it has been closed."""

@@ -7,13 +7,13 @@ from ._connections import BROKEN, CLEAN, DIRTY, Condition, ConnectionManager, Po
 from ._failures import Failure
 from ._managed import session_of
 from ._measures import BOUNDS, Durations, Measures
-from ._pool import Pool
+from ._pool import Pool, all_pools
 from ._slots import Limits, Slot
 from ._state import WAKE
 
 __all__ = [
     "BOUNDS", "BROKEN", "CLEAN", "DIRTY", "WAKE", "Condition", "ConnectionManager", "Durations",
     "Failure", "Holder", "Instances", "Limits", "Measures", "Pool", "PoolErrors", "Slot",
-    "Waiting",
+    "Waiting", "all_pools",
     "describe_load", "session_of", "with_oldest_stacks",
 ]  # fmt: skip

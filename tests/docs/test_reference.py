@@ -30,6 +30,7 @@ MODULES: Final = (
     "greenpg.errors",
     "greenpg.lobject",
     "greenpg.metrics",
+    "greenpg.monitor",
     "greenpg.multiplexer",
     "greenpg.notify",
     "greenpg.otel",

@@ -27,7 +27,7 @@ FLOORS = (
     ("extras", "pool"),
     ("multiplexer",),
     ("__init__",),
-    ("celery", "django", "embedded", "metrics", "otel", "sqlalchemy"),
+    ("celery", "django", "embedded", "metrics", "monitor", "otel", "sqlalchemy"),
     ("conformance",),
     ("doctor",),
     ("cli", "__main__"),
