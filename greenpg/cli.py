@@ -17,6 +17,7 @@ __all__ = ["main"]
 COMMANDS: Final = {
     "demo": ("greenpg_bench.demo.command", "watch 200 tasks share 10 connections"),
     "serve": ("greenpg.embedded.command", "run a throw-away PostgreSQL until Ctrl-C"),
+    "top": ("greenpg.monitor.command", "watch the pools of a program that serves greenpg.monitor"),
     "doctor": ("greenpg.doctor.command", "check whether this environment, or a program, is green"),
     "bench": ("greenpg_bench.command", "compare greenpg's speed with its peers'"),
     "conformance": ("greenpg_conformance.command", "check that a backend follows the rules"),

@@ -6,6 +6,7 @@ backend, so that one code is green on each. A `Feed` (`_feed`) has the task that
 takes a sample of each pool for the charts (`_history`) and wakes the streams; the first of them
 makes what all show (`_snapshot`), so that many open pages cost little more than one, and none at
 all no more than the samples.
+`greenpg top` (`command`) reads the same stream (`_reader`) and draws it (`_terminal`).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -68,6 +69,9 @@ class Program:
 
     def mount(self) -> str:
         return SERVERS[self.backend.name](Mounted())
+
+
+STUCK = f"monitored.py:{inspect.getsourcelines(Program.stuck)[1] + 1} in Program.stuck"
 
 
 class Mounted:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from typing import Any
 
 import pytest
 
-from greenpg._helper_process import Child
 from greenpg.monitor._feed import INTERVAL
 from tests import chromium
-from tests.green.monitored import LONG, Program
+from tests.green.monitored import LONG, STUCK
 
-BACKENDS = ("threads", "gevent", "eventlet")
-STUCK = f"monitored.py:{inspect.getsourcelines(Program.stuck)[1] + 1} in Program.stuck"
 TEXT = "document.body.innerText"
 FASTER = "const slow = setTimeout; window.setTimeout = (fn, ms) => slow(fn, ms / 5);"
 
@@ -47,13 +43,6 @@ def look(browser):
         entries = [event["entry"] for event in page.seen("Log.entryAdded")]
         assert [entry["text"] for entry in entries if entry["source"] == "security"] == []
         page.close()
-
-
-@pytest.fixture(params=BACKENDS)
-def program(request, dsn):
-    child = Child("tests.green.monitored", request.param, env={**os.environ, "GREENPG_DSN": dsn})
-    yield lambda order, **details: child.ask(order, **details)["value"]
-    child.close()
 
 
 only_gevent = pytest.mark.parametrize("program", ["gevent"], indirect=True)

@@ -210,7 +210,7 @@ def no_rich(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_rich")
-@pytest.mark.parametrize("command", ["demo", "bench", "conformance"])
+@pytest.mark.parametrize("command", ["demo", "top", "bench", "conformance"])
 def test_missing_rich_names_the_extra(command, capsys):
     code = main([command])
 
