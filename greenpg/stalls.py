@@ -156,7 +156,7 @@ def watch(threshold: float = 0.1, *, backend: str | Backend | None = None) -> Wa
 
 def watches() -> list[Watch]:
     """Return the watches of this process that are not closed."""
-    return [one for one in list(_watches) if not one.closed]
+    return [one for one in _watches.all() if not one.closed]
 
 
 def _stack(frame: FrameType | None) -> str:
