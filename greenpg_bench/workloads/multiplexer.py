@@ -132,6 +132,6 @@ WORKLOAD = Workload(
     ),
     prepare=_prepare,
     units=UNITS,
-    rounds=20,
-    quick=5,
+    rounds=30,
+    quick=10,
 )
