@@ -177,7 +177,7 @@ class Proxy:
         self._accepted += 1
         try:
             server = await self._behind(client)
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):  # at the proxy's end
             client[1].transport.abort()
             return
         link = Link(self._manners, client, server)
@@ -203,7 +203,8 @@ class Proxy:
         return server
 
     async def _decrypt(self, *client: Any) -> None:
-        await Link({"down": Manner(), "up": Manner()}, client, await self._reach()).run()
+        with suppress(asyncio.CancelledError):  # as Link.run does; else asyncio prints it
+            await Link({"down": Manner(), "up": Manner()}, client, await self._reach()).run()
 
     async def _reach(self) -> Streams:
         host, port = self._target

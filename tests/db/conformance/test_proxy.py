@@ -232,3 +232,30 @@ def test_delay_and_cut_reach_tls_clients(dsn):
 
         with pytest.raises(psycopg2.OperationalError):
             conn.cursor().execute("select 1")
+
+
+def test_end_while_the_server_is_being_reached_prints_nothing(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with full_listener() as port:
+        proxy = Proxy(f"host=127.0.0.1 port={port} dbname=x")
+        with socket.create_connection(("127.0.0.1", proxy.port)):
+            while not proxy.accepted():
+                time.sleep(0.01)
+            proxy.close()
+
+    assert capfd.readouterr().err == ""
+
+
+@contextmanager
+def full_listener() -> Iterator[int]:
+    """A listener whose queue is full, so that connecting to it does not end."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        port = listener.getsockname()[1]
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", port))
+        yield port
+        for one in waiting:
+            one.close()
