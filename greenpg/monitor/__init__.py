@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from greenpg._connecting.default_backend import default_backend
 from greenpg.backend import as_backend
 
 from ._application import Monitor
+from ._backend import fitting_backend
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
@@ -41,5 +41,5 @@ def serve(
     """
     from ._server import Server  # late: importing greenpg.monitor must not load sockets
 
-    chosen = default_backend(depth=3) if backend is None else as_backend(backend)
+    chosen = fitting_backend() if backend is None else as_backend(backend)
     return Server(Monitor(token=token, details=details, backend=chosen), chosen, host, port)

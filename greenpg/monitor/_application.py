@@ -9,9 +9,9 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qs, quote
 
-from greenpg._connecting.default_backend import default_backend
 from greenpg.backend import as_backend
 
+from ._backend import fitting_backend
 from ._feed import Feed
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Monitor:
             raise ValueError("the token is empty; give None for a page without one")
         chosen = None if backend is None else as_backend(backend)
         self._token = token
-        self._feed = Feed(default_backend if chosen is None else lambda: chosen, details)
+        self._feed = Feed(fitting_backend if chosen is None else lambda: chosen, details)
 
     def start(self) -> None:
         """Sample from now on, so that the page has charts when it is opened."""

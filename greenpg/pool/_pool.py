@@ -343,6 +343,11 @@ class Pool:
         if times == "loans":
             self.performer.brief = -inf
 
+    @property
+    def backend(self) -> Backend | None:
+        """The pool's backend; None before it has one."""
+        return self.performer._backend
+
     # Opening and closing
 
     @property

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
+from urllib.request import urlopen
 
 import pytest
 
@@ -189,3 +192,24 @@ def test_pool_used_in_the_master_serves_the_workers(serve):
     assert {reply.status for reply in replies} == {200}
     gunicorn.process.wait(30)
     until(lambda: not gunicorn.watch.sessions(), "all sessions end")
+
+
+@pytest.mark.parametrize("patched", [{}, {"APP_LATE": "1"}], ids=["patched", "patched_late"])
+def test_mounted_monitor_follows_its_worker(serve, patched):
+    gunicorn = serve("flask_app", **patched)
+
+    with urlopen(f"http://127.0.0.1:{gunicorn.port}/ops/events", timeout=10) as stream:
+        shown = [json.loads(line.removeprefix(b"data: ")) for line in islice(stream, 0, 6, 2)]
+        replies = asyncio.run(ask(gunicorn.port, "/sleep/0.01", SIZE))
+        last = json.loads(next(stream).removeprefix(b"data: "))
+
+    assert {reply.status for reply in replies} == {200}
+    numbers = [event["tick"] for event in shown]
+    assert numbers == [numbers[0] + step for step in range(3)]
+    assert last["process"]["backend"] == "gevent"
+    assert {event["process"]["pid"] for event in [*shown, last]} < gunicorn.workers()
+
+
+async def ask(port: int, path: str, count: int) -> list[Reply]:
+    """Return the replies to so many requests at once."""
+    return await asyncio.gather(*(fetch(port, path) for _ in range(count)))

@@ -8,7 +8,9 @@ from typing import Any
 
 from flask import Flask
 from psycopg2.extensions import make_dsn
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
+from greenpg.monitor import Monitor
 from greenpg_gevent import ConnectionPool
 
 from .marks import marked, spent
@@ -25,6 +27,8 @@ def conninfo() -> str:
 
 pool = ConnectionPool(conninfo, min_size=4, max_size=20)
 flask = Flask(__name__)
+mounted = DispatcherMiddleware(flask.wsgi_app, {"/ops": Monitor()})
+flask.wsgi_app = mounted  # type: ignore[method-assign]  # as in Flask's manual
 
 
 @flask.get("/quick")
