@@ -7,7 +7,6 @@ import errno
 import ipaddress
 import os
 import sys
-import weakref
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from functools import partial
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from greenpg._fork_hooks import Order, in_child
+from greenpg._instances import Instances
 from greenpg._session.forks import dead_socket
 from greenpg.backend import READ, WRITE
 
@@ -255,13 +255,12 @@ def _is_local(host: str) -> bool:
         return False
 
 
-_servers: Final[weakref.WeakSet[Server]] = weakref.WeakSet()
+_servers: Final[Instances[Server]] = Instances()
 
 
 def _after_fork() -> None:
-    for server in list(_servers):
+    for server in _servers.all():
         server.leave()
-        _servers.discard(server)
 
 
 in_child(Order.MONITORS, _after_fork)
