@@ -12,6 +12,7 @@ from ._scan import is_open, refusal
 from ._templates import Template, may_be_prepared
 
 KEPT: Final = 1000  # texts; where a program makes them one by one, most come only once
+CHARACTERS: Final = 10_000_000  # of all texts that are kept
 _LITERAL: Final = re.compile(r"'[^']*'|\b\d[\d.]*")
 
 
@@ -69,12 +70,13 @@ class Texts(dict[str, Text]):
     """Texts by what they are, as far as they are kept."""
 
     def __init__(self, slow: float) -> None:
-        self._slow = slow
+        self._unseen = 2 * slow  # the load of a line is a sum that is rounded
+        self._kept = Kept(self)
         self._paces: dict[str, Pace] = {}
+        self._kept_paces = Kept(self._paces)
 
     def __missing__(self, query: str) -> Text:
-        if len(self) >= KEPT:
-            self.clear()
+        self._kept.make_room(len(query))
         text = self[query] = Text(query, self.pace(query))
         return text
 
@@ -83,7 +85,21 @@ class Texts(dict[str, Text]):
         shape = _LITERAL.sub("?", query)
         found = self._paces.get(shape)
         if found is None:
-            if len(self._paces) >= KEPT:
-                self._paces.clear()
-            found = self._paces[shape] = Pace(self._slow)
+            self._kept_paces.make_room(len(shape))
+            found = self._paces[shape] = Pace(self._unseen)
         return found
+
+
+class Kept:
+    """Bounds what a dictionary keeps, by the number and the length of its keys."""
+
+    def __init__(self, found: dict[str, Any]) -> None:
+        self._found = found
+        self._length = 0
+
+    def make_room(self, length: int) -> None:
+        """Empty the dictionary if one more key of this length is too much."""
+        if len(self._found) >= KEPT or self._length + length > CHARACTERS:
+            self._found.clear()
+            self._length = 0
+        self._length += length
