@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from os import urandom
 from typing import Any, Final
 
 from .libpq import libpq, oids
@@ -38,8 +39,8 @@ class Prepared:
 
     __slots__ = ("name", "oids", "used")
 
-    def __init__(self) -> None:
-        self.name = b"greenpg_%d" % next(_numbers)
+    def __init__(self, name: bytes) -> None:
+        self.name = name
         self.oids: list[int] | None = None
         self.used = 0.0
 
@@ -50,11 +51,13 @@ Command = Callable[[Any], int]  # queues something on a PGconn; 0 if libpq refus
 class Statements:
     """The forms prepared on one connection, at most `most`; the least recently used one goes.
 
-    Any thread may drop a form while another one prepares.
+    Any thread may drop a form while another one prepares. No name is one of another process or
+    connection: behind a pooler they may share a session.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._prefix = b"greenpg_%s_" % urandom(8).hex().encode()
         self._prepared: dict[Form, Prepared] = {}
         self._left_over: list[bytes] = []  # names, to be closed on the server
         self.find = self._prepared.get
@@ -63,7 +66,7 @@ class Statements:
         """Return a form as it will be prepared, and the commands for that."""
         while len(found := list(self._prepared.items())) >= self._most:
             self.drop(*min(found, key=lambda item: item[1].used), True)
-        made = self._prepared[form] = Prepared()
+        made = self._prepared[form] = Prepared(self._prefix + b"%d" % next(_numbers))
         commands = list[Command]()
         while self._left_over:
             commands.append(_closing(self._left_over.pop()))
