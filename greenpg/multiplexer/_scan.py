@@ -20,13 +20,14 @@ _TOKEN: Final = re.compile(
     |(?P<comment>/\*)
     |(?P<text>[eE]{_ESCAPED}(?:{_NEXT_LINE}{_ESCAPED})*|'[^']*(?:''[^']*)*')
     |(?P<dollar>\$(?:[{_LETTER}][{_LETTER}0-9]*)?\$)
-    |(?P<name>"[^"]*(?:""[^"]*)*")
+    |(?P<name>(?:[uU]&)?"[^"]*(?:""[^"]*)*")
     |(?P<word>[{_LETTER}][{_LETTER}0-9$]*)
     |(?P<mark>%(?:\([^)]*\))?s)
     |(?P<number>[0-9]+)
     |(?P<sign>.)""",
     re.S | re.X,
 )
+_ESCAPE: Final = r"(%s)(?:([0-9a-fA-F]{4})|\+([0-9a-fA-F]{6})|(\1))"
 _COMMENT: Final = re.compile(r"/\*|\*/")
 _TEMPORARY_SCHEMA: Final = re.compile(r"pg_temp(_\d+)?\Z")
 
@@ -37,8 +38,10 @@ _COMMANDS: Final = frozenset((
 ))  # fmt: skip
 _FUNCTIONS: Final = frozenset((
     "currval", "lastval", "pg_advisory_lock", "pg_advisory_lock_shared", "pg_advisory_unlock",
-    "pg_advisory_unlock_all", "pg_advisory_unlock_shared", "pg_try_advisory_lock",
-    "pg_try_advisory_lock_shared",
+    "pg_advisory_unlock_all", "pg_advisory_unlock_shared", "pg_backup_start", "pg_backup_stop",
+    "pg_replication_origin_session_progress", "pg_replication_origin_session_reset",
+    "pg_replication_origin_session_setup", "pg_start_backup", "pg_stop_backup",
+    "pg_try_advisory_lock", "pg_try_advisory_lock_shared", "setseed",
 ))  # fmt: skip
 TAGS: Final = frozenset(
     b"BEGIN,CLOSE CURSOR,CLOSE CURSOR ALL,DEALLOCATE,DEALLOCATE ALL,DECLARE CURSOR,DISCARD ALL,"
@@ -58,7 +61,7 @@ def refusal(statement: str) -> str | None:
     """Return why a statement may not run in a session that others use; None if it may."""
     if "\0" in statement:
         return "a statement cannot contain a zero character"
-    tokens = [token for token, _ in tokens_of(statement)]
+    tokens = list(_unescaped([token for token, _ in tokens_of(statement)]))
     first = _first(tokens, 0)
     if first == len(tokens):
         return "can't execute an empty query"
@@ -88,9 +91,35 @@ def tokens_of(statement: str) -> Iterator[tuple[Token, int]]:
             position = end if close < 0 else close + len(value)
             yield Token("text", ""), position
         elif kind == "name":
-            yield Token(kind, value[1:-1].replace('""', '"')), position
+            yield Token("name" if value[0] == '"' else "escaped", _unquoted(value)), position
         elif kind != "space":
             yield Token(kind, value.lower() if value.isascii() else value), position
+
+
+def _unquoted(name: str) -> str:
+    return name[name.index('"') + 1 : -1].replace('""', '"')
+
+
+def _unescaped(tokens: list[Token]) -> Iterator[Token]:
+    """Yield the tokens, with names such as U&"d!0061t" UESCAPE '!' as what they mean."""
+    place = 0
+    while place < len(tokens):
+        kind, value = tokens[place]
+        place += 1
+        if kind != "escaped":
+            yield Token(kind, value)
+            continue
+        escape = "\\"
+        if tokens[place : place + 1] == [Token("word", "uescape")]:
+            escape = "".join(token.value for token in tokens[place + 1 : place + 2])[1:2]
+            place += 2
+        yield Token("name", re.sub(_ESCAPE % re.escape(escape), _character, value))
+
+
+def _character(found: re.Match[str]) -> str:
+    """Return what an escape stands for; the server refuses one that stands for nothing."""
+    code = int(found[2] or found[3] or "0", 16)
+    return found[1] if found[4] else chr(min(code, 0x10FFFF))
 
 
 def _after_comment(statement: str, position: int) -> int:

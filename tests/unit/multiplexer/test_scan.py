@@ -20,6 +20,11 @@ TOUCHING = [
     'create table "pg_temp".t (a int)', "select pg_advisory_lock(1)",
     "select \"pg_try_advisory_lock\" (1)", "select lastval()", "select currval('s')",
     "select set_config('a', 'b', false)", "explain (analyze, costs) execute p",
+    'select U&"pg_advisory_lock"(1)', r'select u&"pg\005fadvisory_\+00006cock" (1)',
+    "select U&\"pg!005fadvisory_lock\" uescape '!' (1)", r'create table U&"pg_tem\0070".t (a int)',
+    "select U&\"pg_advisory_lock\"/**/uescape--\n'\\'(1)", "select setseed(0.5)",
+    "select pg_backup_start('x')", "select * from pg_backup_stop()", "select pg_start_backup('x')",
+    "select pg_replication_origin_session_setup('x')",
 ]  # fmt: skip
 HARMLESS = [
     "select 1", "select 1;", "(select 1)", "values (1)", "table t", "insert into temp values (1)",
@@ -35,6 +40,8 @@ HARMLESS = [
     "create function f() returns int begin atomic select 1; select case when true then 1 end; end",
     "create function f() returns int language sql set search_path = a as 'select 1'",
     "select a$b$, c$b$ from t", "select 1 - -1", "select U&'begin'", "grant select on t to a",
+    r'select U&"pg\\005fadvisory_lock"(1)', "select U&\"a!0\" uescape '!', b from t",
+    r'select U&"d\+ffffff"', "select U&\"a\" uescape", "select u & \"pg_advisory_lock\" from t",
 ]  # fmt: skip
 SPACE = st.sampled_from(
     [" ", "\n", "\t", "\f", "\r\n", "/**/", "/* ; begin */", "--; begin\n", "--\r"]
