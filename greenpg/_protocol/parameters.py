@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from datetime import date, datetime
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from types import NoneType
 from typing import Any, Final, TypeAlias, TypeVar
@@ -89,6 +89,22 @@ def plain_value(value: Any, encoding: str) -> Encoded | None:
         return None
     encoded: Encoded | None = found[2](value)
     return encoded
+
+
+_LITERALS: Final = {kind: adapter for kind, (adapter, _) in _ENCODERS.items()} | {
+    str: ext.QuotedString, bytearray: ext.Binary, memoryview: ext.Binary,
+    time: ext.TimeFromPy, timedelta: ext.IntervalFromPy,
+    list: _psycopg.List, tuple: ext.SQL_IN,
+}  # fmt: skip
+
+
+def is_literal(value: Any) -> bool:
+    """Return True if psycopg2 writes a value as one literal, or as a list of such."""
+    kind = type(value)
+    adapter = _LITERALS.get(kind)
+    if adapter is None or ext.adapters.get((kind, ext.ISQLQuote)) is not adapter:
+        return False
+    return kind not in (list, tuple) or all(map(is_literal, value))
 
 
 class PlainInsert:

@@ -71,9 +71,15 @@ def refusal(statement: str) -> str | None:
 
 
 def is_open(query: str) -> bool:
-    """Return True if parameters may decide which command it is: one stands at its beginning."""
-    ends = (end for token, end in tokens_of(query) if token.value not in ("(", ";"))
-    return "%" in query[: next(ends, len(query))]
+    """Return True if literals as parameters may decide which command it is.
+
+    That is where one stands at its beginning, or in a comment or a string, which it might end.
+    """
+    query = query.replace("%%", "  ")
+    tokens = [token for token, _ in tokens_of(query)]
+    first = tokens[_first(tokens, 0) :][:1]
+    places = sum(token.kind == "mark" for token in tokens)
+    return places < query.count("%") or any(token.kind == "mark" for token in first)
 
 
 def tokens_of(statement: str) -> Iterator[tuple[Token, int]]:
@@ -194,14 +200,17 @@ def _part(tokens: list[Token]) -> str | None:
     for place, (kind, value) in enumerate(tokens):
         if kind not in ("word", "name"):
             continue
-        follows = tokens[place + 1].value if place + 1 < len(tokens) else ""
+        follows, called = "", False
+        if place + 1 < len(tokens):
+            follows = tokens[place + 1].value
+            called = follows == "(" or tokens[place + 1].kind == "mark"  # of a tuple
         if kind == "word" and value in ("temp", "temporary") and _makes(tokens, place):
             return "a temporary table belongs to the session"
         if follows == "." and _TEMPORARY_SCHEMA.match(value):
             return f"{value} belongs to the session"
-        if follows == "(" and value in _FUNCTIONS:
+        if called and value in _FUNCTIONS:
             return f"{value}() depends on the session"
-        if follows == "(" and value == "set_config" and not _is_local(tokens, place + 1):
+        if called and value == "set_config" and not _is_local(tokens, place + 1):
             return "set_config() changes the session, unless its third argument is true"
     return None
 

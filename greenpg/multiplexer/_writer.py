@@ -9,6 +9,7 @@ from typing import Any
 from psycopg2 import ProgrammingError
 from psycopg2 import extensions as ext
 
+from greenpg._protocol.parameters import is_literal
 from greenpg._psycopg2.psycopg2_c import c_cursor
 
 from ._group import Group
@@ -71,7 +72,7 @@ class Writer:
                 known.sql = self._mogrified(query, None)
             return known.sql, known.pace
         sql = self._mogrified(query, vars)
-        if known.is_open:
+        if known.is_open or not _are_literals(vars):
             self._refuse(refusal(sql.decode(self._codec(), "replace")))
         return sql, known.pace
 
@@ -86,3 +87,12 @@ class Writer:
         if why is not None:
             remedy = "execute it on a connection of a ConnectionPool"
             raise ProgrammingError(f"multiplexer {self._name!r}: {why}; {remedy}")
+
+
+def _are_literals(vars: Any) -> bool:
+    """Return True if parameters are written as literals, whose place is all that can matter."""
+    if type(vars) is dict:
+        vars = vars.values()
+    elif type(vars) not in (tuple, list):
+        return False
+    return all(map(is_literal, vars))

@@ -155,6 +155,36 @@ def test_parameters_hide_no_command(mux, query, args):
         mux.execute(query, args)
 
 
+class Raw:
+    """Is written by a user's adapter, which writes anything."""
+
+    def __conform__(self, protocol):
+        return ext.AsIs("pg_advisory_lock(1)")
+
+
+@pytest.mark.parametrize(
+    ("query", "args"),
+    [
+        ("select %s", (ext.AsIs("pg_advisory_lock(1)"),)),
+        ("select %(a)s", {"a": ext.AsIs("setseed(1)")}),
+        ("select %s", ([ext.AsIs("lastval()")],)),
+        ("select pg_advisory_lock%s", ((1,),)),
+        ("select 1 %s", [ext.AsIs("into temp t")]),
+        ("select %s", (ext.AsIs("1; begin"),)),
+        ("select 1 /* %s */", ("*/, pg_advisory_lock(1) /*",)),
+        ("select 1 -- %s", ("\n, pg_advisory_lock(1) --",)),
+        ("select %s", (Raw(),)),
+    ],
+)
+@pytest.mark.parametrize("times", [1, 7])
+def test_parameters_hide_nothing_in_the_midst_of_a_statement(mux, query, args, times):
+    for _ in range(times):
+        with pytest.raises(psycopg2.ProgrammingError, match="ConnectionPool"):
+            mux.execute(query, args)
+    with pytest.raises(psycopg2.ProgrammingError, match="ConnectionPool"):
+        mux.executemany(query, [args])
+
+
 def test_session_that_was_changed_after_all_is_replaced(mux, monkeypatch):
     monkeypatch.setattr("greenpg.multiplexer._texts.refusal", lambda query: None)
     before = pid(mux)

@@ -115,7 +115,24 @@ def test_strings_that_go_on_in_the_next_line_keep_their_escapes():
     assert refusal("select 'a'\n '\\'; begin")
 
 
-@pytest.mark.parametrize("query", ["%s", " %(a)s", "/* %s */ select 1", "(%s)", "--%s\nselect 1"])
-def test_parameter_at_the_beginning_leaves_the_command_open(query):
+@pytest.mark.parametrize(
+    "query",
+    [
+        "%s", " %(a)s", "/* %s */ select 1", "(%s)", "--%s\nselect 1", "select %s /* %s */",
+        "select '%s'", 'select "%(a)s"', "select $$%s$$", "select %.1s", "select '%%%s'",
+    ],
+)  # fmt: skip
+def test_parameter_at_the_beginning_or_in_quotes_leaves_the_command_open(query):
     assert is_open(query)
-    assert not is_open("select %s /* %s */")
+
+
+@pytest.mark.parametrize("query", ["select pg_advisory_lock%s", "select set_config %(a)s"])
+def test_arguments_of_a_session_function_may_be_a_tuple(query):
+    assert refusal(query)
+
+
+@pytest.mark.parametrize(
+    "query", ["select %s", "(select %(a)s)", "select 5 %% %s", "select '5 %%', %s", "select 1"]
+)
+def test_other_parameters_leave_nothing_open(query):
+    assert not is_open(query)
