@@ -40,7 +40,7 @@ pool's. A session that a statement has changed in spite of `_scan`, by the serve
 closed before any later answer counts.
 """
 
-from ._measures import Measures
+from ._measures import MultiplexerMeasures
 from ._multiplexer import Multiplexer
 
-__all__ = ["Measures", "Multiplexer"]
+__all__ = ["Multiplexer", "MultiplexerMeasures"]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Measures:
+class MultiplexerMeasures:
     """A multiplexer's numbers at one moment; times in seconds, counters since the start.
 
     `waiting` statements are not sent yet, `in_flight` ones have no answer yet. A call of
@@ -26,11 +26,11 @@ class Measures:
     failed: int
 
 
-def measures(dispatcher: Dispatcher, now: float) -> Measures:
+def measures(dispatcher: Dispatcher, now: float) -> MultiplexerMeasures:
     """Return a multiplexer's numbers; does not wait."""
     with dispatcher.lock:
         asked = [group.asked for group in list(dispatcher.queue)]
-        return Measures(
+        return MultiplexerMeasures(
             connections=len(dispatcher.lines),
             waiting=len(asked),
             in_flight=sum(line.in_flight for line in dispatcher.lines),

@@ -26,7 +26,7 @@ from greenpg.threads import pristine
 
 from ._dispatcher import Dispatcher, Limits
 from ._group import Group
-from ._measures import Measures, measures
+from ._measures import MultiplexerMeasures, measures
 from ._writer import Writer
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ class Multiplexer:
         own = {f"requests_{key}": value for key, value in counts.items() if value}
         return {**others, **own, "requests_waiting": len(dispatcher.queue)}
 
-    def measures(self) -> Measures:
+    def measures(self) -> MultiplexerMeasures:
         """Return numbers for monitoring: current ones, and counters since the start."""
         return measures(self._dispatcher, monotonic())
 
