@@ -14,10 +14,16 @@ from contextlib import suppress
 from select import select
 from typing import TYPE_CHECKING, Any, Final
 
+import pytest
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 PATH: Final = shutil.which("chromium") or shutil.which("chromium-browser")
+needed: Final = pytest.mark.skipif(
+    PATH is None and "GREENPG_REQUIRES_CHROMIUM" not in os.environ,
+    reason="capability missing: chromium is not installed",
+)
 PATIENCE: Final = 20.0  # seconds
 OPTIONS: Final = (
     "--headless=new", "--no-sandbox", "--no-first-run", "--disable-gpu",

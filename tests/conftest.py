@@ -17,6 +17,8 @@ from greenpg_conformance.toolkit.leaks import Sessions, descriptors, no_leaks, t
 from greenpg_conformance.toolkit.machine import clock_watch
 from greenpg_conformance.toolkit.proxy import Proxy
 
+from .chromium import Browser
+
 APPLICATION = f"greenpg-tests-{os.getpid()}"
 GRACE = 10.0
 
@@ -63,6 +65,14 @@ def sessions(dsn: str) -> Iterator[Sessions]:
     probe = Sessions(dsn, APPLICATION)
     yield probe
     probe.close()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium."""
+    made = Browser(tmp_path_factory.mktemp("chromium"))
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

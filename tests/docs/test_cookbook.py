@@ -10,12 +10,11 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final
 
 import psycopg2
-import pytest
 from psycopg2.extensions import make_dsn
 
+from tests import chromium
 from tests.frameworks.watch import until
 
-from .browser import CHROMIUM, browsing
 from .pages import DOCS, programs
 
 if TYPE_CHECKING:
@@ -54,18 +53,17 @@ def served(server: Server, folder: Path) -> Iterator[str]:
         process.wait(20)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="requires Debian's chromium")
-def test_browser_shows_notifications_as_text(fresh, tmp_path):
+@chromium.needed
+def test_browser_shows_notifications_as_text(fresh, tmp_path, browser):
     server = fresh()
 
-    with served(server, tmp_path) as address, browsing(tmp_path / "profile") as page:
-        page.open(address)
-        until(lambda: page.value(OPENED), "the stream is open")
+    with served(server, tmp_path) as address, closing(browser.open(address)) as page:
+        until(lambda: page.evaluate(OPENED), "the stream is open")
         with closing(psycopg2.connect(make_dsn(server.dsn, dbname="app"))) as conn:
             conn.autocommit = True
             for text in TEXTS:
                 conn.cursor().execute("select pg_notify('news', %s)", (text,))
-        until(lambda: len(page.value(SHOWN)) == len(TEXTS), "the page shows all texts")
-        shown = page.value(SHOWN)
+        until(lambda: len(page.evaluate(SHOWN)) == len(TEXTS), "the page shows all texts")
+        shown = page.evaluate(SHOWN)
 
     assert shown == TEXTS

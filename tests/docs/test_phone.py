@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from tests import chromium
 from tests.programs import python
 
 from .pages import DOCS
-from .phone import CHROMIUM, WIDTH, measure
+from .phone import WIDTH, measure
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium"),
-    pytest.mark.timeout(150),
-]
+pytestmark = [chromium.needed, pytest.mark.timeout(150)]
 FITTING = {"seen": WIDTH, "taken": WIDTH, "cut": []}
 PAGE = """<!doctype html><meta name="viewport" content="width=device-width">
 <style>body { margin: 0 } .content { overflow-x: auto }</style>
@@ -28,17 +26,17 @@ def site(tmp_path):
     return tmp_path / "site"
 
 
-def test_pages_fit(site):
+def test_pages_fit(site, browser):
     pages = sorted(str(page.relative_to(site)) for page in site.rglob("*.html"))
 
-    found = measure(site, pages)
+    found = measure(browser, site, pages)
 
     assert len(pages) > 30
     assert {page: facts for page, facts in found.items() if facts != FITTING} == {}
     assert "the greenpg developers" in (site / "index.html").read_text().split("<footer>")[1]
 
 
-def test_what_is_too_wide_is_found(tmp_path):
+def test_what_is_too_wide_is_found(tmp_path, browser):
     pages = {
         "wide.html": WIDE,
         "scrolled.html": f'<div style="overflow-x: auto">{WIDE}</div>',
@@ -47,7 +45,7 @@ def test_what_is_too_wide_is_found(tmp_path):
     for name, text in pages.items():
         (tmp_path / name).write_text(PAGE % text)
 
-    found = measure(tmp_path, [*pages])
+    found = measure(browser, tmp_path, [*pages])
 
     assert found == {
         "wide.html": {"seen": WIDTH, "taken": 900, "cut": [WIDE]},

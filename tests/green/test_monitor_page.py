@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -14,15 +13,7 @@ from tests.green.monitored import LONG, STUCK
 TEXT = "document.body.innerText"
 FASTER = "const slow = setTimeout; window.setTimeout = (fn, ms) => slow(fn, ms / 5);"
 
-if chromium.PATH is None and "GREENPG_REQUIRES_CHROMIUM" not in os.environ:
-    pytest.skip("capability missing: chromium is not installed", allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    made = chromium.Browser(tmp_path_factory.mktemp("chromium"))
-    yield made
-    made.close()
+pytestmark = chromium.needed
 
 
 @pytest.fixture
