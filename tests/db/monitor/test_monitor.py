@@ -286,6 +286,7 @@ from greenpg.monitor import Monitor
 greenpg.use(sys.argv[1])
 monitor = Monitor()
 monitor.start()
+current().sleep(0.01)  # eventlet's asyncio hub takes its loop for a running one in the child
 child = os.fork()
 if child:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
