@@ -71,7 +71,7 @@ class Program:
         return SERVERS[self.backend.name](Mounted())
 
 
-STUCK = f"monitored.py:{inspect.getsourcelines(Program.stuck)[1] + 1} in Program.stuck"
+STUCK = f"monitored.py:{inspect.getsourcelines(Program.stuck)[1] + 1} in "
 
 
 class Mounted:
