@@ -131,13 +131,22 @@ class Page:
 
     def until(self, condition: str) -> Any:
         """Return the first true value of an expression; it is looked at when the page changes."""
-        return self.evaluate(f"""new Promise((resolve, reject) => {{
+        self.watch(condition)
+        return self.watched()
+
+    def watch(self, condition: str) -> None:
+        """Begin to look for the first true value of an expression, which `watched` returns."""
+        self.evaluate(f"""void (window.watched = new Promise((resolve, reject) => {{
             const look = () => {{ const found = {condition}; if (found) resolve(found); }};
             const all = {{ subtree: true, childList: true, characterData: true, attributes: true }};
             new MutationObserver(look).observe(document, all);
             setTimeout(() => reject(new Error(document.body.innerText)), {PATIENCE * 900});
             look();
-        }})""")
+        }}))""")
+
+    def watched(self) -> Any:
+        """Wait for the value that `watch` looks for, and return it."""
+        return self.evaluate("window.watched")
 
     def seen(self, method: str) -> list[Any]:
         """Return the parameters of the events of a kind."""

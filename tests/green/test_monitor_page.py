@@ -39,10 +39,14 @@ def look(browser):
 only_gevent = pytest.mark.parametrize("program", ["gevent"], indirect=True)
 
 
+def shows(text):
+    """Return the expression that is the number of the tick while the page shows a text."""
+    return f"{TEXT}.includes({text!r}) && document.documentElement.dataset.tick"
+
+
 def shown_at(page, text):
-    """Wait until the page shows a text; return the number of the tick that brought it."""
-    found = f"{TEXT}.includes({text!r})"
-    return int(page.until(f"{found} && document.documentElement.dataset.tick"))
+    """Wait until the page shows a text; return the number of the tick."""
+    return int(page.until(shows(text)))
 
 
 @pytest.mark.timeout(90)
@@ -50,8 +54,9 @@ def test_a_stuck_holder_is_shown_with_its_line_within_a_second(program, look):
     page = look(program("serve"))
     shown_at(page, "0 in use, 2 idle")
 
+    page.watch(shows(STUCK))
     tick = program("stuck")
-    shown = shown_at(page, STUCK)
+    shown = int(page.watched())
 
     assert shown <= tick + 1
     assert INTERVAL < 1
