@@ -230,8 +230,11 @@ class Dispatcher:
             line.serve()
             healthy = True
         except Exception as error:
-            self._last_error = error if conn is not None else error.__cause__ or error
-            log.info("multiplexer %r: a connection was lost: %s", self.name, one_line(error))
+            if conn is None:
+                self._last_error = error.__cause__ or error
+            else:
+                self._last_error = error
+                log.info("multiplexer %r: a connection was lost: %s", self.name, one_line(error))
         finally:
             opened()
             self.tasks.discard(self._current())
