@@ -20,13 +20,15 @@ except ImportError as err:
         "greenpg.metrics requires prometheus_client; pip install 'greenpg[metrics]'"
     ) from err
 
-from .pool import ConnectionPool, PoolSet
+from .instruments import INTERRUPTS, LISTENER, MULTIPLEXER, PROCESS
 from .pool.core import BOUNDS, Measures
 from .sync import counts
 
 if TYPE_CHECKING:
+    from .instruments import Instrument
     from .multiplexer import Multiplexer
     from .notify import Listener
+    from .pool import ConnectionPool, PoolSet
 
 __all__ = ["ListenerCollector", "MultiplexerCollector", "PoolCollector", "ProcessCollector"]
 
@@ -56,8 +58,6 @@ COUNTERS: Final = (
     _Measure("connections_errors", "connects_failed", "Attempts to connect that failed"),
     _Measure("connections_lost", "connections_lost", "Connections found broken while idle"),
 )
-
-
 MOMENTARY: Final = (
     _Measure("in_use", "in_use", "Sessions that are lent"),
     _Measure("connecting", "connecting", "Sessions that are being made"),
@@ -69,26 +69,7 @@ HISTOGRAMS: Final = (
     _Measure("loans", "loan_seconds", "Times that connections were lent"),
     _Measure("connects", "connect_seconds", "Times that connecting took"),
 )
-LISTENER_GAUGES: Final = (
-    _Measure("connected", "connected", "1 if the listener has its connection"),
-    _Measure("subscriptions", "subscriptions", "Subscriptions"),
-    _Measure("channels", "channels", "Channels that are listened to"),
-)
-LISTENER_COUNTERS: Final = (
-    _Measure("notifications", "notifications", "Notifications from the server"),
-    _Measure("connects", "connects", "Connections made"),
-    _Measure("failures", "failures", "Connections lost or not made"),
-)
-MULTIPLEXER_GAUGES: Final = (
-    _Measure("connections", "connections", "Connections that serve"),
-    _Measure("waiting", "waiting", "Statements that are not sent yet"),
-    _Measure("in_flight", "in_flight", "Statements that were sent and have no answer yet"),
-    _Measure("oldest_wait", "oldest_wait_seconds", "Time since the oldest waiting statement"),
-)
-MULTIPLEXER_COUNTERS: Final = (
-    _Measure("statements", "statements", "Statements; a call of executemany is one"),
-    _Measure("failed", "statements_failed", "Statements that had no answer"),
-)
+NAMES: Final = {"failed": "statements_failed"}  # where a key alone says too little
 BUCKETS: Final = (*map(str, BOUNDS), "+Inf")
 
 
@@ -112,14 +93,10 @@ class PoolCollector(_Unread):
 
     def collect(self) -> Iterator[Metric]:
         """Yield one metric for each measure, with a sample for each pool."""
-        pools = list(self._each())
+        pools = [one for pool in self._pools for one in pool._each()]
         stats = {pool.name: pool.get_stats() for pool in pools}
         yield from _simple("pool", stats, GAUGES, COUNTERS)
         yield from _measured({pool.name: pool.measures() for pool in pools})
-
-    def _each(self) -> Iterator[ConnectionPool]:
-        for pool in self._pools:
-            yield from (pool.primary, pool.replica) if isinstance(pool, PoolSet) else (pool,)
 
 
 def _simple(
@@ -136,6 +113,15 @@ def _simple(
             for name, values in found.items():
                 metric.add_metric([name], values.get(measure.key, 0) / scale)
             yield metric
+
+
+def _named(instruments: Iterable[Instrument]) -> tuple[list[_Measure], list[_Measure]]:
+    """Return gauges and counters by Prometheus's rules for names."""
+    gauges, counters = list[_Measure](), list[_Measure]()
+    for one in instruments:
+        name = NAMES.get(one.key, one.key) + ("_seconds" if one.unit == "s" else "")
+        (counters if one.kind == "counter" else gauges).append(_Measure(one.key, name, one.text))
+    return gauges, counters
 
 
 def _measured(found: dict[str, Measures]) -> Iterator[Metric]:
@@ -173,7 +159,7 @@ class ListenerCollector(_Unread):
     def collect(self) -> Iterator[Metric]:
         """Yield one metric for each measure, with a sample for each listener."""
         stats = {name: listener.get_stats() for name, listener in self._listeners.items()}
-        yield from _simple("listener", stats, LISTENER_GAUGES, LISTENER_COUNTERS)
+        yield from _simple("listener", stats, *_named(LISTENER))
 
 
 class MultiplexerCollector(_Unread):
@@ -188,7 +174,7 @@ class MultiplexerCollector(_Unread):
     def collect(self) -> Iterator[Metric]:
         """Yield one metric for each measure, with a sample for each multiplexer."""
         found = {one.name: asdict(one.measures()) for one in self._multiplexers}
-        yield from _simple("multiplexer", found, MULTIPLEXER_GAUGES, MULTIPLEXER_COUNTERS)
+        yield from _simple("multiplexer", found, *_named(MULTIPLEXER))
 
 
 class ProcessCollector(_Unread):
@@ -196,14 +182,10 @@ class ProcessCollector(_Unread):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the numbers of interrupts by kind, cancels, failed repairs and stalls."""
-        text = "Operations that an interrupt ended while they ran, by kind"
-        interrupts = CounterMetricFamily("greenpg_interrupts", text, labels=["kind"])
+        interrupts = CounterMetricFamily("greenpg_interrupts", INTERRUPTS.text, labels=["kind"])
         for kind, count in counts.interrupts.items():
             interrupts.add_metric([kind], count)
         yield interrupts
-        yield CounterMetricFamily("greenpg_cancels", "Cancel requests sent", counts.cancels)
-        text = "Connections closed since an interrupted operation could not be brought to its end"
-        yield CounterMetricFamily("greenpg_failed_repairs", text, counts.failed_repairs)
-        yield CounterMetricFamily("greenpg_stalls", "Stalls of the event loop", counts.stalls)
-        text = "Time that the event loop was held up"
-        yield CounterMetricFamily("greenpg_stalled_seconds", text, counts.stalled)
+        for measure in _named(PROCESS)[1]:
+            name = f"greenpg_{measure.name}"
+            yield CounterMetricFamily(name, measure.help, getattr(counts, measure.key))

@@ -5,47 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING
 from weakref import ref
 
 from opentelemetry.metrics import MeterProvider, Observation, get_meter
 
+from greenpg.instruments import INTERRUPTS, LISTENER, MULTIPLEXER, PROCESS
 from greenpg.pool.core import Instances
 from greenpg.sync import counts
 
 if TYPE_CHECKING:
+    from greenpg.instruments import Instrument
     from greenpg.multiplexer import Multiplexer
     from greenpg.notify import Listener
 
-Kind = Literal["up_down_counter", "counter", "gauge"]
-Instrument = tuple[str, Kind, str, str]  # its name, the last part of which is the number's
 Read = Callable[[], Mapping[str, Mapping[str, float]]]  # numbers by the object's name
-
-MULTIPLEXER: Final[tuple[Instrument, ...]] = (
-    ("connections", "up_down_counter", "{connection}", "Connections that serve"),
-    ("waiting", "up_down_counter", "{statement}", "Statements that are not sent yet"),
-    ("in_flight", "up_down_counter", "{statement}", "Statements sent that have no answer yet"),
-    ("oldest_wait", "gauge", "s", "Time since the oldest waiting statement"),
-    ("statements", "counter", "{statement}", "Statements; a call of executemany is one"),
-    ("failed", "counter", "{statement}", "Statements that had no answer"),
-)
-LISTENER: Final[tuple[Instrument, ...]] = (
-    ("connected", "up_down_counter", "{connection}", "1 if the listener has its connection"),
-    ("subscriptions", "up_down_counter", "{subscription}", "Subscriptions"),
-    ("channels", "up_down_counter", "{channel}", "Channels that are listened to"),
-    ("notifications", "counter", "{notification}", "Notifications from the server"),
-    ("connects", "counter", "{connection}", "Connections made"),
-    ("failures", "counter", "{connection}", "Connections lost or not made"),
-)
-PROCESS: Final[tuple[Instrument, ...]] = (
-    ("cancels", "counter", "{request}", "Cancel requests sent"),
-    ("failed_repairs", "counter", "{connection}", "Connections closed, as a repair has failed"),
-    ("stalls", "counter", "{stall}", "Stalls of the event loop, if it is watched"),
-    ("stalled", "counter", "s", "Time that the event loop was held up"),
-)
-INTERRUPTS: Final[tuple[Instrument, ...]] = (
-    ("interrupts", "counter", "{operation}", "Operations ended by an interrupt, by kind"),
-)
 
 
 class MultiplexerObserver:
@@ -86,13 +60,13 @@ class ProcessObserver:
 
     def __init__(self, *, meter_provider: MeterProvider | None = None) -> None:
         _observe("greenpg", "", PROCESS, self._read, meter_provider)
-        _observe("greenpg", "kind", INTERRUPTS, self._interrupts, meter_provider)
+        _observe("greenpg", "kind", [INTERRUPTS], self._interrupts, meter_provider)
 
     def _read(self) -> dict[str, dict[str, float]]:
-        return {"": {name: getattr(counts, name) for name, *_ in PROCESS}}
+        return {"": {one.key: getattr(counts, one.key) for one in PROCESS}}
 
     def _interrupts(self) -> dict[str, dict[str, float]]:
-        return {kind: {"interrupts": number} for kind, number in counts.interrupts.items()}
+        return {kind: {INTERRUPTS.key: number} for kind, number in counts.interrupts.items()}
 
 
 def _observe(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.metrics import Meter, MeterProvider, Observation, get_meter
 
-from greenpg.pool import ConnectionPool, PoolSet
 from greenpg.pool.core import Instances
 
 if TYPE_CHECKING:
+    from greenpg.pool import ConnectionPool, PoolSet
     from greenpg.pool.core import Measures
 
 # https://opentelemetry.io/docs/specs/semconv/database/database-metrics/, "Connection pools"
@@ -20,7 +20,7 @@ NAME: Final = f"{PREFIX}.pool.name"
 STATE: Final = f"{PREFIX}.state"
 REASON: Final = "greenpg.reason"
 
-Numbers = Callable[[ConnectionPool, "Measures"], dict[str, int]]  # by the attribute's value
+Numbers = Callable[["ConnectionPool", "Measures"], dict[str, int]]  # by the attribute's value
 GAUGES: Final[tuple[tuple[str, str, str, str, Numbers], ...]] = (
     ("count", "{connection}", "Sessions by state", STATE, lambda _, m: _by_state(m)),
     ("max", "{connection}", "Sessions allowed", "", lambda p, _: {"": p.max_size}),
@@ -74,7 +74,7 @@ class PoolObserver:
 
     def add(self, pool: ConnectionPool | PoolSet) -> None:
         """Report one more pool, while it exists."""
-        for one in (pool.primary, pool.replica) if isinstance(pool, PoolSet) else (pool,):
+        for one in pool._each():
             self._pools.add(one)
             for times, histogram in self._histograms.items():
                 record = partial(histogram.record, attributes={NAME: one.name})

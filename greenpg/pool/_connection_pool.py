@@ -304,6 +304,9 @@ class ConnectionPool(Generic[Conn]):
             stats, performer.stats = performer.stats, Stats(usage=used, taken=taken(state))
             return stats.report(state, used)
 
+    def _each(self) -> tuple[ConnectionPool[Conn], ...]:
+        return (self,)
+
     def measures(self) -> Measures:
         """Return numbers for monitoring: current ones, histograms, connections closed by reason."""
         return self._pool.measures()

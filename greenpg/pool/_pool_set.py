@@ -90,6 +90,9 @@ class PoolSet(Generic[Conn]):
         """Return each pool's statistics, by its name."""
         return {pool.name: pool.get_stats() for pool in self._pools}
 
+    def _each(self) -> tuple[ConnectionPool[Conn], ...]:
+        return self._pools
+
     def __enter__(self) -> Self:
         """Open both, to be closed at the end of the block."""
         self.open()

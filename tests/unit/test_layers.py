@@ -11,7 +11,7 @@ from .layers import ROOT, Module, modules
 # Lowest first: a module imports what stands before its room, or in the same line of the table.
 FLOORS = (
     ("_command", "_drivers", "_fork_hooks", "_instances", "errorcodes", "errors", "sql", "tz"),
-    ("backend",),
+    ("backend", "instruments"),
     ("_helper_process", "threads"),
     ("_session",),
     ("sync",),
