@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from rich import box
@@ -21,26 +21,32 @@ COLUMNS: Final = ("wall", "queries", "at once", "longest stall", "ticks")
 
 def facts(records: Sequence[Record]) -> RenderableType:
     """Return a table of the runs; the reasons of failed runs are below it."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("run", no_wrap=True)
-    for name in COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
+    table = table_of(*COLUMNS)
     for record in records:
         if not (record.missing or record.error):
-            table.add_row(f"{record.job.driver} on {record.job.backend}", *_cells(record))
+            table.add_row(record.job.name, *_cells(record))
     explained = (
         "wall: duration of the job; queries: sum of their durations; at once: the largest number "
         "that ran together; longest stall: the largest delay of a ticker, a separate task that is "
         f"due every {seconds(TICK)}."
     )
-    trouble = [Text(line) for record in records if (line := _trouble(record))]
-    return Group(table, Text(explained, "dim"), *trouble)
+    return Group(table, Text(explained, "dim"), *troubles(records))
 
 
-def _trouble(record: Record) -> str:
-    """Return why a run has no figures, or "" if it has some."""
-    text = record.missing or record.error
-    return text and f"{record.job.driver} on {record.job.backend}: {text}"
+def table_of(*columns: str, no_wrap: bool = True) -> Table:
+    """Return an empty table of runs."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("run", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=no_wrap)
+    return table
+
+
+def troubles(records: Sequence[Record]) -> Iterator[Text]:
+    """Yield why runs have no figures."""
+    for record in records:
+        if text := record.missing or record.error:
+            yield Text(f"{record.job.name}: {text}")
 
 
 def _cells(record: Record) -> tuple[str, ...]:

@@ -30,6 +30,11 @@ class Job:
     kills: bool = False  # the tasks are killed in the midst of their queries
 
     @property
+    def name(self) -> str:
+        """The driver and the backend."""
+        return f"{self.driver} on {self.backend}"
+
+    @property
     def exists(self) -> bool:
         """Whether there is such a driver for the backend."""
         return self.driver != "psycogreen" or self.backend in OF_PSYCOGREEN

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg2
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from .job import APPLICATION, TICK, Job
+from .facts import table_of, troubles
+from .job import APPLICATION, TICK
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend
@@ -69,19 +68,11 @@ def _is_usable(conn: Any) -> bool:
 
 def after_kills(records: Sequence[Record]) -> RenderableType:
     """Return a table of what the kills have left; the reasons of failed runs are below it."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("run", no_wrap=True)
-    for name in ("connections left", "queries that run on in the server"):
-        table.add_column(name, justify="right")
+    table = table_of("connections left", "queries that run on in the server", no_wrap=False)
     for record in records:
         if record.usable is not None:
             usable = f"{record.usable} of {record.job.connections}"
-            table.add_row(_name(record.job), usable, str(record.running))
+            table.add_row(record.job.name, usable, str(record.running))
     tasks = records[0].job.tasks if records else 0
     title = Text(f"{tasks} tasks killed in the midst of their queries", "bold")
-    reasons = [(record.job, record.missing or record.error) for record in records]
-    return Group(title, table, *(Text(f"{_name(job)}: {why}") for job, why in reasons if why))
-
-
-def _name(job: Job) -> str:
-    return f"{job.driver} on {job.backend}"
+    return Group(title, table, *troubles(records))

@@ -35,7 +35,7 @@ def overview(records: Sequence[Record], width: int, glyphs: str = BLOCKS) -> Ren
 
 def _run(record: Record, span: float, columns: int, glyphs: str) -> Iterator[Text]:
     job = record.job
-    labels = [f"{job.driver} on {job.backend}", f"  {record.wall:.2f} s"]
+    labels = [job.name, f"  {record.wall:.2f} s"]
     busy = [_busy(bars, span / columns, columns) for bars in _groups(record)]
     rows = [_row(busy[n : n + 2], columns, glyphs) for n in range(0, GROUPS, 2)]
     for label, row in zip_longest(labels, rows, fillvalue=""):

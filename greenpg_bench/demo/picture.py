@@ -132,7 +132,7 @@ def title(record: Record) -> Text:
     """Return the run's title: driver, backend and numbers."""
     job = record.job
     return Text.assemble(
-        (f"{job.driver} on {job.backend}", "bold"),
+        (job.name, "bold"),
         f": {job.tasks} tasks share {job.connections} connections",
         no_wrap=True,
         overflow="ellipsis",
