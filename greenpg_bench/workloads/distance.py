@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from greenpg.pool import PoolClosed
 from greenpg_bench.drivers import connector
+from greenpg_bench.far import away
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
 from greenpg_bench.model import Job, Lap, Metric, Sample, Workload, contenders
-from greenpg_conformance.toolkit.proxy import Proxy
 
 TRIPS: Final = (0, 1, 10)  # ms
 TASKS: Final = (1, 10, 100, 1000, 10_000)
@@ -48,7 +48,7 @@ def _multiplexer(dsn: str) -> tuple[AbstractContextManager[object], Callable[[],
 
 def _prepare(job: Job) -> Lap:
     trip, count = map(int, job.contender.variant.split(" ms, "))
-    dsn = _away(job.dsn, trip / 1e3) if trip else job.dsn
+    dsn = away(job.dsn, trip / 1e3) if trip else job.dsn
     connector(job.contender)
     make = _multiplexer if job.contender.driver == "multiplexer" else _pool
     tasks = crew(HOSTS[job.contender.host], count)
@@ -76,12 +76,6 @@ def _prepare(job: Job) -> Lap:
         return {"rate": rate, "time": count / rate * 1e3}
 
     return measure
-
-
-def _away(dsn: str, seconds: float) -> str:
-    proxy = Proxy(dsn)  # its process ends with this one
-    proxy.delay(seconds)
-    return proxy.dsn
 
 
 WORKLOAD = Workload(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from greenpg_bench.drivers import connector
+from greenpg_bench.far import away
 from greenpg_bench.meter import meter
 from greenpg_bench.model import LIBRARIES, Job, Lap, Metric, Sample, Target, Workload, contenders
-from greenpg_conformance.toolkit.proxy import Proxy
 
 UNITS = 10_000
 ROUND_TRIP = 0.01
@@ -15,11 +15,7 @@ FAR = "far"
 
 
 def _prepare(job: Job) -> Lap:
-    dsn = job.dsn
-    if job.contender.variant == FAR:
-        proxy = Proxy(dsn)  # its process ends with this one
-        proxy.delay(ROUND_TRIP)
-        dsn = proxy.dsn
+    dsn = away(job.dsn, ROUND_TRIP) if job.contender.variant == FAR else job.dsn
     connection: Any = connector(job.contender)(dsn)
     connection.autocommit = False
     cursor = connection.cursor()

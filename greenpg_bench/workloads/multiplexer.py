@@ -8,11 +8,11 @@ from typing import Any, Final, TypeAlias
 
 from greenpg_bench.c_client import client
 from greenpg_bench.drivers import connector
+from greenpg_bench.far import away
 from greenpg_bench.hosts import HOSTS, crew
 from greenpg_bench.meter import meter
 from greenpg_bench.model import Job, Lap, Metric, Sample, Target, Workload, contenders
 from greenpg_bench.pools import lender
-from greenpg_conformance.toolkit.proxy import Proxy
 
 from . import select1
 from .queries import JOIN, QUERIES
@@ -84,9 +84,7 @@ def _in_c(job: Job) -> Do:
 def _found(job: Job) -> Do:
     driver, variant = job.contender.driver, job.contender.variant
     if variant == FAR:
-        proxy = Proxy(job.dsn)
-        proxy.delay(DISTANCE)
-        job = Job(job.contender, proxy.dsn)
+        job = Job(job.contender, away(job.dsn, DISTANCE))
     if driver == "multiplexer":
         return _multiplexed(job)
     if driver == "asyncpg":
