@@ -14,23 +14,8 @@ from ._fork_hooks import Order, in_child
 from .errors import BackendError
 
 __all__ = [
-    "READ",
-    "WRITE",
-    "Address",
-    "Backend",
-    "Event",
-    "Parked",
-    "Task",
-    "Waiter",
-    "after_fork",
-    "as_backend",
-    "choose",
-    "chosen",
-    "current",
-    "has_ended",
-    "is_stranded",
-    "load",
-    "parking",
+    "READ", "WRITE", "Address", "Backend", "Event", "Parked", "Task", "Waiter", "after_fork",
+    "as_backend", "choose", "chosen", "current", "has_ended", "is_stranded", "load", "parking",
     "soon",
 ]  # fmt: skip
 

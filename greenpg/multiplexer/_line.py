@@ -15,6 +15,7 @@ from greenpg._protocol.libpq import PGRES_FATAL_ERROR
 from greenpg._protocol.results import error_of
 from greenpg._psycopg2.operation import collect_notices, pgconn_of
 from greenpg._psycopg2.psycopg2_c import c_cursor, transaction_status
+from greenpg._session.backoff import one_line
 from greenpg._session.input_wait import InputWait, wait_while_held
 from greenpg._session.job import Job
 from greenpg.backend import READ, WRITE
@@ -350,9 +351,8 @@ class Line:
             if group.ended:  # settled, or the one whose tag has told
                 continue
             reason = _server_error(group, self.origin.cursor) or error
-            told = " ".join(str(reason).split()) or type(reason).__name__
             failure = OperationalError(
-                f"the connection was lost, the statement may have run: {told}"
+                f"the connection was lost, the statement may have run: {one_line(reason)}"
             )
             failure.__cause__ = reason
             group.end(failure)

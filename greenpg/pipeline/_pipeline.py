@@ -58,10 +58,8 @@ class PipelineResult:
         rows = self._rows
         if rows is None:
             return False
-        self._description, self._statusmessage = (
-            rows.columns(self._encoding()),
-            rows.statusmessage(),
-        )
+        self._description = rows.columns(self._encoding())
+        self._statusmessage = rows.statusmessage()
         rows.settle()
         return True
 
@@ -126,9 +124,9 @@ class PipelineResult:
         rows = self._rows or self._result()
         try:
             few = rows.few
-            return (
-                rows.take(size) if min(size, rows.count) <= few else self._sliced(rows, size, few)
-            )
+            if min(size, rows.count) <= few:
+                return rows.take(size)
+            return self._sliced(rows, size, few)
         except BaseException as error:
             self._pipeline.note_error(error)
             raise

@@ -14,6 +14,5 @@ from ._state import WAKE
 __all__ = [
     "BOUNDS", "BROKEN", "CLEAN", "DIRTY", "WAKE", "Condition", "ConnectionManager", "Durations",
     "Failure", "Holder", "Instances", "Limits", "Measures", "Pool", "PoolErrors", "Slot",
-    "Waiting", "all_pools",
-    "describe_load", "session_of", "with_oldest_stacks",
+    "Waiting", "all_pools", "describe_load", "session_of", "with_oldest_stacks",
 ]  # fmt: skip

@@ -15,7 +15,6 @@ from greenpg.sync import state_of
 from ._state import is_interrupt
 
 SLICE_ROWS: Final = 2000  # rows built between two looks at the clock
-_fetchone = psycopg.Cursor.fetchone  # super() is slower
 PAUSE: Final = 0  # what a generator yields to `drive` for no event: others are due, maybe
 
 
@@ -124,7 +123,7 @@ class Cursor(_Green, psycopg.Cursor[Any]):
         """Return the next row, None after the last; a loop lets other tasks run."""
         if self._pos:
             self._greenpg_count()
-        return _fetchone(self)
+        return psycopg.Cursor.fetchone(self)
 
     def fetchmany(self, size: int = 0) -> list[Any]:
         """Return the next `size` rows, by default `arraysize`; other tasks run in between."""
