@@ -305,10 +305,11 @@ class Dispatcher:
     def _timed_out(self) -> PoolTimeout:
         fact = f"multiplexer {self.name!r}: not sent in {self.limits.timeout:.1f} s ({self})"
         remedy = "raise max_size"
-        if self._last_error is not None and not self.lines:
-            remedy = f"no connection: {one_line(self._last_error)}"
+        cause = self._pool._pool.last_error or self._last_error
+        if cause is not None and not self.lines:
+            remedy = f"no connection: {one_line(cause)}"
         error = PoolTimeout(f"{fact}; {remedy}")
-        error.__cause__ = self._last_error
+        error.__cause__ = cause
         return error
 
     # The end

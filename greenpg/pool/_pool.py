@@ -230,8 +230,8 @@ class Pool:
         remedy = "raise max_size or hold connections for less time"
         if state.last_error is not None:
             remedy = f"the last attempt to connect failed: {one_line(state.last_error)}"
-        text = with_oldest_stacks(f"pool {self.name!r}: {fact}; {remedy}", state)
-        error = self._errors.timeout(text)
+        told = f"pool {self.name!r}: {fact}; {remedy}"
+        error = self._errors.timeout(with_oldest_stacks(told, state))
         error.__cause__ = state.last_error
         self.performer.failures.note("request", error, fact)
         return error
@@ -351,10 +351,14 @@ class Pool:
     # Opening and closing
 
     @property
+    def last_error(self) -> BaseException | None:
+        """The error of the last attempt to connect; None if it succeeded."""
+        return self.performer.state.last_error
+
+    @property
     def gone(self) -> bool:
         """True once the pool is closed and has no session left."""
-        state = self.performer.state
-        return state.ended and not state.slots
+        return (state := self.performer.state).ended and not state.slots
 
     def open(self) -> None:
         """Open the pool; raises the `closed` error if it has been closed."""

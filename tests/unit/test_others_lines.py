@@ -16,6 +16,7 @@ from greenpg._protocol.prepared import Form, Statements
 from greenpg.multiplexer._dispatcher import Dispatcher
 from greenpg.multiplexer._dispatcher import Limits as Bounds
 from greenpg.notify import Listener
+from greenpg.pool import ConnectionPool
 from greenpg.pool._slots import Limits, Slot
 from greenpg.pool._state import PoolState
 
@@ -95,7 +96,7 @@ def test_slots_are_counted_while_others_are_added():
 
 def test_late_statements_are_looked_for_while_others_line_up():
     bounds = Bounds(1, 0.05, 256, 100, 0, 30.0)
-    dispatcher: Any = Dispatcher("web", bounds, pool=None)  # type: ignore[arg-type]  # unused
+    dispatcher: Any = Dispatcher("web", bounds, ConnectionPool("dbname=none"))
     queue, late = dispatcher.queue, list[Thing]()
     dispatcher.unpark = late.extend
     first = [Thing(-inf) for _ in range(FEW)]
