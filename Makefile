@@ -12,7 +12,7 @@ PYTEST = $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=10
 # The tests start hundreds of Pythons, which would compile greenpg again each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test modes faults lint types format conformance bench plots upstream frameworks matrix release-check docs soak clean
+.PHONY: demo test modes faults lint types format conformance bench plots upstream frameworks matrix cluster release-check docs soak clean
 
 demo: $(DEMO)
 	$(BIN)/greenpg demo $(ARGS)
@@ -57,6 +57,9 @@ frameworks: $(READY)
 
 matrix: $(READY)
 	$(BIN)/python -m tests.matrix $(ARGS)
+
+cluster: $(READY)
+	$(BIN)/python -m tests.cluster $(ARGS)
 
 release-check: $(READY)
 	$(BIN)/python -m tests.release $(ARGS)
