@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 REENTERED: Final = "the multiplexer is inside another operation (called by a finalizer or a signal)"
 OTHER_THREAD: Final = "the multiplexer belongs to another OS thread, which was the first to use it"
+ONE_DRIVER: Final = "a multiplexer uses psycopg2; lend psycopg 3's connections by a ConnectionPool"
 UNUSED, CLOSED = -1, -2  # no thread's ident
 _thread = pristine("_thread")
 _numbers = itertools.count(1)
@@ -76,6 +77,8 @@ class Multiplexer:
         keeps at most `prepared_max` of these.
         """
         libpq.need(*PIPELINES)
+        if options.get("driver", "psycopg2") != "psycopg2":
+            raise ValueError(f"driver={options['driver']!r}: {ONE_DRIVER}")
         chosen = self.default_backend if backend is None else as_backend(backend)
         self._find_backend: Callable[[], Backend] = (
             default_backend if chosen is None else lambda: chosen

@@ -16,14 +16,14 @@ from greenpg._drivers import PSYCOPG2, driver_named
 from greenpg.backend import Backend, as_backend
 from greenpg.sync import Deadline
 
-from ._connections import BROKEN, CLEAN, DIRTY, Hook, Reset
+from ._connections import BROKEN, CLEAN, DIRTY, Hook, Reset, check_functions
 from ._health import Health
 from ._labels import Label
 from ._managed import Connections, ping
 from ._measures import taken
 from ._pool import Lease, Pool
 from ._report import Stats
-from ._slots import Limits
+from ._slots import Limits, check_number
 
 if TYPE_CHECKING:
     from typing_extensions import Self, TypeVar, Unpack
@@ -43,6 +43,7 @@ else:
     Conn = TypeVar("Conn")
 
 CLEAN_FROM: Final = {"none": BROKEN, "rollback": DIRTY, "discard": CLEAN}  # by `reset`
+HOLDERS: Final = ("line", "stack")
 _numbers = itertools.count(1)
 
 
@@ -125,6 +126,14 @@ class ConnectionPool(Generic[Conn]):
         reset = "rollback" if reset is None else reset
         if isinstance(reset, str) and reset not in CLEAN_FROM:
             raise ValueError(f"reset={reset!r}: give 'none', 'rollback', 'discard' or a function")
+        if holder not in HOLDERS:
+            raise ValueError(f"holder={holder!r}: give 'line' or 'stack'")
+        check_number("timeout", timeout, -inf)
+        check_functions(
+            reconnect_failed=reconnect_failed, configure=configure, check=check,
+            on_acquire=on_acquire, on_release=on_release, on_connect=on_connect,
+            on_discard=on_discard,
+        )  # fmt: skip
         limits = Limits(
             min_size=min_size, max_size=min_size if max_size is None else max_size,
             max_waiting=max_waiting, max_lifetime=max_lifetime, max_idle=max_idle,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
+from numbers import Real
 from types import CodeType
 from typing import Any, Final, TypeAlias
 
@@ -90,7 +91,7 @@ class Waiter:
 
 @dataclass(slots=True, kw_only=True)
 class Limits:
-    """A pool's limits, times in seconds; ValueError for impossible ones."""
+    """A pool's limits, times in seconds; ValueError for impossible ones, TypeError for texts."""
 
     min_size: int = 4
     max_size: int = 4
@@ -106,12 +107,12 @@ class Limits:
 
     def __post_init__(self) -> None:
         self.resize(self.min_size, self.max_size)
+        for name in "max_waiting", "max_lifetime", "max_idle", "reconnect_timeout", "warn_held":
+            check_number(name, getattr(self, name))
+        for name in "num_workers", "max_uses":
+            check_number(name, getattr(self, name), 1)
         if self.always_check:
             self.fresh = -inf
-        if self.num_workers < 1:
-            raise ValueError("num_workers must be at least 1")
-        if self.max_uses < 1:
-            raise ValueError("max_uses must be at least 1")
 
     def timed(self) -> bool:
         """Return True if a connection can be too old, idle for too long, or lent for too long."""
@@ -123,9 +124,20 @@ class Limits:
         return max(wanted, SHORTEST_REST)
 
     def resize(self, min_size: int, max_size: int) -> None:
-        """Set new sizes; ValueError if they are impossible."""
-        if min_size < 0:
-            raise ValueError("min_size cannot be negative")
-        if max_size < max(min_size, 1):
-            raise ValueError("max_size must be at least 1 and not below min_size")
+        """Set new sizes; ValueError if they are impossible, TypeError if they are no numbers."""
+        check_number("min_size", min_size)
+        check_number("max_size", max_size, 1)
+        if max_size < min_size:
+            raise ValueError(f"max_size={max_size} is below min_size={min_size}; set both")
         self.min_size, self.max_size = min_size, max_size
+
+
+def check_number(name: str, value: float, least: float = 0) -> None:
+    """TypeError unless an option is a number, ValueError if it is below `least`.
+
+    A wrong type that is found only in the pool's own tasks could be raised to nobody.
+    """
+    if not isinstance(value, Real):
+        raise TypeError(f"{name}={value!r}: give a number; float('inf') means no limit")
+    if not value >= least:
+        raise ValueError(f"{name}={value!r}: give at least {least}")
