@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import suppress
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -13,7 +14,7 @@ from greenpg._session.cancelling import wait_once
 from greenpg._session.lock import IN_HUB
 
 from ._cancelling import cancel_query
-from ._errors import WAITS_HAVE_TIMEOUTS, WaitTimeout
+from ._errors import WaitTimeout
 from ._finishing import drop_unsent, finish
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def drive(
 ) -> _T:
     """Consume a generator on an open connection; WaitTimeout after `timeout` seconds.
 
-    Before psycopg 3.3.6 it is resumed each `interval` seconds, by which notifies() ends there.
+    If `interval` is given, the generator is resumed at least each `interval` seconds, as in
+    psycopg: a program's own may look at something else then, and notifies() does before 3.3.6.
     An interrupt propagates once the query is cancelled and the generator has ended; if it does
     not end within the connection's `cancel_timeout`, the connection is closed.
     """
@@ -52,12 +54,12 @@ def drive(
         if state.holder != state.current() and not state.can_wait():  # a finalizer ends a block
             state.shut(conn.pgconn)
             raise ProgrammingError(IN_HUB)
-        polls = interval is not None and not WAITS_HAVE_TIMEOUTS
-        end = None if timeout is None else monotonic() + timeout
+        last = inf if timeout is None else monotonic() + timeout
+        end = None if timeout is None else last
         wait = state.wait
         while True:
-            if polls:
-                end = monotonic() + interval  # type: ignore[operator]
+            if interval is not None:
+                end = min(monotonic() + interval, last)
             try:
                 if want and end is None and not state.wait_needs_check:
                     ready = wait(fd, want, None)
@@ -67,7 +69,7 @@ def drive(
                 _interrupted(conn, state, gen, want, exc)
             waited = True
             want = gen.send(ready)
-            if timeout is not None and monotonic() >= end:  # type: ignore[operator]
+            if timeout is not None and monotonic() >= last:
                 raise WaitTimeout("wait timeout expired")
     except StopIteration as stop:
         value = stop.value

@@ -23,8 +23,7 @@ class ConnectionClosed(OperationalError, InterfaceError):
     """
 
 
-WAITS_HAVE_TIMEOUTS: Final = hasattr(e, "_WaitTimeout")
-if WAITS_HAVE_TIMEOUTS:
+if hasattr(e, "_WaitTimeout"):
     WaitTimeout = e._WaitTimeout
 else:  # psycopg before 3.3.6, whose waits have no timeout
 
