@@ -6,7 +6,9 @@ from typing import Final
 
 __all__: Final[list[str]] = []
 
-_REMEDY: Final = "greenpg.psycopg3 needs psycopg 3.2 or newer: pip install 'greenpg[psycopg3]'"
+_REMEDY: Final = (
+    "greenpg.psycopg3 needs psycopg 3.2 or newer: pip install 'greenpg[psycopg3]' 'psycopg[binary]'"
+)
 
 try:
     import psycopg

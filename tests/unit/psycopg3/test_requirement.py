@@ -23,8 +23,8 @@ def test_without_psycopg_the_error_says_what_to_install(before, reason, line):
 
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ImportError: ")
-    assert "pip install 'greenpg[psycopg3]'" in last
-    assert reason in last.partition("psycopg3]'")[2]
+    assert "pip install 'greenpg[psycopg3]' 'psycopg[binary]'" in last
+    assert reason in last.partition("[binary]'")[2]
 
 
 @pytest.mark.parametrize("module", ["greenpg", "greenpg.pool", "greenpg.patch", "greenpg_gevent"])
