@@ -17,7 +17,13 @@ __all__ = [
     "PoolTimeout",
     "TooManyRequests",
     "lookup",
+    "sqlstate_of",
 ]
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return the SQLSTATE of an error of psycopg2 or psycopg 3; None for other exceptions."""
+    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
 
 
 class BackendError(InterfaceError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from greenpg._session.backoff import one_line
+from greenpg.errors import sqlstate_of
 
 KEPT: Final = 20  # kinds
 
@@ -35,7 +36,7 @@ class Failures:
 
     def note(self, what: str, error: BaseException, text: str | None = None) -> None:
         """Keep a failure; `text` is the error's own by default."""
-        sqlstate = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+        sqlstate = sqlstate_of(error)
         kind = what, type(error), sqlstate
         before = self._last.pop(kind, None)
         count = 1 if before is None else before.count + 1
