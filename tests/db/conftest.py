@@ -20,7 +20,7 @@ from greenpg.backend import current
 from greenpg_conformance.toolkit.fake_server import FakeServer
 from greenpg_conformance.toolkit.jobs import Job
 from greenpg_conformance.toolkit.machine import Patience
-from tests.db.telemetry import Meters
+from tests.db.telemetry import Meters, Spans
 from tests.green.plugin import PATCHED
 
 PATIENCE: Final = 5.0
@@ -148,6 +148,18 @@ def meters() -> Iterator[Meters]:
     """OpenTelemetry's numbers."""
     made = Meters()
     yield made
+    made.provider.shutdown()
+
+
+@pytest.fixture
+def spans() -> Iterator[Spans]:
+    """OpenTelemetry's spans of what the test instruments."""
+    made = Spans()
+    from greenpg import otel  # only here: it requires an extra
+
+    otel.instrument(tracer_provider=made.provider)
+    yield made
+    otel.uninstrument()
     made.provider.shutdown()
 
 

@@ -34,3 +34,29 @@ class Meters:
             for point in points
             if name.startswith(prefix) and point.attributes == attributes
         }
+
+
+class Spans:
+    """A tracer provider, and what it has traced."""
+
+    def __init__(self) -> None:
+        trace = pytest.importorskip("opentelemetry.sdk.trace")
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+        self._exporter = InMemorySpanExporter()
+        self.provider = trace.TracerProvider(resource=Resource.get_empty())
+        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self.tracer = self.provider.get_tracer("test")
+
+    def ended(self) -> list[Any]:
+        """Return the spans that have ended since the last call."""
+        found = list(self._exporter.get_finished_spans())
+        self._exporter.clear()
+        return found
+
+    def only(self) -> Any:
+        """Return the one span that has ended."""
+        (span,) = self.ended()
+        return span
