@@ -20,6 +20,10 @@ BOOL, BYTEA, INT8, INT4, FLOAT8, NUMERIC = 16, 17, 20, 23, 701, 1700
 DATE, TIMESTAMP, TIMESTAMPTZ = 1082, 1114, 1184
 UNKNOWN: Final = 0
 NULL: Final = -1  # fits any type
+CASTS: Final = {  # what psycopg2 writes behind a literal; a column without a name is named so
+    BYTEA: "::bytea", FLOAT8: "::float", DATE: "::date", TIMESTAMP: "::timestamp",
+    TIMESTAMPTZ: "::timestamptz",
+}  # fmt: skip
 _WIDER: Final = {(INT8, INT4), (NUMERIC, INT4), (NUMERIC, INT8)}
 
 _INSERT: Final = re.compile(
@@ -31,8 +35,12 @@ _ITEM: Final = re.compile(r"%(?:\((\w+)\))?s")
 
 
 def _integer(value: int) -> Encoded:
-    kind = INT4 if -(2**31) <= value < 2**31 else INT8 if -(2**63) <= value < 2**63 else NUMERIC
-    return kind, b"%d" % value
+    return _integer_type(value), b"%d" % value
+
+
+def _integer_type(value: int) -> int:
+    """Return the type of an integer literal."""
+    return INT4 if -(2**31) <= value < 2**31 else INT8 if -(2**63) <= value < 2**63 else NUMERIC
 
 
 def _float(value: float) -> Encoded:
@@ -40,7 +48,10 @@ def _float(value: float) -> Encoded:
 
 
 def _decimal(value: Decimal) -> Encoded | None:
-    return (NUMERIC, str(value).encode()) if value.is_finite() else None
+    if not value.is_finite():
+        return None
+    text = str(value)  # without a point it is an integer literal
+    return _integer_type(int(value)) if text.lstrip("-").isdigit() else NUMERIC, text.encode()
 
 
 def _moment(value: datetime) -> Encoded:

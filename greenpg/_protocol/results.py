@@ -13,6 +13,7 @@ from psycopg2 import extensions as ext
 from greenpg.errors import lookup
 
 from .libpq import Pointer, libpq
+from .parameters import NUMERIC
 
 if TYPE_CHECKING:
     from .prepared import Prepared
@@ -34,14 +35,21 @@ def error_of(result: int | Pointer, encoding: str) -> Error:
     fields = {name: _field(result, code, encoding) for name, code in _FIELDS.items()}
     message = (libpq.PQresultErrorMessage(result) or b"").decode(encoding, "replace")
     code = fields["sqlstate"]
-    base: Any = DatabaseError
-    with suppress(KeyError):
-        base = lookup(code or "")
+    base = _class_of(code or "")
     text = message[8:] if message[:8] in ("ERROR:  ", "FATAL:  ", "PANIC:  ") else message
     error: Any = _with_diag(base)(text)
     error.__setstate__({"pgerror": message, "pgcode": code})
     error.diag = SimpleNamespace(**fields)  # in place of psycopg2's Diagnostics
     return cast("Error", error)
+
+
+def _class_of(code: str) -> Any:
+    """Return the exception class of a SQLSTATE; of an unknown one that of the codes like it."""
+    with suppress(KeyError):
+        return lookup(code)
+    with suppress(KeyError):
+        return lookup(f"{code[:2]}000").__base__
+    return DatabaseError
 
 
 def _field(result: int | Pointer, code: str, encoding: str) -> str | None:
@@ -70,17 +78,28 @@ def statusmessage(result: int) -> str:
     return str(libpq.PQcmdStatus(result), "utf-8", "replace")
 
 
-def columns(result: int, encoding: str) -> tuple[Any, ...] | None:
-    """Return PEP 249's description; None for a result without columns."""
-    made = tuple(
-        ext.Column(
-            name=libpq.PQfname(result, index).decode(encoding, "replace"),
-            type_code=libpq.PQftype(result, index),
-            internal_size=libpq.PQfsize(result, index),
-        )
-        for index in range(libpq.PQnfields(result))
+def columns(result: int, encoding: str) -> tuple[Any, ...]:
+    """Return psycopg2's description of a result with rows (`_make_column` in its pqpath.c)."""
+    return tuple(_column(result, index, encoding) for index in range(libpq.PQnfields(result)))
+
+
+def _column(result: int, index: int, encoding: str) -> Any:
+    kind, size = libpq.PQftype(result, index), libpq.PQfsize(result, index)
+    modifier, column = libpq.PQfmod(result, index), libpq.PQftablecol(result, index)
+    if modifier > 0:
+        modifier -= 4
+    is_numeric = kind == NUMERIC
+    if size == -1:
+        size = modifier >> 16 if is_numeric else modifier
+    return ext.Column(
+        name=libpq.PQfname(result, index).decode(encoding, "replace"),
+        type_code=kind,
+        internal_size=size,
+        precision=(modifier >> 16) & 0xFFFF if is_numeric else None,
+        scale=modifier & 0xFFFF if is_numeric else None,
+        table_oid=libpq.PQftable(result, index) or None,
+        table_column=column if column > 0 else None,  # not of a system column
     )
-    return made or None
 
 
 class Rows:
@@ -112,7 +131,7 @@ class Rows:
         """The number of rows with up to _CELLS values, but at least 1."""
         return _CELLS // (len(self._casters()) or 1) or 1
 
-    def columns(self, encoding: str) -> tuple[Any, ...] | None:
+    def columns(self, encoding: str) -> tuple[Any, ...]:
         """Return PEP 249's description; not after `settle`."""
         return columns(self._result, encoding)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from psycopg2 import ProgrammingError
+from psycopg2 import Error, ProgrammingError
 
 from greenpg._connecting.default_backend import default_backend
 from greenpg._fork_hooks import Order, in_child
@@ -175,6 +175,8 @@ class Multiplexer:
 
     def _results(self, group: Group) -> list[PipelineResult]:
         results, answers = list[PipelineResult](), group.answers
+        failure: Error | None = None
+        time_slice = TimeSlice(self.backend)
         answers.reverse()
         try:
             while answers:
@@ -183,11 +185,14 @@ class Multiplexer:
                 answer = answers.pop()[0]
                 if result._rows is None:
                     libpq.PQclear(answer)
-                if result.error is not None and not isinstance(result.error, PipelineAborted):
-                    raise result.error
+                if failure is None and not isinstance(result.error, PipelineAborted):
+                    failure = result.error
                 results.append(result)
+                time_slice.pause_if_over()
         finally:
             group.free()
+        if failure is not None:
+            raise failure
         return results
 
     @contextmanager
@@ -229,9 +234,9 @@ class Multiplexer:
 
     def _cursor(self) -> Any:
         """Return a cursor of an open line; waits until there is one."""
-        while self._dispatcher.cursor is None:
+        while (cur := self._dispatcher.cursor) is None or cur.connection.closed:
             self._run(Group((), self._writer.texts.pace("")))  # a Sync alone
-        return self._dispatcher.cursor
+        return cur
 
     # The multiplexer as a whole
 

@@ -64,7 +64,7 @@ def refusal(statement: str) -> str | None:
     tokens = list(_unescaped([token for token, _ in tokens_of(statement)]))
     first = _first(tokens, 0)
     if first == len(tokens):
-        return "can't execute an empty query"
+        return None  # an error of the server
     if _ends_early(tokens[first:]):
         return "several statements in one string cannot be told apart; execute them one by one"
     return _command(tokens, first) or _part(tokens)

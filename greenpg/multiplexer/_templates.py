@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
-from greenpg._protocol.parameters import NULL, UNKNOWN, plain_value
+from greenpg._protocol.parameters import CASTS, NULL, UNKNOWN, plain_value
 
 from ._scan import Token, tokens_of
 
@@ -18,6 +18,7 @@ _AFTER_BY: Final = frozenset((
     "union", "window",
 ))  # fmt: skip
 _COMMANDS: Final = frozenset(("delete", "insert", "merge", "select", "update", "values", "with"))
+MOST: Final = 65535  # parameters of a statement, in the protocol
 _PART_OF_A_WORD: Final = re.compile(r"[\w$'\"]")
 _NUMBERED: Final = re.compile(r"\$[0-9]")
 
@@ -34,9 +35,15 @@ def may_be_prepared(query: str) -> bool:
 class Template:
     """A text whose placeholders stand for values, as $1, $2..."""
 
-    def __init__(self, sql: bytes, keys: list[str] | None, width: int, encoding: str) -> None:
-        self.sql = sql
-        self._keys, self._width, self._encoding = keys, width, encoding
+    def __init__(self, parts: list[str], keys: list[str] | None, encoding: str) -> None:
+        self._parts = parts  # what stands around the placeholders
+        self._keys, self._width, self._encoding = keys, len(parts) - 1, encoding
+
+    def sql(self, types: tuple[int, ...]) -> bytes:
+        """Return the text for parameters of some types, cast as psycopg2 casts its literals."""
+        marks = [f"${number}{CASTS.get(kind, '')}" for number, kind in enumerate(types, 1)]
+        pairs = zip(self._parts, [*marks, ""], strict=True)
+        return "".join(map("".join, pairs)).encode(self._encoding)
 
     @classmethod
     def of(cls, query: str, encoding: str) -> Template | None:
@@ -50,14 +57,13 @@ class Template:
                 if places.number_is_a_column() or _PART_OF_A_WORD.search(around):
                     return None
                 keys.append(query[start + 2 : end - 2] if token.value != "%s" else None)
-                parts += query[last:start], f"${len(keys)}"
+                parts.append(query[last:start])
                 last = end
             places.add(token)
-        if query.count("%") != len(keys) or (None in keys and any(keys)):
+        if query.count("%") != len(keys) or len(keys) > MOST or (None in keys and any(keys)):
             return None
         names = [key for key in keys if key is not None]
-        sql = "".join([*parts, query[last:]]).encode(encoding)
-        return cls(sql, names or None, len(keys), encoding)
+        return cls([*parts, query[last:]], names or None, encoding)
 
     def encoded(self, vars: Any) -> Values | None:
         """Return the values, or None if psycopg2 has to write them."""

@@ -62,7 +62,7 @@ class Text:
         types, values = encoded
         form = self._forms.get(types)
         if form is None:
-            form = self._forms[types] = Form(self.template.sql, types)
+            form = self._forms[types] = Form(self.template.sql(types), types)
         return form, text_array(values)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from psycopg2 import ProgrammingError
+from psycopg2 import InterfaceError, ProgrammingError
 from psycopg2 import extensions as ext
 
 from greenpg._protocol.parameters import is_literal
@@ -77,8 +77,14 @@ class Writer:
         return sql, known.pace
 
     def _mogrified(self, query: Any, vars: Any) -> bytes:
-        sql: bytes = c_cursor.mogrify(self._cursor(), query, vars)
-        return sql
+        while True:
+            cur = self._cursor()
+            try:
+                sql: bytes = c_cursor.mogrify(cur, query, vars)
+                return sql
+            except InterfaceError:
+                if not cur.connection.closed:  # else it was lost meanwhile, in another OS thread
+                    raise
 
     def _codec(self) -> str:
         return ext.encodings[self._cursor().connection.encoding]

@@ -12,7 +12,13 @@ from psycopg2 import extensions as ext
 from greenpg._green_classes import green_class
 from greenpg._protocol import results
 from greenpg._protocol.copy_statements import copies_to_client
-from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_PIPELINE_ABORTED, PGRES_TUPLES_OK, libpq
+from greenpg._protocol.libpq import (
+    PGRES_COMMAND_OK,
+    PGRES_EMPTY_QUERY,
+    PGRES_PIPELINE_ABORTED,
+    PGRES_TUPLES_OK,
+    libpq,
+)
 from greenpg._protocol.pipelining import PIPELINES, Pipe
 from greenpg._psycopg2.operation import cancel_and_drain, collect_notices, drive, pgconn_of
 from greenpg._psycopg2.psycopg2_c import c_cursor
@@ -74,6 +80,8 @@ class PipelineResult:
         elif status == PGRES_COMMAND_OK:
             self._rowcount = results.rowcount(result)
             self._statusmessage = results.statusmessage(result)
+        elif status == PGRES_EMPTY_QUERY:
+            self.error = ProgrammingError("can't execute an empty query")
         else:
             self.error = results.error_of(result, self._encoding())
 
