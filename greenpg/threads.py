@@ -116,7 +116,8 @@ class Waiter:
     def wait(self, fd: int, events: int, timeout: float | None) -> int:
         if fd != self._fd or events != self._events:
             self._watch(fd, events)
-        self._error = None
+        if not self._waiting:  # else it was expected
+            self._error = None
         self._waiting = True
         try:
             if timeout is None or timeout > _SHORT:
@@ -175,6 +176,11 @@ class Waiter:
             self._error = exc
             if self._piped:
                 write(self._pipe[1], b"!")
+
+    def expect(self, wait: bool) -> None:
+        """Let an interrupt from now on end the next wait, or no longer."""
+        self._error = None
+        self._waiting = wait
 
     def fileno(self) -> int:
         return -1

@@ -26,6 +26,9 @@ class InputWait:
         self._wait = wait_for_input if wait is None else wait
         self._backend: Backend = conn._greenpg_state.backend
         self._may_miss = "hub" not in self._backend.capabilities
+        self._expect: Callable[[bool], object] = _nothing
+        if wait is wait_while_held:  # else the next wait may be another task's
+            self._expect = getattr(conn._greenpg_state.waiter, "expect", _nothing)
         self._wakers: list[object] = []
         self.waiting = False
         self._woken = False
@@ -34,10 +37,11 @@ class InputWait:
         """Return True if data has arrived; do not wait if `has_work` returns something true.
 
         A wake-up from another OS thread may come just before the wait; it is lost, but not the
-        next one.
+        next one. Where the task holds the connection none is lost.
         """
         self.waiting, self._woken = True, False
         try:
+            self._expect(True)
             return not has_work() and self._wait(self._conn, timeout, events)
         except _Wake:
             self._woken = False
@@ -46,6 +50,7 @@ class InputWait:
             self.waiting = False
             while self._wakers:  # another OS thread's interrupt must not hit a later wait
                 self._backend.pause()
+            self._expect(False)
             if self._woken:
                 self._absorb()
 
@@ -66,6 +71,10 @@ class InputWait:
                 self._conn._greenpg_state.waiter.interrupt(_Wake())
         finally:
             self._wakers.pop()
+
+
+def _nothing(expected: bool) -> None:
+    """Do nothing: a wake-up comes from the task's own thread, or may be missed."""
 
 
 def wait_for_input(conn: Any, timeout: float | None, events: int = READ) -> bool:

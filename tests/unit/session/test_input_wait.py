@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from socket import socketpair
 from types import SimpleNamespace
 
 import pytest
 
 from greenpg._session import input_wait
-from greenpg._session.input_wait import InputWait, _Wake
+from greenpg._session.input_wait import InputWait, _Wake, wait_while_held
 from greenpg.backend import READ
 from greenpg.threads import Threads
 
@@ -78,3 +79,23 @@ def test_wake_up_is_repeated_where_one_can_be_missed(scene):
 
     assert waiter.join(PATIENCE)
     assert len(scene.interrupts) == 2
+
+
+def test_wake_up_just_before_the_wait_of_a_held_connection_ends_it():
+    """It comes after the last look at the work."""
+    backend, (ours, theirs) = Threads(), socketpair()
+    waiter = backend.waiter()
+    state = SimpleNamespace(
+        backend=backend, waiter=waiter, wait=waiter.wait, fd=ours.fileno(), closing=False
+    )
+    waiting = InputWait(SimpleNamespace(closed=0, _greenpg_state=state), wait_while_held)
+
+    def has_work():
+        backend.spawn(waiting.wake).join()
+        return False
+
+    with ours, theirs:
+        found = [waiting.wait(PATIENCE, has_work, READ), waiting.wait(0.0, lambda: False, READ)]
+        assert found == [False, False]
+        assert backend.spawn(waiting.wait, PATIENCE, has_work, READ).join(PATIENCE / 2)
+    waiter.close()
