@@ -21,7 +21,8 @@ from .libpq import (
 if TYPE_CHECKING:
     from .prepared import Command
 
-PART: Final = 256  # statements of one group that are queued at once
+MOST: Final = 1 << 18  # bytes that are queued until the socket has taken them
+OVERHEAD: Final = 64  # bytes of the messages around a statement, about
 
 
 class Group(Protocol):
@@ -29,6 +30,7 @@ class Group(Protocol):
 
     statements: Sequence[bytes]
     answers: list[tuple[Pointer, int]]  # libpq's results, each with its status; the group owns them
+    size: int  # the length of a prepared statement's values
     before: int  # commands that prepare it, whose answers are dropped; not 0 at its end: one failed
     values: Any  # of a prepared statement's parameters
 
@@ -52,6 +54,7 @@ class Groups:
         self.ended: list[Any] = []
         self._broken: OperationalError | None = None
         self.rest: Any = None  # an iterator over statements
+        self._queued = 0  # bytes since libpq last had nothing left to send
         self.commands: list[tuple[Any, bytes]] = []
         quick = libpq.quick
         self._query, self._prepared = quick("PQsendQueryParams"), quick("PQsendQueryPrepared")
@@ -82,6 +85,7 @@ class Groups:
         statements, pgconn = group.statements, self._pgconn
         self.sent.append(group)
         if len(statements) == 1:
+            self._queued += len(statements[0])
             ok = self._query(pgconn, statements[0], 0, None, None, None, None, 0)
             self._check(ok and self._sync(pgconn))
         else:
@@ -91,6 +95,7 @@ class Groups:
     def send_prepared(self, group: Any, name: bytes) -> None:
         """Queue a group that is one prepared statement."""
         values, pgconn = group.values, self._pgconn
+        self._queued += group.size
         if not group.before:  # else it is in `sent`
             self.sent.append(group)
         count = 0 if values is None else len(values)
@@ -101,28 +106,38 @@ class Groups:
         """Queue commands that prepare a group's statement; the group is to be sent next."""
         self.sent.append(group)
         group.before = len(commands)
+        self._queued += len(group.statements[0])
         for command in commands:
             self._check(command(self._pgconn))
 
     def send_on(self) -> None:
-        """Queue the next part of a long group."""
-        if self.rest is None:
-            return
+        """Queue more of a long group, until the socket takes no more."""
         pgconn = self._pgconn
-        for _ in range(PART):
+        while self.rest is not None and not self.is_full():
             sql = next(self.rest, None)
             if sql is None:
                 self.rest = None
                 self._check(self._sync(pgconn))
-                return
-            self._check(self._query(pgconn, sql, 0, None, None, None, None, 0))
+            else:
+                self._queued += len(sql) + OVERHEAD
+                self._check(self._query(pgconn, sql, 0, None, None, None, None, 0))
+
+    def is_full(self) -> bool:
+        """Return True if so much is queued that more would only take memory."""
+        return self._queued >= MOST and not self._drained()
+
+    def _drained(self) -> bool:
+        if self._flush(self._pgconn) == 1:
+            return False
+        self._queued = 0
+        return True
 
     def flush(self) -> bool:
         """Send what is queued; return False if a part is left for later.
 
         A lost connection is noticed where answers are read.
         """
-        return self._flush(self._pgconn) != 1 and self.rest is None
+        return self._drained() and self.rest is None
 
     def receive(self) -> list[Any]:
         """Read what has arrived, and return the groups that have all answers.

@@ -11,7 +11,11 @@ is a connection that the multiplexer has borrowed from its pool, with the groups
 touches libpq. The first one of a turn schedules `push` by the backend's `soon`: when the tasks
 that were ready have run, `push` gives all groups to lines and flushes each line once. Where tasks
 are OS threads, the task pushes at once, or leaves it to the thread that is at it. `push` never
-waits, and holds the multiplexer's lock.
+waits, and holds the multiplexer's lock. One that finds the lock taken leaves a note, `_due`: who
+releases the lock looks at it.
+
+**How much is sent.** What the socket does not take waits in the queue, not in libpq: a line with
+`groups.MOST` bytes in libpq is full until those are sent.
 
 **Who receives.** Each line has a task, which waits for the socket, reads what has come, sets the
 events of the groups that have ended in order, and pushes what waits in the queue. The rows are

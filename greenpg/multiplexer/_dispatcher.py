@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from psycopg2 import OperationalError
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 PACKED: Final = 0.01  # seconds of work that are sent on one line before another one is used
 LOOK: Final = 0.05  # seconds between two looks at groups that wait
 LINGER: Final = 1.0  # seconds without work until a connection goes back to the pool
+_Error = TypeVar("_Error", bound=Exception)
 log = logging.getLogger("greenpg.multiplexer")
 _thread = pristine("_thread")
 
@@ -80,6 +82,7 @@ class Dispatcher:
         self._opening: set[object] = set()  # a token for each line that has no connection yet
         self._opened_at = -inf
         self._scheduled = False
+        self._due = False  # a `push` that found the lock taken
         self._alarm: Any = None  # the event of the task that looks after queue and lines
         self._looks_often = False
         self._last_error: BaseException | None = None
@@ -96,6 +99,10 @@ class Dispatcher:
     def run(self, group: Group) -> None:
         """Queue a group and wait for its end; raises its error."""
         deadline = self.deadlines.get(self._current()) if self.deadlines else None
+        if deadline is not None:
+            if deadline <= monotonic():
+                raise self._overdue(group)
+            group.deadline = deadline
         try:
             self.queue[group] = None
             if self._alarm is None:
@@ -108,7 +115,7 @@ class Dispatcher:
             else:
                 self._park(group, max(deadline - monotonic(), 0))
                 if not group.ended:
-                    raise DeadlineExceeded("the deadline of the task has passed")
+                    raise self._overdue(group)
         except BaseException:
             self._scheduled = False  # perhaps `soon` has raised
             self._abandon(group)
@@ -117,7 +124,7 @@ class Dispatcher:
             raise group.error
 
     def _abandon(self, group: Group) -> None:
-        with self.lock:
+        with self.looking():
             group.abandoned = True
             self.queue.pop(group, None)
             if group.ended:
@@ -125,18 +132,29 @@ class Dispatcher:
             elif group.line is not None:
                 group.line.forget(group)
 
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Hold the lock, and do afterwards what a `push` has left meanwhile."""
+        with self.lock:
+            yield
+        if self._due:
+            self.push()
+
     # Sending
 
     def push(self) -> None:
-        """Give what waits in the queue to lines; never waits."""
+        """Give what waits in the queue to lines, or leave it to the lock's holder; never waits."""
+        self._due = True  # first: the holder looks at it after the release
+        if self.lock._is_owned():  # a finalizer
+            return
         try:
             self._scheduled = False
-            while self.queue and self.lock.acquire(False):
+            while self._due and self.queue and self.lock.acquire(False):
+                self._due = False  # first: what changes meanwhile is seen, or sets it again
                 waits = not self._distribute()
                 self.lock.release()
                 if waits:
                     self._look_after()
-                    return
         except BaseException:
             self._mend()
             raise
@@ -156,6 +174,7 @@ class Dispatcher:
         now, queue, used = monotonic(), self.queue, list[Line]()
         if self.closed:
             self.fail_all(PoolClosed(f"multiplexer {self.name!r} was closed"))
+        self._expire(now - max(self.limits.timeout, LOOK))
         while queue and (line := self._choose(now)) is not None:
             line.send(queue, PACKED if line.load < PACKED else line.load, now)
             if line not in used:
@@ -164,7 +183,7 @@ class Dispatcher:
             line.flush()
         while 0 < self.limits.max_waiting < len(queue):
             text = f"multiplexer {self.name!r}: {self.limits.max_waiting} statements wait already"
-            self._fail(first(queue, reversed), TooManyRequests(text))
+            self._fail(first(queue, reversed), self._because_of_server(TooManyRequests(text)))
         return not queue
 
     def _choose(self, now: float) -> Line | None:
@@ -221,10 +240,11 @@ class Dispatcher:
         conn, line, healthy = None, None, False
         try:
             conn = self._pool.getconn()
-            opened()
+            self._last_error = None
             self.tasks.add(self._current())
             line = Line(self, conn, self._statements_of(conn))
             self.lines.append(line)
+            opened()
             self.cursor = line.origin.cursor
             self._look_after()
             line.serve()
@@ -245,12 +265,14 @@ class Dispatcher:
             self.push()
 
     def _drop(self, line: Line) -> None:
-        if line in self.lines:
-            self.lines.remove(line)
-        if self.cursor is line.origin.cursor:
-            self.cursor = self.lines[0].origin.cursor if self.lines else None
-        if not self.lines and self._alarm is not None:
-            self._alarm.set()  # perhaps nothing is left to look after
+        with self.lock:
+            if line in self.lines:
+                self.lines.remove(line)
+            if self.cursor is line.origin.cursor:
+                self.cursor = self.lines[0].origin.cursor if self.lines else None
+        self.push()  # before the connection's return, which may wait
+        if not self.lines:
+            self._ring()  # perhaps nothing is left to look after
 
     def _statements_of(self, conn: Any) -> Statements:
         """Return what is prepared on a connection, also by an earlier line."""
@@ -271,7 +293,12 @@ class Dispatcher:
                 self._alarm = None
                 raise
         elif self.queue and not self._looks_often:
-            self._alarm.set()
+            self._ring()
+
+    def _ring(self) -> None:
+        alarm = self._alarm  # another OS thread may be about to end the task
+        if alarm is not None:
+            alarm.set()
 
     def _keep(self, begin: Callable[[], bool]) -> None:
         if not begin():
@@ -280,10 +307,12 @@ class Dispatcher:
             while self.queue or self.lines:
                 alarm = self._alarm = self.backend.event()
                 self._looks_often = True  # at once, and soon again if groups are left
-                self._expire()
+                with self.looking():
+                    self._expire(monotonic() - self.limits.timeout)
                 for line in list(self.lines):
                     line.stop_if_idle(monotonic(), LINGER)
                 self.push()
+                self._looks_often = False  # first: one that is added now sets the alarm
                 self._looks_often = bool(self.queue)
                 alarm.wait(min(LOOK, self.limits.timeout) if self._looks_often else LINGER)
         finally:
@@ -296,21 +325,28 @@ class Dispatcher:
         ):  # an OS thread has added to it meanwhile, or the task was killed
             self._look_after()
 
-    def _expire(self) -> None:
-        limit = monotonic() - self.limits.timeout
-        with self.lock:
-            while self.queue and (group := first(self.queue)).asked <= limit:
-                self._fail(group, self._timed_out())
+    def _expire(self, limit: float) -> None:
+        while self.queue and (group := first(self.queue)).asked <= limit:
+            self._fail(group, self._timed_out())
 
     def _timed_out(self) -> PoolTimeout:
         fact = f"multiplexer {self.name!r}: not sent in {self.limits.timeout:.1f} s ({self})"
-        remedy = "raise max_size"
+        return self._because_of_server(PoolTimeout(fact), "raise max_size")
+
+    def _overdue(self, group: Group) -> DeadlineExceeded:
+        text = "the deadline of the task has passed"
+        if group.line is not None:
+            return DeadlineExceeded(text)
+        return self._because_of_server(DeadlineExceeded(f"{text}; nothing was sent ({self})"))
+
+    def _because_of_server(self, error: _Error, remedy: str = "") -> _Error:
+        """Return an error with the last one of the server, or else with a remedy."""
         cause = self._pool._pool.last_error or self._last_error
-        if cause is not None and not self.lines:
+        if cause is not None:
             remedy = f"no connection: {one_line(cause)}"
-        error = PoolTimeout(f"{fact}; {remedy}")
-        error.__cause__ = cause
-        return error
+        told = type(error)("; ".join(filter(None, (str(error), remedy))))
+        told.__cause__ = cause
+        return told
 
     # The end
 
@@ -319,8 +355,7 @@ class Dispatcher:
         self.closed = True
         for line in list(self.lines):
             line.stop()
-        if self._alarm is not None:
-            self._alarm.set()  # for `push`, in the tasks' own thread
+        self._ring()  # for `push`, in the tasks' own thread
 
     def forked(self) -> None:
         """Begin again, in a forked child."""

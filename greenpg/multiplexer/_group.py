@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,13 +25,15 @@ class Group:
 
     `answers` holds libpq's results with their statuses, which the group owns. The task that asked
     parks on its group (`greenpg.backend.Parked`). With a `form` it is one statement, which is
-    prepared on its line, and `values` are those of its parameters.
+    prepared on its line, `values` are those of its parameters, and `size` is their length. Once
+    `deadline` has passed it is not sent any more.
     """
 
     line: Any = None
     prepared: Prepared | None = None
-    before = 0
+    before = size = 0
     sent = expected = 0.0
+    deadline = inf
     error: Exception | None = None
     waiter: Any = None
     ended = abandoned = False

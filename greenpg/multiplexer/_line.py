@@ -44,6 +44,7 @@ class Owner(Protocol):
     lock: Any
     slow: float
     max_in_flight: int
+    closed: bool
     failed: int  # groups without an answer
 
     @property
@@ -88,7 +89,7 @@ class Line:
         self._groups = Groups(pgconn)
         self._sent = self._groups.sent
         self._input = InputWait(conn, wait_while_held)
-        self._flushed = True
+        self._flushed = self._watched = True  # nothing is left to send; as the wait began
         self._wanted = 0  # groups whose tasks wait
         self._cancelling = False
         self._done: Any = None  # the event that a cancelling task waits for
@@ -109,7 +110,10 @@ class Line:
     def has_room(self, now: float) -> bool:
         """Return True if the line takes one more group."""
         sent, slow = self._sent, self._owner.slow
-        if not self.open or self._cancelling or self.load >= slow or self._groups.rest:
+        groups = self._groups
+        if not self.open or self._cancelling or self.load >= slow or groups.rest:
+            return False
+        if groups.is_full():
             return False
         if not sent:
             return True
@@ -129,12 +133,16 @@ class Line:
                 # a statement sent now would perhaps have run
                 self.fail(OperationalError("the server has closed the connection"))
                 return
-            self._alone = first(queue)
-        before = room
+        alone, before = not sent, room
         group: Any = None
         try:
-            while queue and room and groups.rest is None:
+            while queue and room and groups.rest is None and not groups.is_full():
                 group = first(queue)
+                if group.deadline <= now:
+                    del queue[group]  # its task is about to raise
+                    continue
+                if alone:
+                    self._alone, alone = group, False
                 room -= 1
                 group.line, group.sent = self, now
                 group.expected = expected = group.pace.seconds
@@ -233,6 +241,8 @@ class Line:
             state.note_blocked()
             groups.enter()
             self.open = True
+            if self._owner.closed:  # after the store, as `close` looks at what is open
+                self.open = False
             self._owner.push()
             while self._serve_once():
                 pass
@@ -252,16 +262,16 @@ class Line:
 
     def _serve_once(self) -> bool:
         """Wait, send and receive once; return False if the line has ended."""
-        sent = self._sent
-        if not sent and not self.open and not self._cancelling and self._failure is None:
+        if self._has_ended() and self._retires():
             return False
-        events = READ if self._flushed else READ | WRITE
+        self._watched = self._flushed
+        events = READ if self._watched else READ | WRITE
         ready = self._input.wait(None, self._has_work, events)
         if self._failure is not None:
             raise self._failure
         if ready:
             self._receive()
-        elif not sent and self._retires():
+        elif self._has_ended() and self._retires():
             return False
         if not self._flushed:
             with self._owner.lock:
@@ -271,7 +281,10 @@ class Line:
         return True
 
     def _has_work(self) -> bool:
-        return self._failure is not None or not (self.open or self._sent or self._cancelling)
+        return self._failure is not None or self._has_ended() or self._flushed is not self._watched
+
+    def _has_ended(self) -> bool:
+        return not (self.open or self._sent or self._cancelling) and self._failure is None
 
     def _retires(self) -> bool:
         with self._owner.lock:  # else another thread might send meanwhile
@@ -324,6 +337,7 @@ class Line:
             self.load, self._wanted = load, wanted
             self._owner.unpark(ended[:settled])
         if error is not None:
+            self.open = False
             raise error  # the others of `ended` are lost with the connection
         ended.clear()
 
@@ -347,20 +361,22 @@ class Line:
         with self._owner.lock:
             self.open = False
             lost = [*self._groups.ended, *self._sent]
-        for group in lost:
-            if group.ended:  # settled, or the one whose tag has told
-                continue
-            reason = _server_error(group, self.origin.cursor) or error
-            failure = OperationalError(
-                f"the connection was lost, the statement may have run: {one_line(reason)}"
-            )
-            failure.__cause__ = reason
-            group.end(failure)
-            self._owner.failed += not group.abandoned
+            for group in lost:
+                if not group.ended:  # neither settled, nor the one whose tag has told
+                    self._end_lost(group, error)
         self._owner.unpark(lost)
         self._groups.ended.clear()
         self._sent.clear()
         self._state.shut(self.conn)
+
+    def _end_lost(self, group: Group, error: BaseException) -> None:
+        reason = _server_error(group, self.origin.cursor) or error
+        failure = OperationalError(
+            f"the connection was lost, the statement may have run: {one_line(reason)}"
+        )
+        failure.__cause__ = reason
+        group.end(failure)
+        self._owner.failed += not group.abandoned
 
 
 def _server_error(group: Group, cursor: Any) -> Exception | None:

@@ -28,7 +28,7 @@ class MultiplexerMeasures:
 
 def measures(dispatcher: Dispatcher, now: float) -> MultiplexerMeasures:
     """Return a multiplexer's numbers; does not wait."""
-    with dispatcher.lock:
+    with dispatcher.looking():
         asked = [group.asked for group in list(dispatcher.queue)]
         return MultiplexerMeasures(
             connections=len(dispatcher.lines),

@@ -54,8 +54,11 @@ class Text:
         self.form = Form(query.encode(encoding), ())
         self.template = Template.of(query, encoding) if "%" in query else None
 
-    def prepared(self, vars: Any) -> tuple[Form, Any] | None:
-        """Return the prepared form for some parameters, and their values; None if there is none."""
+    def prepared(self, vars: Any) -> tuple[Form, Any, int] | None:
+        """Return the prepared form for some parameters, their values and the length of these.
+
+        None if there is none.
+        """
         encoded = None if self.template is None else self.template.encoded(vars)
         if self.template is None or encoded is None:
             return None
@@ -63,7 +66,7 @@ class Text:
         form = self._forms.get(types)
         if form is None:
             form = self._forms[types] = Form(self.template.sql(types), types)
-        return form, text_array(values)
+        return form, text_array(values), sum(map(len, filter(None, values)))
 
 
 class Texts(dict[str, Text]):

@@ -40,12 +40,14 @@ class Writer:
         if text.may_be_prepared:
             self._count(query, text)
         if vars is None:
-            form, values = text.form, None
+            form, values, size = text.form, None, 0
         else:
-            form, values = text.prepared(vars) or (None, None)
+            form, values, size = text.prepared(vars) or (None, None, 0)
         if form is not None:
             if not form.rest:
-                return Group(form.statements, text.pace, form, values)
+                group = Group(form.statements, text.pace, form, values)
+                group.size = size
+                return group
             form.rest -= 1
         return self._plain(query, vars)
 
