@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from greenpg import sql
 from greenpg.backend import current
 from greenpg.multiplexer._writer import Writer
-from greenpg_conformance.toolkit.heartbeat import heartbeat
 
 TIMES = 3  # the first two are not prepared
 THRESHOLD = 2
@@ -200,17 +200,30 @@ def test_cursor_whose_connection_was_lost_meanwhile_writes_nothing(connect):
     lost.connection.close()
     writer = Writer("one", 0.05, None, iter([lost, other, other]).__next__)
 
-    assert writer.one("select %s", (1,)).statements == (b"select 1",)
+    query = sql.SQL("select {}").format(sql.Identifier("a"))  # needs the connection
+    assert writer.one(query).statements == (b'select "a"',)
 
 
-def test_large_executemany_lets_other_tasks_run(one):
-    rows = [(number,) for number in range(20_000)]
+@pytest.mark.green
+def test_executemany_lets_other_tasks_run_while_it_makes_results(one, spawn, monkeypatch):
+    """With a time slice of no length they have a turn after each one."""
+    monkeypatch.setattr("greenpg._session.time_slice.SECONDS", 0)
+    rows, turns, ended = [(number,) for number in range(200)], list[int](), list[bool]()
     one.execute("select 1")
 
-    with heartbeat(current()):
-        found = one.executemany("select %s", rows)
+    def others():
+        while not ended:
+            now = one.measures()
+            turns.append(now.statements == 2 and not now.waiting + now.in_flight)
+            current().pause()
+
+    job = spawn(others)
+    found = one.executemany("select %s", rows)
+    ended.append(True)
+    job.result()
 
     assert [result.fetchone() for result in found] == rows
+    assert sum(turns) >= len(rows) / 2
 
 
 def test_first_error_of_a_large_executemany_is_raised(one):
