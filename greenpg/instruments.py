@@ -24,6 +24,10 @@ MULTIPLEXER: Final = (
     Instrument("oldest_wait", "gauge", "s", "Time since the oldest waiting statement"),
     Instrument("statements", "counter", "{statement}", "Statements; a call of executemany is one"),
     Instrument("failed", "counter", "{statement}", "Statements that had no answer"),
+    Instrument("answered", "counter", "{statement}", "Statements that had their answer"),
+    Instrument("answer_time", "counter", "s", "Time from calls to answers, together"),
+    Instrument("slow", "counter", "{statement}", "Statements that ran for long"),
+    Instrument("prepared", "up_down_counter", "{statement}", "Prepared statements"),
 )  # fmt: skip
 LISTENER: Final = (
     Instrument(

@@ -69,7 +69,8 @@ HISTOGRAMS: Final = (
     _Measure("loans", "loan_seconds", "Times that connections were lent"),
     _Measure("connects", "connect_seconds", "Times that connecting took"),
 )
-NAMES: Final = {"failed": "statements_failed"}  # where a key alone says too little
+SHORT: Final = ("failed", "answered", "slow", "prepared")  # keys that alone say too little
+NAMES: Final = {key: f"statements_{key}" for key in SHORT}
 BUCKETS: Final = (*map(str, BOUNDS), "+Inf")
 
 

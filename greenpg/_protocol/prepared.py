@@ -62,6 +62,9 @@ class Statements:
         self._left_over: list[bytes] = []  # names, to be closed on the server
         self.find = self._prepared.get
 
+    def __len__(self) -> int:
+        return len(self._prepared)
+
     def prepare(self, form: Form) -> tuple[Prepared, Sequence[Command]]:
         """Return a form as it will be prepared, and the commands for that."""
         while len(found := list(self._prepared.items())) >= self._most:

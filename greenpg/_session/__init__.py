@@ -24,7 +24,8 @@ send a cancel request, and for the operation that runs to come out of the driver
 
 **Forks** (forks.py). A child finds a dead socket in place of every inherited one.
 
-**Connecting** (connect_plan.py, backoff.py): which addresses to try, in which order, for how long.
+**Connecting** (connect_plan.py, backoff.py): which addresses to try, in which order, for how long;
+what has failed (failures.py).
 
 A driver derives its class from `Session` and gives it `ErrorClasses`. The fields:
 

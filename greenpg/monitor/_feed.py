@@ -14,10 +14,9 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from greenpg.pool.core import Pool, all_pools
-
 from ._history import History, Sample
 from ._snapshot import Json, snapshot
+from ._watched import Watched, watched
 
 if TYPE_CHECKING:
     from greenpg.backend import Backend, Event
@@ -43,13 +42,15 @@ class Frame:
         return _event(self.with_samples())
 
     def with_samples(self) -> Json:
-        """Return what is shown, with the samples of the last minutes for each pool."""
-        pools = [{**pool, "samples": self._samples[pool["key"]]} for pool in self.shown["pools"]]
-        return {**self.shown, "pools": pools}
+        """Return what is shown, with the samples of the last minutes for each object."""
+        shown, samples = dict(self.shown), self._samples
+        for kind in Watched._fields:
+            shown[kind] = [{**one, "samples": samples[one["key"]]} for one in shown[kind]]
+        return shown
 
 
 class Feed:
-    """Samples all pools of the process in a task of its own, which the first reader starts."""
+    """Samples what is watched in a task of its own, which the first reader starts."""
 
     def __init__(self, find_backend: Callable[[], Backend], details: bool) -> None:
         self._find_backend, self._details = find_backend, details
@@ -87,7 +88,7 @@ class Feed:
     def _tick(self) -> None:
         self._ticked = monotonic()
         try:
-            self._history.note(self._ticked, _pools())
+            self._history.note(self._ticked, watched().all())
         except Exception:
             log.exception("the monitor could not take a sample")
         self._number += 1
@@ -104,9 +105,9 @@ class Feed:
         number, frame = self._number, self._frame
         if frame is not None and frame.number == number:
             return frame
-        pools, history = _pools(), self._history
-        shown = snapshot(self._find_backend(), pools, history, details=self._details)
-        samples = {series.key: list(series.samples) for series in map(history.of, pools)}
+        found, history = watched(), self._history
+        shown = snapshot(self._find_backend(), found, history, details=self._details)
+        samples = {series.key: list(series.samples) for series in map(history.of, found.all())}
         self._frame = frame = Frame(number, shown, samples)
         return frame
 
@@ -132,10 +133,6 @@ def _keep_ticking(
     while (feed := whose()) is not None and feed.ticks(seat):
         del feed  # this task must not keep it alive
         sleep(INTERVAL)
-
-
-def _pools() -> list[Pool]:
-    return [pool for pool in all_pools() if not pool.gone]
 
 
 def _event(shown: Json) -> bytes:

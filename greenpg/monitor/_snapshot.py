@@ -1,7 +1,8 @@
 """What the monitor shows of the process, as JSON.
 
 Unless `details` are asked for, it has no text that may contain a query or a value: of an error
-its class and SQLSTATE, of a stack the places without the source, of a task no arguments.
+its class and SQLSTATE, of a stack the places without the source, of a task no arguments. The
+texts of statements have no literals even then.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import greenpg
@@ -16,18 +18,22 @@ from greenpg.stalls import watches
 from greenpg.sync import counts
 
 from ._history import KEPT, STEP
+from ._watched import pool_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from greenpg.backend import Backend
+    from greenpg.multiplexer import LineReport, Multiplexer
+    from greenpg.notify import Listener
     from greenpg.pool.core import Failure, Holder, Pool, Waiting
 
     from ._history import History
+    from ._watched import One, Watched
 
 Json: TypeAlias = dict[str, Any]
 
-MOST: Final = 200  # holders in all, and waiters; the oldest of each pool
+MOST: Final = 200  # holders in all, waiters, and a listener's channels; the oldest of each pool
 FEWEST: Final = 10  # of a pool
 LONGEST: Final = 2000  # characters of an error's text
 STARTED: Final = time.time()
@@ -37,10 +43,10 @@ PLAIN: Final = {"08", "28", "3D", "53", "57"}
 
 
 def snapshot(
-    backend: Backend, pools: Iterable[Pool], history: History, *, details: bool = False
+    backend: Backend, watched: Watched, history: History, *, details: bool = False
 ) -> Json:
     """Return what is shown now, without the samples of the past."""
-    pools = list(pools)
+    pools, multiplexers, listeners = watched
     most = max(MOST // max(len(pools), 1), FEWEST)
     return {
         "at": time.time(),
@@ -48,8 +54,12 @@ def snapshot(
         "process": _process(backend),
         "kept": KEPT,
         "step": STEP,
-        "pools": [_pool(pool, history, most, details) for pool in pools],
-        "errors": _errors(pools, details),
+        "pools": [_series(pool, history) | _pool(pool, most, details) for pool in pools],
+        "multiplexers": [
+            _series(one, history) | _multiplexer(one, details) for one in multiplexers
+        ],
+        "listeners": [_series(one, history) | _listener(one) for one in listeners],
+        "errors": _errors(watched, details),
         "stalls": _stalls(details),
     }
 
@@ -68,24 +78,55 @@ def _process(backend: Backend) -> Json:
     }
 
 
-def _pool(pool: Pool, history: History, most: int, details: bool) -> Json:
-    numbers, series = pool.measures(), history.of(pool)
+def _series(one: One, history: History) -> Json:
+    series = history.of(one)
+    last = series.samples[-1] if series.samples else None
+    return {"key": series.key, "name": one.name, "last": last}
+
+
+def _pool(pool: Pool, most: int, details: bool) -> Json:
+    numbers = pool.measures()
     return {
-        "key": series.key,
-        "name": pool.name,
-        "max": pool.limits.max_size,
-        "in_use": numbers.in_use,
-        "idle": numbers.idle,
-        "connecting": numbers.connecting,
+        **_connections(pool),
         "waiting": numbers.waiting,
         "oldest_wait": numbers.oldest_wait,
         "served": sum(numbers.waits.counts),
         "timeouts": numbers.timeouts,
-        "closed": dict(numbers.closed),
         "holders": [_holder(holder, details) for holder in pool.holders(most)],
         "waiters": _places(pool.waiters(most)),
-        "last": series.samples[-1] if series.samples else None,
     }
+
+
+def _connections(pool: Pool) -> Json:
+    numbers = pool.measures()
+    return {
+        "max": pool.limits.max_size,
+        "in_use": numbers.in_use,
+        "idle": numbers.idle,
+        "connecting": numbers.connecting,
+        "closed": dict(numbers.closed),
+    }
+
+
+def _multiplexer(multiplexer: Multiplexer, details: bool) -> Json:
+    slowest = multiplexer.slowest() if details else []
+    return {
+        **_connections(pool_of(multiplexer)),
+        **asdict(multiplexer.measures()),
+        "lines": [_line(line, details) for line in multiplexer.lines()],
+        "slowest": [{"text": text[:LONGEST], "seconds": seconds} for text, seconds in slowest],
+    }
+
+
+def _line(line: LineReport, details: bool) -> Json:
+    text = line.text[:LONGEST] if details and line.text else None
+    return {**asdict(line), "text": text}
+
+
+def _listener(listener: Listener) -> Json:
+    by_number = sorted(listener.subscribers().items(), key=lambda pair: (-pair[1], pair[0]))
+    listened = [{"name": name, "subscribers": count} for name, count in by_number[:MOST]]
+    return {"state": listener.state, **listener.get_stats(), "listened": listened}
 
 
 def _holder(holder: Holder, details: bool) -> Json:
@@ -109,20 +150,24 @@ def _places(waiters: Iterable[Waiting]) -> list[Json]:
     return list(found.values())
 
 
-def _errors(pools: Iterable[Pool], details: bool) -> list[Json]:
-    found = [(failure, pool.name) for pool in pools for failure in pool.failures()]
+def _errors(watched: Watched, details: bool) -> list[Json]:
+    found = [
+        (failure, f"{kind} {one.name}")
+        for kind, one in watched.named()
+        for failure in one.failures()
+    ]
     found.sort(key=lambda pair: -pair[0].at)
     return [
         {
             "at": failure.at,
-            "pool": name,
+            "source": source,
             "what": failure.what,
             "error": failure.error.__name__,
             "sqlstate": failure.sqlstate,
             "text": failure.text[:LONGEST] if details or is_plain(failure) else None,
             "count": failure.count,
         }
-        for failure, name in found
+        for failure, source in found
     ]
 
 

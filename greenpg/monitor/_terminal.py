@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 BAR: Final = 30
 CHART: Final = 30  # samples
+CHANNELS: Final = 10  # of a listener
+KINDS: Final = ("pools", "multiplexers", "listeners")
 USE, OPEN, IDLE, WAIT, SOFT = "green", "blue", "bright_black", "red", "dim"
 GLYPHS: Final = ("█", " ▁▂▃▄▅▆▇█")
 ASCII: Final = ("#", " .:-=+*#")
@@ -35,16 +37,16 @@ class Screen:
         """Take an event; those with all samples replace what is there."""
         fresh = shown["sample"] != self._sample
         before, self._samples = self._samples, {}
-        for pool in shown["pools"]:
-            kept = before.get(pool["key"], ())
-            more = [pool["last"]] if fresh and pool["last"] else []
-            samples = pool.get("samples", [*kept, *more])
-            self._samples[pool["key"]] = deque(samples, maxlen=CHART)
+        for one in (one for kind in KINDS for one in shown[kind]):
+            kept = before.get(one["key"], ())
+            more = [one["last"]] if fresh and one["last"] else []
+            samples = one.get("samples", [*kept, *more])
+            self._samples[one["key"]] = deque(samples, maxlen=CHART)
         self._shown, self._sample = shown, shown["sample"]
 
     def draw(self, width: int) -> Group:
         """Return the lines, each cut to the width."""
-        lines = [*self._head(), *self._pools(), *self._stalls(), *self._errors()]
+        lines = [*self._head(), *self._cards(), *self._stalls(), *self._errors()]
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
             line.truncate(width)
@@ -57,12 +59,13 @@ class Screen:
         if self.lost:
             yield text((self.lost, WAIT))
 
-    def _pools(self) -> Iterator[Text]:
-        for pool in self._shown["pools"]:
-            yield Text()
-            yield from self._pool(pool)
-        if not self._shown["pools"]:
+    def _cards(self) -> Iterator[Text]:
+        if not any(self._shown[kind] for kind in KINDS):
             yield text(("no pools", SOFT))
+        for kind, draw in zip(KINDS, (self._pool, self._multiplexer, self._listener), strict=True):
+            for one in self._shown[kind]:
+                yield Text()
+                yield from draw(one)
 
     def _pool(self, pool: Json) -> Iterator[Text]:
         numbers = "{in_use} in use, {idle} idle, {connecting} connecting, {waiting} waiting"
@@ -70,14 +73,43 @@ class Screen:
         style = WAIT if pool["waiting"] else SOFT
         facts = f" {numbers.format(**pool)}; at most {pool['max']}"
         yield Text.assemble(*self._bar(pool), text((facts, style)))
-        rates, waits = zip(*(self._samples[pool["key"]] or [(0.0, 0.0)]), strict=True)
-        yield text((self._chart(rates), USE), (f" {rates[-1]:.1f} loans/s", SOFT))
-        yield text((self._chart(waits), WAIT), (f" wait {seconds(waits[-1])}", SOFT))
+        yield from self._charts(pool, "loans", "wait")
         for holder in pool["holders"]:
             session = f"  {holder['state']}, {holder['pid']}, {holder['task'] or 'no task'}"
             yield row("held", holder, (session, SOFT))
         for waiter in pool["waiters"]:
             yield row("waits", waiter, (f"  {waiter['count']} tasks", SOFT))
+
+    def _multiplexer(self, one: Json) -> Iterator[Text]:
+        numbers = "{connections} connections, {in_flight} in flight, {waiting} waiting"
+        totals = "{statements} statements, {failed} failed, {slow} slow, {prepared} prepared"
+        yield text((one["name"], "bold"), (f" multiplexer: {totals.format(**one)}", SOFT))
+        style = WAIT if one["waiting"] else SOFT
+        facts = f" {numbers.format(**one)}; at most {one['max']}"
+        yield Text.assemble(*self._bar(one), text((facts, style)))
+        yield from self._charts(one, "statements", "latency")
+        for line in one["lines"]:
+            age = seconds(line["seconds"]) if line["in_flight"] else "idle"
+            facts = f"{line['in_flight']} in flight, {line['prepared']} prepared, {line['pid']}  "
+            yield text((f"{'line':>6} {age:>9}  ", "bold"), (facts, SOFT), (line["text"] or "", ""))
+        for slow in one["slowest"]:
+            yield text((f"{'slow':>6} {seconds(slow['seconds']):>9}  ", "bold"), (slow["text"], ""))
+
+    def _listener(self, one: Json) -> Iterator[Text]:
+        numbers = "{state}, {subscriptions} subscriptions to {channels} channels"
+        totals = "{notifications} notifications, connected {connects} times, {failures} failures"
+        style = WAIT if one["state"] == "connecting" else SOFT
+        yield text((one["name"], "bold"), (f" listener: {numbers.format(**one)}", style))
+        yield text((totals.format(**one), SOFT))
+        yield from self._charts(one, "notifications")
+        for channel in one["listened"][:CHANNELS]:
+            yield text((f"{channel['subscribers']:>6}  ", "bold"), (channel["name"], ""))
+
+    def _charts(self, one: Json, what: str, wait: str = "") -> Iterator[Text]:
+        rates, waits = zip(*(self._samples[one["key"]] or [(0.0, 0.0)]), strict=True)
+        yield text((self._chart(rates), USE), (f" {rates[-1]:.1f} {what}/s", SOFT))
+        if wait:
+            yield text((self._chart(waits), WAIT), (f" {wait} {seconds(waits[-1])}", SOFT))
 
     def _bar(self, pool: Json) -> Iterator[tuple[str, str]]:
         left = BAR
@@ -105,7 +137,7 @@ class Screen:
         for error in self._shown["errors"][:5]:
             what = f"{error['what']}: {error['error']} {error['sqlstate'] or ''}".rstrip()
             yield text((what, WAIT), (f" at {clock(error)}, {error['count']} times", ""))
-            yield text((f"  pool {error['pool']}: {error['text'] or 'no text'}", SOFT))
+            yield text((f"  {error['source']}: {error['text'] or 'no text'}", SOFT))
 
 
 def row(what: str, borrower: Json, more: tuple[str, str]) -> Text:

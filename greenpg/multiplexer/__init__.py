@@ -44,7 +44,7 @@ pool's. A session that a statement has changed in spite of `_scan`, by the serve
 closed before any later answer counts.
 """
 
-from ._measures import MultiplexerMeasures
-from ._multiplexer import Multiplexer
+from ._measures import LineReport, MultiplexerMeasures
+from ._multiplexer import Multiplexer, all_multiplexers
 
-__all__ = ["Multiplexer", "MultiplexerMeasures"]
+__all__ = ["LineReport", "Multiplexer", "MultiplexerMeasures", "all_multiplexers"]

@@ -17,6 +17,7 @@ from psycopg2 import OperationalError
 
 from greenpg._protocol.prepared import Statements
 from greenpg._session.backoff import one_line
+from greenpg._session.failures import Failures
 from greenpg._session.job import Job
 from greenpg.backend import Backend, parking, soon
 from greenpg.errors import DeadlineExceeded, PoolClosed, PoolTimeout, TooManyRequests
@@ -67,6 +68,9 @@ class Dispatcher:
         self.name, self.limits, self.closed = name, limits, False
         self.slow, self.max_in_flight = limits.slow, limits.max_in_flight
         self.asked = self.failed = 0  # statements, and those without an answer
+        self.answered = self.slow_answers = 0
+        self.answer_time = 0.0
+        self.failures = Failures()
         self._pool = pool
         self.begin()
 
@@ -201,6 +205,7 @@ class Dispatcher:
     def _fail(self, group: Group, error: Exception) -> None:
         """End a group of the queue."""
         group.end(error)
+        self.failures.note("request", error)
         try:
             self.unpark((group,))
         finally:
@@ -254,6 +259,7 @@ class Dispatcher:
                 self._last_error = error.__cause__ or error
             else:
                 self._last_error = error
+                self.failures.note("connection", error)
                 log.info("multiplexer %r: a connection was lost: %s", self.name, one_line(error))
         finally:
             opened()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from greenpg._protocol.libpq import PGRES_COMMAND_OK, PGRES_TUPLES_OK, libpq
 from greenpg._protocol.prepared import is_missing, is_stale
 
+from ._texts import without_literals
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -55,6 +57,10 @@ class Group:
         self.ended = True
         if self.abandoned or error is not None:
             self.free()
+
+    def text(self) -> str:
+        """Return its first statement, without literals."""
+        return without_literals(b"".join(self.statements[:1]).decode("utf-8", "replace"))
 
     def must_be_repeated(self) -> bool:
         """Return True if it has failed only because of its form, which then is forgotten."""

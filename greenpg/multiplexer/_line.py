@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -46,6 +47,9 @@ class Owner(Protocol):
     max_in_flight: int
     closed: bool
     failed: int  # groups without an answer
+    answered: int  # the others
+    answer_time: float  # from the calls to the answers, together
+    slow_answers: int  # of groups that ran for `slow` seconds
 
     @property
     def backend(self) -> Backend:
@@ -81,6 +85,7 @@ class Line:
         self.conn = conn
         self.statements = statements
         self.origin = Origin(green_class(c_cursor)(conn))
+        self.pid: int = conn.info.backend_pid
         self.load = 0.0
         self.open = False
         self._owner = owner
@@ -105,6 +110,13 @@ class Line:
         """The number of groups that are under way."""
         return len(self._sent)
 
+    def oldest(self) -> Group | None:
+        """Return the group that the server is at, if one is under way."""
+        found: Group | None = None
+        with suppress(IndexError):  # perhaps an OS thread has just received its answer
+            found = self._sent[0]
+        return found
+
     # What `push` does, with the owner's lock
 
     def has_room(self, now: float) -> bool:
@@ -117,9 +129,9 @@ class Line:
             return False
         if not sent:
             return True
-        return len(sent) < self._owner.max_in_flight and now - self._began(sent[0]) < slow
+        return len(sent) < self._owner.max_in_flight and now - self.began(sent[0]) < slow
 
-    def _began(self, group: Group) -> float:
+    def began(self, group: Group) -> float:
         """Return when the server has begun with the oldest group, as far as can be known."""
         return max(self._answered, group.sent + self._round_trip)
 
@@ -310,7 +322,7 @@ class Line:
             trip = now - first.sent
             if not 0 < self._round_trip <= trip:
                 self._round_trip = trip
-        share = max(now - self._began(first), 0.0) / count
+        share = max(now - self.began(first), 0.0) / count
         self._answered = now
         self._count += count
         if self._count >= COUNTS or now >= self._until:
@@ -321,11 +333,15 @@ class Line:
         """End the groups; raises what breaks the connection, with which the rest is lost."""
         offender, error = self._offence(ended[0])
         settled, load, wanted = 0, self.load, self._wanted
+        answered, asked = 0, 0.0
         try:
             for group in ended:
                 if group is offender:
                     break
                 group.pace.seconds = share
+                if group.statements:  # a Sync alone is nobody's
+                    answered += 1
+                    asked += group.asked
                 load -= group.expected
                 group.ended = True
                 if group.abandoned:
@@ -335,11 +351,20 @@ class Line:
                 settled += 1
         finally:
             self.load, self._wanted = load, wanted
+            self._count_on(answered, asked, share)
             self._owner.unpark(ended[:settled])
         if error is not None:
             self.open = False
             raise error  # the others of `ended` are lost with the connection
         ended.clear()
+
+    def _count_on(self, answered: int, asked: float, share: float) -> None:
+        """Count answers; `asked` is the sum of the instants of their calls."""
+        owner = self._owner
+        owner.answered += answered
+        owner.answer_time += answered * self._answered - asked
+        if share >= owner.slow:
+            owner.slow_answers += answered
 
     def _offence(self, first: Group) -> tuple[Group | None, OperationalError | None]:
         """Return the group that has changed the session, by the server's own word, and the fact."""

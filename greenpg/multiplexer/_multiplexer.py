@@ -26,11 +26,13 @@ from greenpg.threads import pristine
 
 from ._dispatcher import Dispatcher, Limits
 from ._group import Group
-from ._measures import MultiplexerMeasures, measures
+from ._measures import LineReport, MultiplexerMeasures, lines, measures
 from ._writer import Writer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from greenpg._session.failures import Failure
 
 REENTERED: Final = "the multiplexer is inside another operation (called by a finalizer or a signal)"
 OTHER_THREAD: Final = "the multiplexer belongs to another OS thread, which was the first to use it"
@@ -272,6 +274,27 @@ class Multiplexer:
         """Return numbers for monitoring: current ones, and counters since the start."""
         return measures(self._dispatcher, monotonic())
 
+    @property
+    def max_size(self) -> int:
+        """The number of connections that it may have."""
+        return self._dispatcher.limits.max_size
+
+    def lines(self) -> list[LineReport]:
+        """Return what each connection does, the longest-running statement first."""
+        return lines(self._dispatcher, monotonic())
+
+    def slowest(self, most: int = 10) -> list[tuple[str, float]]:
+        """Return texts without literals that ran for at least `slow` seconds the last time.
+
+        With each come these seconds; the longest is first.
+        """
+        return self._writer.texts.slowest(self._dispatcher.slow, most)
+
+    def failures(self) -> list[Failure]:
+        """Return the last failure of each kind, the latest first; see `Failure`."""
+        found = [*self._dispatcher.failures.last(), *self._pool.failures()]
+        return sorted(found, key=lambda one: -one.at)
+
     def __repr__(self) -> str:
         limit = self._dispatcher.limits.max_size
         return f"<{type(self).__name__} {self.name!r}: {self._dispatcher}, at most {limit}>"
@@ -280,6 +303,11 @@ class Multiplexer:
         self._thread = UNUSED
         if self._backend is not None:
             self._dispatcher.forked()
+
+
+def all_multiplexers() -> list[Multiplexer]:
+    """Return the multiplexers of this process that are not closed, by their names."""
+    return sorted((one for one in _all.all() if not one.closed), key=lambda one: one.name)
 
 
 def _after_fork() -> None:

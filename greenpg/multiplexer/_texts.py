@@ -85,12 +85,23 @@ class Texts(dict[str, Text]):
 
     def pace(self, query: str) -> Pace:
         """Return the pace of texts that differ from this one in literals alone."""
-        shape = _LITERAL.sub("?", query)
+        shape = without_literals(query)
         found = self._paces.get(shape)
         if found is None:
             self._kept_paces.make_room(len(shape))
             found = self._paces[shape] = Pace(self._unseen)
         return found
+
+    def slowest(self, slow: float, most: int) -> list[tuple[str, float]]:
+        """Return the shapes that took at least `slow` seconds the last time, and these seconds."""
+        paces = ((shape, pace.seconds) for shape, pace in list(self._paces.items()))
+        found = [one for one in paces if one[1] >= slow and one[1] != self._unseen]
+        return sorted(found, key=lambda one: -one[1])[:most]
+
+
+def without_literals(query: str) -> str:
+    """Return a text with "?" in place of its literals."""
+    return _LITERAL.sub("?", query)
 
 
 class Kept:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections import deque
 from contextlib import closing, suppress
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from greenpg._drivers import PSYCOPG2, driver_named
 from greenpg._fork_hooks import Order, in_child
 from greenpg._instances import Instances
 from greenpg._session.backoff import backoff, one_line
+from greenpg._session.failures import Failures
 from greenpg._session.job import Job
 from greenpg._session.lock import IN_HUB, Once
 from greenpg._session.time_slice import TimeSlice
@@ -25,6 +27,7 @@ from ._subscription import SUBSCRIBE_TIMEOUT, Change, Inbox, Missed, Subscriptio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from greenpg._session.failures import Failure
     from greenpg.backend import Backend, Task
 
     from ._connection import Driver
@@ -33,6 +36,7 @@ log = logging.getLogger("greenpg")
 
 CONNECT_TIMEOUT: Final = 10  # seconds, unless the connection string sets it
 FIRST_LOOK: Final = 0.05  # seconds
+_numbers = itertools.count(1)
 
 
 class Listener:
@@ -55,11 +59,13 @@ class Listener:
         heartbeat: float = 30.0,
         patience: float = 5.0,
         max_queue: int = 10_000,
+        name: str | None = None,
         **options: Any,
     ) -> None:
         self._driver: Driver = driver_named(driver, __package__)
         self._errors = self._driver.errors
         self._dsn = _bounded(self._driver, self._driver.make_conninfo(dsn or "", **options))
+        self.name = name or f"listener-{next(_numbers)}"
         self._given = backend
         self._backend: Backend
         self._heartbeat = heartbeat
@@ -68,6 +74,7 @@ class Listener:
         self._closed = False
         self._reason: Exception = self._errors.interface("the listener is closed")
         self._connects = self._failed = self._delivered = 0
+        self._last_failures = Failures()
         self._forget()
         _listeners.add(self)
 
@@ -128,6 +135,23 @@ class Listener:
             "connects": self._connects,
             "failures": self._failed,
         }
+
+    @property
+    def state(self) -> Literal["unused", "connecting", "connected", "closed"]:
+        """What it does; unused is one without a subscription so far."""
+        if self._closed:
+            return "closed"
+        if self._connection is not None:
+            return "connected"
+        return "unused" if self._token.value() is None else "connecting"
+
+    def subscribers(self) -> dict[str, int]:
+        """Return the number of subscriptions to each channel."""
+        return {name: len(inboxes) for name, inboxes in list(self._subscribers.items())}
+
+    def failures(self) -> list[Failure]:
+        """Return the last failure of each kind, the latest first; see `Failure`."""
+        return self._last_failures.last()
 
     def __enter__(self) -> Listener:
         """Return the listener, to be closed at the end of the block."""
@@ -232,9 +256,11 @@ class Listener:
         return not self._closed and self._token.value() is token
 
     def _serve_once(self, token: object) -> None:
+        what = "connect"
         try:
             connection = ListenerConnection(self._driver, self._dsn, self._backend, self._patience)
             self._connects += 1
+            what = "connection"
             with closing(connection):
                 self._serve(connection, token)
         except Exception as err:
@@ -242,6 +268,7 @@ class Listener:
                 log.warning("listener: no connection, trying again: %s", one_line(err))
                 self._error, self._lost = err, True
                 self._failed += 1
+                self._last_failures.note(what, err)
         if self._serves(token):
             self._stop.wait(backoff(self._failures))
             self._failures += 1
@@ -317,6 +344,12 @@ def _bounded(driver: Driver, dsn: str) -> str:
 
 
 _listeners: Final[Instances[Listener]] = Instances()
+
+
+def all_listeners() -> list[Listener]:
+    """Return the listeners of this process that are not closed, by their names."""
+    found = (one for one in _listeners.all() if one.state != "closed")
+    return sorted(found, key=lambda one: one.name)
 
 
 def _after_fork() -> None:

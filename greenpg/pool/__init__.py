@@ -7,11 +7,11 @@ from psycopg2.pool import (
     ThreadedConnectionPool,
 )
 
+from greenpg._session.failures import Failure
 from greenpg.errors import PoolClosed, PoolTimeout, TooManyRequests
 
 from ._borrowers import Holder, Waiting
 from ._connection_pool import ConnectionPool
-from ._failures import Failure
 from ._health import Health
 from ._measures import Durations, Measures
 from ._overview import log_pools, log_pools_on

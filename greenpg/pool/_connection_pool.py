@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self, TypeVar, Unpack
 
     from greenpg import psycopg3
+    from greenpg._session.failures import Failure
     from greenpg.connection import Connection
 
     from ._borrowers import Holder, Waiting
-    from ._failures import Failure
     from ._measures import Measures
     from ._options import Options
 

@@ -15,12 +15,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from greenpg._session.backoff import one_line
+from greenpg._session.failures import Failures
 from greenpg._session.job import Job
 from greenpg.backend import is_stranded
 from greenpg.threads import ThisThread, pristine, this_thread
 
 from ._borrowers import describe_holder, with_stacks
-from ._failures import Failures
 from ._measures import BRIEF, Times, count_on
 from ._report import Stats
 from ._slots import Borrower, Limits, Phase, Slot, Waiter

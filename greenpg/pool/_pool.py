@@ -23,9 +23,8 @@ from ._slots import Borrower, Limits, Phase, Slot, Waiter
 from ._state import Effect
 
 if TYPE_CHECKING:
+    from greenpg._session.failures import Failure
     from greenpg.backend import Backend
-
-    from ._failures import Failure
 
 _Lent = TypeVar("_Lent")
 CLEANING_SECONDS: Final = 1.0  # the wait for the rollback of a returned connection

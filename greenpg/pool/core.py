@@ -1,10 +1,10 @@
 """The pool without a driver, for adapters that lend connections of their own."""
 
 from greenpg._instances import Instances
+from greenpg._session.failures import Failure
 
 from ._borrowers import Holder, Waiting, describe_load, with_oldest_stacks
 from ._connections import BROKEN, CLEAN, DIRTY, Condition, ConnectionManager, PoolErrors
-from ._failures import Failure
 from ._managed import session_of
 from ._measures import BOUNDS, Durations, Measures
 from ._pool import Pool, all_pools

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -14,6 +15,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import greenpg
 from greenpg import monitor
 from greenpg._helper_process import send
+from greenpg.multiplexer import Multiplexer
+from greenpg.notify import Listener
 from greenpg.pool import ConnectionPool
 from greenpg.threads import backend as threads
 from greenpg.threads import pristine
@@ -32,6 +35,8 @@ class Program:
         self.pool: Any = None
         self.failing: Any = None
         self.lent: list[Any] = []
+        self.multiplexer: Any = None
+        self.listener: Any = None
         self.open()
 
     def open(self) -> None:
@@ -56,6 +61,21 @@ class Program:
 
     def fail(self) -> None:
         self.failing = ConnectionPool(DSN + " dbname=none", min_size=1, name=LONG, open=True)
+
+    def multiplex(self, text: str = "select 1", count: int = 1) -> None:
+        self.multiplexer = self.multiplexer or Multiplexer(DSN, name="many", max_size=2)
+        for _ in range(count):
+            self.backend.spawn(partial(self.multiplexer.execute, text))
+
+    def cancel(self) -> None:
+        self.multiplexer.close(0)
+
+    def listen(self, *channels: str) -> None:
+        self.listener = self.listener or Listener(DSN, name="news")
+        self.subscription = self.listener.subscribe(*channels or (LONG[:60],))
+
+    def notify(self) -> None:
+        self.multiplexer.execute("select pg_notify(%s, 'x')", (LONG[:60],))
 
     def stall(self) -> None:
         pristine("time").sleep(3)

@@ -225,3 +225,48 @@ def test_it_is_mounted_in_each_librarys_wsgi_server(program, look):
 
     shown_at(page, "2 idle")
     assert page.evaluate("location.pathname") == "/ops/"
+
+
+@pytest.mark.timeout(90)
+def test_multiplexers_and_listeners_are_shown(program, look):
+    page = look(program("serve"))
+    shown_at(page, "2 idle")
+
+    program("multiplex", text="select pg_sleep(600)")
+    program("listen")
+    program("notify")
+
+    page.until(f"{TEXT}.includes('2 connections of at most 2, 1 in flight, 0 waiting')")
+    page.until(f"{TEXT}.includes('connected; 1 subscription to 1 channel')")
+    page.until(f"{TEXT}.includes('1 notification, connected 1 time, 0 failures')")
+    page.until("document.querySelector('#multiplexers polyline').getAttribute('points')")
+    page.until("document.querySelector('#listeners polyline').getAttribute('points')")
+    assert "pg_sleep" not in page.evaluate(TEXT)
+    assert "1 in flight, 0 prepared" in page.evaluate(TEXT)
+    assert page.evaluate("document.querySelectorAll('article').length") == 3
+    program("cancel")
+    page.until(f"!{TEXT}.includes('in flight')")
+
+
+@pytest.mark.timeout(90)
+@only_gevent
+def test_statements_are_shown_to_whom_asks(program, look):
+    page = look(program("serve", details=True))
+
+    program("multiplex", text="select 'secret', pg_sleep(600)")
+
+    page.until(f"{TEXT}.includes('select ?, pg_sleep(?)')")
+    assert "secret" not in page.evaluate(TEXT)
+    program("cancel")
+
+
+@pytest.mark.timeout(90)
+@only_gevent
+def test_without_multiplexers_and_listeners_no_title_is_shown(program, look):
+    page = look(program("serve"))
+    shown_at(page, "2 idle")
+
+    text = page.evaluate(TEXT)
+
+    assert "Multiplexers" not in text
+    assert "Listeners" not in text

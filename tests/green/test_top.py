@@ -89,3 +89,18 @@ def test_it_follows_in_a_terminal_until_ctrl_c(program):
 
         process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 0
+
+
+def test_it_prints_multiplexers_and_listeners(program):
+    address = program("serve")
+    program("multiplex", text="select pg_sleep(600)")
+    program("listen")
+    program("notify")
+
+    done = programs.python(*TOP, address)
+
+    assert done.returncode == 0, done.stderr
+    assert "many multiplexer: 2 statements, 0 failed" in done.stdout
+    assert "news listener: connected, 1 subscriptions to 1 channels" in done.stdout
+    assert "pg_sleep" not in done.stdout
+    program("cancel")

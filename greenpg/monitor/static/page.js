@@ -4,7 +4,7 @@ const RETRY = 1000; // ms until a lost stream is opened again
 const SILENCE = 5000; // ms without an event, after which it is opened again
 const at = (id) => document.getElementById(id);
 
-const series = new Map(); // the samples of each pool, by its key
+const series = new Map(); // the samples of each card, by its key
 let sample = null; // the number of the last one
 
 // Texts come in as text nodes only: names and places may contain anything.
@@ -65,65 +65,89 @@ function chart(figure, values, kept, label) {
   find(figure, "svg").setAttribute("aria-label", text);
 }
 
-// Pools
+// What all cards have
 
-const newPool = from(`<article>
-  <h2></h2>
-  <div class="bar sessions" role="img">
+const BARS = `<div class="bar sessions" role="img">
     <i class="in-use"></i><i class="connecting"></i><i class="idle"></i></div>
-  <div class="bar thin" role="img"><i class="waiting"></i></div>
+  <div class="bar thin" role="img"><i class="waiting"></i></div>`;
+
+const figure = (kind) => `<figure class="${kind}">
+  <svg role="img" preserveAspectRatio="none"><polyline/></svg><figcaption></figcaption></figure>`;
+
+const newCard = (bars, charts, lists) => from(`<article>
+  <h2></h2>
+  ${bars}
   <p class="numbers"></p>
   <p class="totals"></p>
-  <div class="charts">
-    <figure class="rate">
-      <svg role="img" preserveAspectRatio="none"><polyline/></svg><figcaption></figcaption></figure>
-    <figure class="slow">
-      <svg role="img" preserveAspectRatio="none"><polyline/></svg><figcaption></figcaption></figure>
-  </div>
-  <h3>Held</h3>
-  <div class="holders"></div>
-  <h3>Waiting</h3>
-  <div class="waiters"></div>
+  <div class="charts">${charts.map(figure).join("")}</div>
+  ${lists.map(([title, kind]) => `<h3>${title}</h3><div class="${kind}"></div>`).join("")}
 </article>`);
 
-const newHolder = from(`<div class="row"><b></b> <code></code><small></small>
-  <details hidden><summary>stack</summary><pre></pre></details></div>`);
-const newWaiter = from(`<div class="row"><b></b> <code></code><small></small></div>`);
+function fillCard(card, one, text, totals, alarming) {
+  set(find(card, "h2"), one.name);
+  set(find(card, ".numbers"), text);
+  find(card, ".numbers").classList.toggle("wait", alarming);
+  set(find(card, ".totals"), totals);
+}
 
-function fillPool(card, pool, data) {
-  set(find(card, "h2"), pool.name);
-  for (const [cls, count] of [
-    ["in-use", pool.in_use],
-    ["connecting", pool.connecting],
-    ["idle", pool.idle],
-    ["waiting", pool.waiting],
+function fillBars(card, one, text, most) {
+  for (const [cls, count, all] of [
+    ["in-use", one.in_use, one.max],
+    ["connecting", one.connecting, one.max],
+    ["idle", one.idle, one.max],
+    ["waiting", one.waiting, most],
   ]) {
-    const share = Math.min(1, count / Math.max(pool.max, 1));
+    const share = Math.min(1, count / Math.max(all, 1));
     find(card, `i.${cls}`).style.width = `${100 * share}%`;
   }
+  find(card, ".sessions").setAttribute("aria-label", text);
+  find(card, ".thin").setAttribute("aria-label", `${one.waiting} waiting`);
+}
+
+function fillCharts(card, one, data, what, wait) {
+  const samples = series.get(one.key) || [];
+  const minutes = `${(data.kept * data.step) / 60} min`;
+  const rates = samples.map((sample) => sample[0]);
+  chart(find(card, ".rate"), rates, data.kept, (now, top) =>
+    `${now.toFixed(1)} ${what}/s; ${minutes}: up to ${top.toFixed(1)}`);
+  if (!wait) return;
+  const waits = samples.map((sample) => sample[1]);
+  chart(find(card, ".slow"), waits, data.kept, (now, top) =>
+    `${wait} ${seconds(now)}; ${minutes}: up to ${seconds(top)}`);
+}
+
+function ends(closed) {
+  const some = Object.entries(closed).filter((pair) => pair[1]);
+  const text = some.map(([reason, count]) => `${count} ${reason}`).join(", ");
+  return `closed connections: ${text || "none"}`;
+}
+
+const newRow = from(`<div class="row"><b></b> <code></code><small></small></div>`);
+
+function fillRow(row, age, code, text) {
+  set(find(row, "b"), age);
+  set(find(row, "code"), code);
+  set(find(row, "small"), text);
+}
+
+const counted = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
+
+// Pools
+
+const newPool = newCard(BARS, ["rate", "slow"], [["Held", "holders"], ["Waiting", "waiters"]]);
+const newHolder = from(`<div class="row"><b></b> <code></code><small></small>
+  <details hidden><summary>stack</summary><pre></pre></details></div>`);
+
+function fillPool(card, pool, data) {
   const text =
     `${pool.in_use} in use, ${pool.idle} idle, ${pool.connecting} connecting, ` +
     `${pool.waiting} waiting; at most ${pool.max}`;
-  set(find(card, ".numbers"), text);
-  find(card, ".numbers").classList.toggle("wait", pool.waiting > 0);
-  find(card, ".sessions").setAttribute("aria-label", text);
-  find(card, ".thin").setAttribute("aria-label", `${pool.waiting} waiting`);
-  const closed = Object.entries(pool.closed).filter((pair) => pair[1]);
-  const ends = closed.map(([reason, count]) => `${count} ${reason}`).join(", ") || "none";
-  set(
-    find(card, ".totals"),
-    `${pool.served} loans, ${pool.timeouts} timed out; closed connections: ${ends}`,
-  );
-  const samples = series.get(pool.key) || [];
-  const minutes = `${(data.kept * data.step) / 60} min`;
-  const rates = samples.map((sample) => sample[0]);
-  const waits = samples.map((sample) => sample[1]);
-  chart(find(card, ".rate"), rates, data.kept, (now, top) =>
-    `${now.toFixed(1)} loans/s; ${minutes}: up to ${top.toFixed(1)}`);
-  chart(find(card, ".slow"), waits, data.kept, (now, top) =>
-    `wait ${seconds(now)}; ${minutes}: up to ${seconds(top)}`);
+  const totals = `${counted(pool.served, "loan")}, ${pool.timeouts} timed out; ${ends(pool.closed)}`;
+  fillCard(card, pool, text, totals, pool.waiting > 0);
+  fillBars(card, pool, text, pool.max);
+  fillCharts(card, pool, data, "loans", "wait");
   rows(find(card, ".holders"), pool.holders, holderKey, newHolder, fillHolder);
-  rows(find(card, ".waiters"), pool.waiters, (waiter) => waiter.place, newWaiter, fillWaiter);
+  rows(find(card, ".waiters"), pool.waiters, (waiter) => waiter.place, newRow, fillWaiter);
   more(find(card, ".holders"), pool.in_use - pool.holders.length);
 }
 
@@ -142,9 +166,60 @@ function fillHolder(row, holder) {
 }
 
 function fillWaiter(row, waiter) {
-  set(find(row, "b"), seconds(waiter.seconds));
-  set(find(row, "code"), waiter.place);
-  set(find(row, "small"), waiter.count > 1 ? `${waiter.count} tasks` : "1 task");
+  fillRow(row, seconds(waiter.seconds), waiter.place, counted(waiter.count, "task"));
+}
+
+// Multiplexers
+
+const newMultiplexer = newCard(
+  BARS,
+  ["rate", "slow"],
+  [["Connections", "lines"], ["Slow statements", "slowest"]],
+);
+
+function fillMultiplexer(card, one, data) {
+  const text =
+    `${counted(one.connections, "connection")} of at most ${one.max}, ` +
+    `${one.in_flight} in flight, ${one.waiting} waiting`;
+  const totals =
+    `${counted(one.statements, "statement")}, ${one.failed} failed, ${one.slow} slow, ` +
+    `${one.prepared} prepared; ${ends(one.closed)}`;
+  fillCard(card, one, text, totals, one.waiting > 0);
+  fillBars(card, one, text, one.in_flight + one.waiting);
+  fillCharts(card, one, data, "statements", "latency");
+  rows(find(card, ".lines"), one.lines, (line) => line.pid, newRow, fillLine);
+  rows(find(card, ".slowest"), one.slowest, (slow) => slow.text, newRow, fillSlow);
+}
+
+function fillLine(row, line) {
+  const age = line.in_flight ? seconds(line.seconds) : "idle";
+  const text = `server process ${line.pid}, ${line.in_flight} in flight, ${line.prepared} prepared`;
+  fillRow(row, age, line.text || "", text);
+}
+
+function fillSlow(row, slow) {
+  fillRow(row, seconds(slow.seconds), slow.text, "");
+}
+
+// Listeners
+
+const newListener = newCard("", ["rate"], [["Channels", "channels"]]);
+
+function fillListener(card, one, data) {
+  const text =
+    `${one.state}; ${counted(one.subscriptions, "subscription")} ` +
+    `to ${counted(one.channels, "channel")}`;
+  const totals =
+    `${counted(one.notifications, "notification")}, connected ${counted(one.connects, "time")}, ` +
+    `${counted(one.failures, "failure")}`;
+  fillCard(card, one, text, totals, one.state === "connecting");
+  fillCharts(card, one, data, "notifications");
+  rows(find(card, ".channels"), one.listened, (channel) => channel.name, newRow, fillChannel);
+  more(find(card, ".channels"), one.channels - one.listened.length);
+}
+
+function fillChannel(row, channel) {
+  fillRow(row, "", channel.name, counted(channel.subscribers, "subscription"));
 }
 
 // Stalls and errors
@@ -153,7 +228,7 @@ const newStall = from(`<div class="row"><b></b> <span></span>
   <details><summary>stack</summary><pre></pre></details></div>`);
 const newError = from(`<div class="row"><b></b> <span></span><small></small></div>`);
 
-const errorKey = (error) => `${error.pool} ${error.what} ${error.error} ${error.sqlstate}`;
+const errorKey = (error) => `${error.source} ${error.what} ${error.error} ${error.sqlstate}`;
 
 function fillStall(row, stall) {
   set(find(row, "b"), seconds(stall.seconds));
@@ -165,9 +240,15 @@ function fillError(row, error) {
   const state = error.sqlstate ? ` ${error.sqlstate}` : "";
   const times = error.count > 1 ? `, ${error.count} times` : "";
   set(find(row, "b"), `${error.what}: ${error.error}${state}`);
-  set(find(row, "span"), `pool ${error.pool}, at ${clock(error.at)}${times}`);
+  set(find(row, "span"), `${error.source}, at ${clock(error.at)}${times}`);
   set(find(row, "small"), error.text || "");
 }
+
+const KINDS = [
+  ["pools", newPool, fillPool],
+  ["multiplexers", newMultiplexer, fillMultiplexer],
+  ["listeners", newListener, fillListener],
+];
 
 function fill(data) {
   const process = data.process;
@@ -177,16 +258,12 @@ function fill(data) {
       `greenpg ${process.version}, Python ${process.python}, ` +
       `since ${new Date(process.started * 1000).toLocaleString()}`,
   );
-  rows(
-    at("pools"),
-    data.pools,
-    (pool) => pool.key,
-    newPool,
-    (card, pool) => fillPool(card, pool, data),
-  );
+  for (const [kind, make, fillOne] of KINDS) {
+    rows(at(kind), data[kind], (one) => one.key, make, (card, one) => fillOne(card, one, data));
+  }
   const stalls = data.stalls;
-  const counted = `${stalls.count} in all, ${seconds(stalls.seconds)} together`;
-  set(at("watched"), stalls.watched ? counted : "not watched; the program may call greenpg.watch()");
+  const sum = `${stalls.count} in all, ${seconds(stalls.seconds)} together`;
+  set(at("watched"), stalls.watched ? sum : "not watched; the program may call greenpg.watch()");
   rows(at("stalls"), stalls.last, (stall) => stall.at, newStall, fillStall);
   rows(at("errors"), data.errors, errorKey, newError, fillError);
   const kinds = Object.entries(process.interrupts).map(([kind, count]) => `${count} ${kind}`);
@@ -201,13 +278,14 @@ function fill(data) {
 
 function note(data) {
   const fresh = data.sample !== sample;
-  for (const pool of data.pools) {
-    if (pool.samples) series.set(pool.key, pool.samples);
-    else if (fresh && pool.last) {
-      series.set(pool.key, [...(series.get(pool.key) || []), pool.last].slice(-data.kept));
+  const all = KINDS.flatMap(([kind]) => data[kind]);
+  for (const one of all) {
+    if (one.samples) series.set(one.key, one.samples);
+    else if (fresh && one.last) {
+      series.set(one.key, [...(series.get(one.key) || []), one.last].slice(-data.kept));
     }
   }
-  const keys = new Set(data.pools.map((pool) => pool.key));
+  const keys = new Set(all.map((one) => one.key));
   for (const key of series.keys()) if (!keys.has(key)) series.delete(key);
   sample = data.sample;
 }

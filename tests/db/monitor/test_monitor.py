@@ -76,7 +76,7 @@ def test_failures_are_shown(make, serve):
     assert errors["connect"]["error"] == "OperationalError"
     assert "127.0.0.1" in errors["connect"]["text"]
     assert errors["request"]["error"] == "PoolTimeout"
-    assert errors["request"]["pool"] == "web"
+    assert errors["request"]["source"] == "pool web"
 
 
 def newer(server, before):

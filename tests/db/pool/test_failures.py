@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from greenpg._session.failures import KEPT, Failures
 from greenpg.errors import PoolTimeout
-from greenpg.pool._failures import KEPT, Failures
 from tests.db.conftest import until
 from tests.db.pool.conftest import NOWHERE, answer, pid, terminate
 

@@ -1,4 +1,4 @@
-"""The last failures of a pool, for monitoring: texts and numbers, no reference to an error."""
+"""The last failures of a pool or the like, for monitoring; no reference to an error is kept."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from greenpg._session.backoff import one_line
 from greenpg.errors import sqlstate_of
+
+from .backoff import one_line
 
 KEPT: Final = 20  # kinds
 
@@ -16,8 +17,9 @@ KEPT: Final = 20  # kinds
 class Failure:
     """The last failure of a kind: its time (`time.time`), what failed, and the error.
 
-    `what` is "connect", "check", "reset" or "request", which got no connection in time; failures
-    of the same `what`, class and SQLSTATE are of one kind, and `count` is their number.
+    `what` is "connect", "check", "reset", "request", which got no connection in time, or
+    "connection", which was lost while it was used; failures of the same `what`, class and SQLSTATE
+    are of one kind, and `count` is their number.
     """
 
     at: float
