@@ -5,6 +5,8 @@ from psycopg2 import errors as _errors
 from psycopg2.errors import *  # noqa: F403  psycopg2's C code makes the classes
 from psycopg2.errors import QueryCanceled, lookup
 
+from greenpg._sqlstate import sqlstate_of
+
 __all__ = [
     *(name for name in dir(_errors) if not name.startswith("_")),
     "BackendError",
@@ -19,11 +21,6 @@ __all__ = [
     "lookup",
     "sqlstate_of",
 ]
-
-
-def sqlstate_of(error: BaseException) -> str | None:
-    """Return the SQLSTATE of an error of psycopg2 or psycopg 3; None for other exceptions."""
-    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
 
 
 class BackendError(InterfaceError):

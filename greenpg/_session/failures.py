@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from greenpg.errors import sqlstate_of
+from greenpg._sqlstate import sqlstate_of
 
 from .backoff import one_line
 

@@ -69,9 +69,9 @@ def measures(dispatcher: Dispatcher, now: float) -> MultiplexerMeasures:
 
 def lines(dispatcher: Dispatcher, now: float) -> list[LineReport]:
     """Return what each connection does, the longest-running statements first."""
-    with dispatcher.lock:
+    with dispatcher.looking():
         found = [_report(line, now) for line in dispatcher.lines]
-    return sorted(found, key=lambda one: -one.seconds)
+    return sorted(found, key=lambda one: (-one.seconds, not one.in_flight))
 
 
 def _report(line: Line, now: float) -> LineReport:

@@ -37,6 +37,10 @@ def _no_input(_: int) -> tuple[()]:
     return ()
 
 
+def _no_connection() -> None:
+    """Return None, as the reference of a slot that another OS thread has just emptied."""
+
+
 @dataclass(slots=True, eq=False)
 class Slot:
     """The right to one session on the server, from before its connect until after its close.
@@ -55,7 +59,7 @@ class Slot:
     worker: Any = None  # the task that does the work of the phase, once it has begun
     key: int = 0  # of `PoolState.lent`
     conn: Any = None
-    ref: Any = None  # adds itself to `Performer.lost`
+    ref: Callable[[], Any] = _no_connection  # one of a connection adds itself to `Performer.lost`
     alarm: Any = None  # called after that
     has_input: Callable[[int], Any] = _no_input  # called with 0; see ConnectionManager
     holder: Borrower | None = None
@@ -64,7 +68,7 @@ class Slot:
 
     def empty(self) -> Any:
         """Remove the connection from the slot and return it."""
-        conn, self.conn, self.ref, self.alarm = self.conn, None, None, None
+        conn, self.conn, self.ref, self.alarm = self.conn, None, _no_connection, None
         self.has_input = _no_input
         return conn
 

@@ -7,13 +7,14 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import greenpg
-from greenpg import monitor
+from greenpg import OperationalError, monitor
 from greenpg._helper_process import send
 from greenpg.multiplexer import Multiplexer
 from greenpg.notify import Listener
@@ -65,7 +66,11 @@ class Program:
     def multiplex(self, text: str = "select 1", count: int = 1) -> None:
         self.multiplexer = self.multiplexer or Multiplexer(DSN, name="many", max_size=2)
         for _ in range(count):
-            self.backend.spawn(partial(self.multiplexer.execute, text))
+            self.backend.spawn(partial(self._execute, text))
+
+    def _execute(self, text: str) -> None:
+        with suppress(OperationalError):  # also a cancelled one
+            self.multiplexer.execute(text)
 
     def cancel(self) -> None:
         self.multiplexer.close(0)

@@ -239,8 +239,8 @@ def test_multiplexers_and_listeners_are_shown(program, look):
     page.until(f"{TEXT}.includes('2 connections of at most 2, 1 in flight, 0 waiting')")
     page.until(f"{TEXT}.includes('connected; 1 subscription to 1 channel')")
     page.until(f"{TEXT}.includes('1 notification, connected 1 time, 0 failures')")
-    page.until("document.querySelector('#multiplexers polyline').getAttribute('points')")
-    page.until("document.querySelector('#listeners polyline').getAttribute('points')")
+    page.until("document.querySelector('#multiplexers polyline')?.getAttribute('points')")
+    page.until("document.querySelector('#listeners polyline')?.getAttribute('points')")
     assert "pg_sleep" not in page.evaluate(TEXT)
     assert "1 in flight, 0 prepared" in page.evaluate(TEXT)
     assert page.evaluate("document.querySelectorAll('article').length") == 3

@@ -10,7 +10,17 @@ from .layers import ROOT, Module, modules
 
 # Lowest first: a module imports what stands before its room, or in the same line of the table.
 FLOORS = (
-    ("_command", "_drivers", "_fork_hooks", "_instances", "errorcodes", "errors", "sql", "tz"),
+    (
+        "_command",
+        "_drivers",
+        "_fork_hooks",
+        "_instances",
+        "_sqlstate",
+        "errorcodes",
+        "errors",
+        "sql",
+        "tz",
+    ),
     ("backend", "instruments"),
     ("_helper_process", "threads"),
     ("_session",),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from math import inf
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -103,7 +104,7 @@ def test_late_statements_are_looked_for_while_others_line_up():
     queue.update(dict.fromkeys(first))
 
     with between_lines(lambda: queue.setdefault(Thing())):
-        dispatcher._expire()
+        dispatcher._expire(monotonic())
 
     assert late == first
     assert len(queue) > FEW

@@ -24,13 +24,13 @@ POOL = {
 PROCESS = {"pid": 7, "host": "h", "backend": "gevent", "version": "1", "python": "3"}
 NOW = 1_800_000_000.0
 SHOWN: dict[str, Any] = {
-    "sample": 5, "process": PROCESS, "pools": [POOL],
+    "sample": 5, "process": PROCESS, "pools": [POOL], "multiplexers": [], "listeners": [],
     "stalls": {
         "watched": True, "count": 2, "seconds": 1.5,
         "last": [{"at": NOW, "seconds": 1.2, "stack": '  File "app.py", line 3, in slow\n'}],
     },
     "errors": [
-        {"at": NOW, "pool": "web", "what": "connect", "error": "OperationalError",
+        {"at": NOW, "source": "pool web", "what": "connect", "error": "OperationalError",
          "sqlstate": "57P03", "text": "the server starts", "count": 4},
     ],
 }  # fmt: skip
