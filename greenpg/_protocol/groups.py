@@ -52,7 +52,7 @@ class Groups:
         self._pgconn: Any = Pointer.from_param(pgconn)  # ctypes has nothing left to convert
         self.sent: deque[Any] = deque()
         self.ended: list[Any] = []
-        self._broken: OperationalError | None = None
+        self.broken: OperationalError | None = None
         self.rest: Any = None  # an iterator over statements
         self._queued = 0  # bytes since libpq last had nothing left to send
         self.commands: list[tuple[Any, bytes]] = []
@@ -142,15 +142,12 @@ class Groups:
     def receive(self) -> list[Any]:
         """Read what has arrived, and return the groups that have all answers.
 
-        OperationalError if the connection is lost, once the answers before that are taken: each
-        call returns or raises.
+        `broken` is then the error that ends the connection, if it is lost or out of step; nothing
+        more may come that would wake the reader.
         """
         if not self._input(self._pgconn):
-            self._broken = self.lost()
-        ended = self._take()
-        if self._broken is not None and not ended:
-            raise self._broken
-        return ended
+            self.broken = self.lost()
+        return self._take()
 
     def _take(self) -> list[Any]:
         pgconn, sent, ended = self._pgconn, self.sent, self.ended
@@ -165,7 +162,7 @@ class Groups:
             elif status == PGRES_PIPELINE_SYNC:
                 clear(result)
                 if group.statements and not group.answers:
-                    self._broken = OperationalError(UNEXPECTED)
+                    self.broken = OperationalError(UNEXPECTED)
                     break
                 ended.append(group)
                 sent.popleft()
@@ -173,7 +170,7 @@ class Groups:
             elif not self._take_other(group, result, status):
                 break
             if result_of(pgconn):  # else None, the end of the command's results
-                self._broken = OperationalError(UNEXPECTED)
+                self.broken = OperationalError(UNEXPECTED)
                 break
         return ended
 
@@ -185,7 +182,7 @@ class Groups:
             return True
         group.answers.append((result, status))
         if status in COPYING:  # libpq makes its result again and again (fe-exec.c)
-            self._broken = OperationalError(UNEXPECTED)
+            self.broken = OperationalError(UNEXPECTED)
             return False
         if status == PGRES_COMMAND_OK:
             self.commands.append((group, libpq.PQcmdStatus(result)))

@@ -307,12 +307,13 @@ class Line:
 
     def _receive(self) -> None:
         ended: list[Group] = self._groups.receive()
-        if not ended:
-            return
-        with self._owner.lock:
-            self._settle(ended, self._measure(ended[0], len(ended)))
-        if self._done is not None and not self._sent:
-            self._done.set()
+        if ended:
+            with self._owner.lock:
+                self._settle(ended, self._measure(ended[0], len(ended)))
+            if self._done is not None and not self._sent:
+                self._done.set()
+        if self._groups.broken is not None:
+            raise self._groups.broken
 
     def _measure(self, first: Group, count: int) -> float:
         """Return the seconds that each of the groups took which have ended by now."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from fcntl import ioctl
+from termios import FIONREAD
+
 import psycopg2
 import pytest
 
 from greenpg._protocol.groups import Groups
 from greenpg.backend import current, soon
 from greenpg.multiplexer._line import FRESH
+from greenpg_conformance.toolkit.fake_server import message
 from tests.db.multiplexer.conftest import SLOW, pid, running, terminate, until
 
 
@@ -168,3 +173,35 @@ def test_statistics_count_statements(make):
     stats = mux.get_stats()
     assert stats["requests_num"] >= 3
     assert (stats["pool_size"], stats["connections_num"]) == (1, 1)
+
+
+def test_answers_out_of_step_behind_good_ones_end_the_wait(fake, make, spawn, monkeypatch):
+    """They may come in one piece, behind which the server says nothing more."""
+    usual = ready = message(b"Z", b"I")
+    for part in (message(b"C", b"SELECT\0"), message(b"n"), message(b"2"), message(b"1")):
+        usual = part + usual
+    mux = make(fake.dsn, max_size=1)
+    mux.execute("select 1")
+    fd = mux._dispatcher.lines[0].conn.fileno()
+    receive, size = Groups.receive, 2 * len(usual) - len(message(b"1")) + len(ready)
+
+    def receive_all(groups):
+        until(lambda: waiting(fd) >= size, "all has come")
+        monkeypatch.setattr(Groups, "receive", receive)
+        return receive(groups)
+
+    monkeypatch.setattr(Groups, "receive", receive_all)
+    fake.answer(b"odd", ready)
+    good = spawn(mux.execute, "select 2")
+    until(lambda: mux._dispatcher.lines[0]._sent, "it is under way")
+    odd = spawn(mux.execute, "select odd")
+
+    with pytest.raises(psycopg2.OperationalError, match="may have run"):
+        odd.result()
+    good.result()
+    fake.answer(b"", b"")
+
+
+def waiting(fd):
+    """Return the number of bytes that a socket has received."""
+    return int.from_bytes(ioctl(fd, FIONREAD, bytes(4)), sys.byteorder)
