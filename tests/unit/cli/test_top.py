@@ -9,7 +9,7 @@ from rich.console import Console
 
 from greenpg.cli import main
 from greenpg.monitor._reader import Reader
-from greenpg.monitor._terminal import CHART, Screen
+from greenpg.monitor._terminal import CHANNELS, CHART, Screen
 
 POOL = {
     "key": 1, "name": "web", "max": 4, "in_use": 2, "idle": 1, "connecting": 0, "waiting": 3,
@@ -20,6 +20,19 @@ POOL = {
          "task": "Greenlet-1", "stack": None},
     ],
     "waiters": [{"place": "app.py:9 in other", "seconds": 0.2, "count": 3}],
+}  # fmt: skip
+MULTIPLEXER = {
+    "key": 2, "name": "many", "max": 4, "in_use": 2, "idle": 1, "connecting": 0, "waiting": 3,
+    "connections": 2, "in_flight": 5, "statements": 9, "failed": 1, "slow": 2, "prepared": 4,
+    "last": None, "samples": [[0.0, 0.0], [800.0, 0.004]],
+    "lines": [{"pid": 42, "in_flight": 5, "seconds": 1.5, "text": None, "prepared": 4},
+              {"pid": 43, "in_flight": 0, "seconds": 0.0, "text": None, "prepared": 0}],
+    "slowest": [{"text": "select\n?", "seconds": 0.2}],
+}  # fmt: skip
+LISTENER = {
+    "key": 3, "name": "news", "state": "connected", "subscriptions": 30, "channels": 20,
+    "notifications": 7, "connects": 2, "failures": 1, "last": None, "samples": [],
+    "listened": [{"name": f"\x1b[2J{number}", "subscribers": 2} for number in range(20)],
 }  # fmt: skip
 PROCESS = {"pid": 7, "host": "h", "backend": "gevent", "version": "1", "python": "3"}
 NOW = 1_800_000_000.0
@@ -57,6 +70,24 @@ def test_it_shows_what_the_page_does():
     assert "pool web: the server starts" in text
 
 
+def test_multiplexers_and_listeners_are_shown_in_their_place():
+    shown = {**SHOWN, "pools": [], "multiplexers": [MULTIPLEXER], "listeners": [LISTENER]}
+
+    text = "\n".join(drawn(Screen(shown)))
+
+    assert "many multiplexer: 9 statements, 1 failed, 2 slow, 4 prepared" in text
+    assert "2 connections, 5 in flight, 3 waiting; at most 4" in text
+    assert " 800.0 statements/s" in text
+    assert " latency 4 ms" in text
+    assert "  line     1.5 s  5 in flight, 4 prepared, 42" in text
+    assert "  line      idle  0 in flight, 0 prepared, 43" in text
+    assert "  slow    200 ms  select??" in text
+    assert "news listener: connected, 30 subscriptions to 20 channels" in text
+    assert "7 notifications, connected 2 times, 1 failures" in text
+    assert text.count("?[2J") == CHANNELS
+    assert "no pools" not in text
+
+
 def test_bar_and_charts_have_their_scale():
     lines = drawn(Screen(SHOWN, blocks=False))
 
@@ -70,7 +101,9 @@ def test_bar_and_charts_have_their_scale():
 
 @pytest.mark.parametrize("width", [30, 80, 140])
 def test_lines_fit_the_screen(width):
-    assert max(map(len, drawn(Screen(SHOWN), width))) <= width
+    shown = {**SHOWN, "multiplexers": [MULTIPLEXER], "listeners": [LISTENER]}
+
+    assert max(map(len, drawn(Screen(shown), width))) <= width
 
 
 def test_news_add_one_sample_each():
