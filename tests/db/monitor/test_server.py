@@ -195,6 +195,11 @@ import greenpg
 from greenpg import monitor
 from greenpg.backend import current
 
+if sys.argv[1] == "gevent":
+    from gevent.os import fork  # which libuv requires
+else:
+    from os import fork
+
 def get(port):
     client = _socket.socket()
     client.connect(("127.0.0.1", port))
@@ -216,7 +221,7 @@ while not server._exchanges:
     current().sleep(0.01)
 current().sleep(0.1)
 read, write = os.pipe()
-child = os.fork()
+child = fork()
 if child:
     assert os.read(read, 1) == b"!"
     assert current().in_thread(get, server.port) == os.getpid()
