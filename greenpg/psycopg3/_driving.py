@@ -73,6 +73,10 @@ def drive(
                 raise WaitTimeout("wait timeout expired")
     except StopIteration as stop:
         value = stop.value
+    except BaseException:
+        with suppress(Exception):  # psycopg's own steps at the end of a pipeline cannot go on
+            gen.close()
+        raise
     finally:
         state.waiting_outside = False
     if not waited and state.time_slice.is_over():
@@ -132,8 +136,6 @@ def _interrupted(conn: Any, state: State, gen: Any, want: Any, exc: BaseExceptio
         state.shut(pgconn)
     elif pipeline:
         conn._prepared.clear()  # of what was not sent it may know more than the server
-    else:
-        gen.close()
     state.note_interrupt(verdict)
     assert verdict is not None
     raise verdict

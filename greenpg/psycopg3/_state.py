@@ -284,10 +284,14 @@ class OperationLock:
             state.enter()
             return
         me = state.enter(True)
-        if not finish:
-            state.bound_operation(state.deadlines.get(me))
-        # a pipeline's end may have to wait for queries
-        state.finish_on_interrupt = finish and not self._pgconn.pipeline_status
+        try:
+            if not finish:
+                state.bound_operation(state.deadlines.get(me))
+            # a pipeline's end may have to wait for queries
+            state.finish_on_interrupt = finish and not self._pgconn.pipeline_status
+        except BaseException as error:  # what a signal handler raises
+            self.__exit__(type(error), error, None)
+            raise
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         state = self._state

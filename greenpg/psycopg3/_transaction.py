@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ class Transaction(_transaction.Transaction):
     """psycopg.Transaction, which commits nothing after an interrupt."""
 
     __module__ = "psycopg"
+    _conn: Any  # a green one
 
     def __enter__(self) -> Any:
         try:
@@ -31,7 +33,7 @@ class Transaction(_transaction.Transaction):
             raise
 
     def __exit__(self, kind: Any, exc: Any, trace: Any) -> bool:
-        state = self._greenpg_state
+        state: State = self._conn._greenpg_state
         try:
             with state.ending(self.pgconn, exc) as interrupt:
                 exc = interrupt if exc is None else exc
@@ -63,12 +65,12 @@ class Transaction(_transaction.Transaction):
         def _greenpg_fail(self) -> None:
             self._exited = True
 
-    @property
-    def _greenpg_state(self) -> State:
-        return self._conn._greenpg_state  # type: ignore[attr-defined, no-any-return]  # green
+    def _pop_savepoint(self, action: str) -> Exception | None:
+        pushed = self._stack_index >= 0  # not if a signal handler raised before
+        return super()._pop_savepoint(action) if pushed else None
 
     def _commit_gen(self) -> Any:
-        state = self._greenpg_state
+        state: State = self._conn._greenpg_state
         if state.must_roll_back:
             refusal = state.failed_transaction()
             state.finish_on_interrupt = True
@@ -81,6 +83,8 @@ class Pipeline(psycopg.Pipeline):
     """psycopg.Pipeline, of which an interrupt cancels what runs."""
 
     __module__ = "psycopg"
+    _conn: Any  # a green one
+    _greenpg_outer: BaseException | None = None
 
     def __enter__(self) -> Any:
         with ConnectionLock(self._conn):
@@ -88,15 +92,18 @@ class Pipeline(psycopg.Pipeline):
             try:
                 super().__enter__()
             except BaseException as error:
-                if self.level > level:
+                if level < self.level or level < self.pgconn.pipeline_status:
+                    self.level = level + 1
                     self.__exit__(type(error), error, None)
                 raise
             self._conn._pipeline = self
         return self
 
     def __exit__(self, kind: Any, exc: Any, trace: Any) -> None:
-        state, level = self._greenpg_state, None
+        state: State = self._conn._greenpg_state
+        level = None
         try:
+            self._greenpg_outer = sys.exc_info()[1]
             with state.ending(self.pgconn, exc) as interrupt:
                 level, exc = self.level, interrupt if exc is None else exc
                 refused = exc is None and state.must_roll_back
@@ -107,22 +114,19 @@ class Pipeline(psycopg.Pipeline):
                     raise state.failed_transaction()
         finally:
             self.level = (self.level if level is None else level) - 1
-            self._greenpg_forget()
+            if not self.level:  # no call before it is forgotten: a signal handler may raise there
+                self._conn._pipeline = None
+                if self.pgconn.pipeline_status:  # libpq cannot leave its mode
+                    state.give_up(self.pgconn)
+
+    def _exit(self, exc: BaseException | None) -> None:
+        """Leave pipeline mode; an error in that replaces nothing that the block's end raises."""
+        raised = sys.exc_info()[1]
+        super()._exit(exc or (None if raised is self._greenpg_outer else raised))
 
     def _communicate_gen(self) -> Any:
-        self._greenpg_state.refuse_if_stopping()  # executemany's next row
+        self._conn._greenpg_state.refuse_if_stopping()  # executemany's next row
         return super()._communicate_gen()
-
-    @property
-    def _greenpg_state(self) -> State:
-        return self._conn._greenpg_state  # type: ignore[attr-defined, no-any-return]  # green
-
-    def _greenpg_forget(self) -> None:
-        """Forget it after its outermost block; close if libpq cannot leave its mode."""
-        if not self.level:
-            self._conn._pipeline = None
-            if self.pgconn.pipeline_status:
-                self._greenpg_state.give_up(self.pgconn)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ import pytest
 import greenpg
 from greenpg._session import lock as _lock
 from greenpg.backend import current
-from tests.db.session.test_ctrl_c_anywhere import PACKAGES, Strike, answer, struck
+from tests.db.session.test_ctrl_c_anywhere import answer
+from tests.db.strikes import PACKAGES, Strike, struck
 
 STEP = 12  # one test uses every twelfth place: all places take long
 DEPTHS = 90  # calls below the operation's own

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dis
 import os
 import sys
 import traceback
-from types import FrameType
-from typing import Any
 
 import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
@@ -15,78 +12,11 @@ from psycopg2.extensions import make_dsn, parse_dsn
 import greenpg
 from greenpg._psycopg2.attempt import Request, current_request
 from greenpg._session import lock as _lock
-from greenpg.backend import current
 from greenpg.pool import ConnectionPool
+from tests.db.strikes import Alarm, CtrlC, Strike, struck
 
-PACKAGES = tuple(os.path.dirname(greenpg.__file__) + end for end in ("/", "_gevent/", "_eventlet/"))
-LOOKS = ("CALL", "RESUME", "JUMP_BACKWARD")  # CPython checks for signals after these (ceval.c)
 STEP = 12  # one test uses every twelfth place: all places take long
 STEP_OF_TWO = 9
-
-
-class CtrlC(KeyboardInterrupt):
-    pass
-
-
-class Alarm(Exception):
-    """What a program's own signal handler may raise."""
-
-
-class Strike:
-    """Raises its error at the nth place in greenpg's code where a signal may land.
-
-    With `again` it raises once more, `again` places later. The entries of functions whose name
-    is `sparing` are left out.
-    """
-
-    error: type[BaseException] = CtrlC
-
-    def __init__(self, nth: int, again: int | None = None, sparing: str = "") -> None:
-        self.place = ""
-        self._left: int | None = nth
-        self._again = again
-        self._sparing = sparing
-        self._last: dict[FrameType, str] = {}
-
-    def enter(self, frame: FrameType, event: str, arg: object) -> Any:
-        if self._left is None or not frame.f_code.co_filename.startswith(PACKAGES):
-            return None
-        if in_finalizer(frame):  # where CPython ignores exceptions
-            return None
-        self._last[frame] = "" if frame.f_code.co_name == self._sparing else "RESUME"
-        frame.f_trace = self._step
-        frame.f_trace_opcodes = True
-        return self._step
-
-    def _step(self, frame: FrameType, event: str, arg: object) -> Any:
-        if event == "return" and frame.f_back is not None:
-            self._last[frame.f_back] = ""  # no check after a call of Python code
-        if event != "opcode" or self._left is None:
-            return self._step
-        before = self._last.get(frame, "")
-        self._last[frame] = now = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-        if not current().can_wait():
-            return self._step  # the green library handles signals in the hub
-        if before.startswith(LOOKS) and now not in ("CALL", "PRECALL", "KW_NAMES"):
-            self._left -= 1
-            if self._left < 0:
-                self._strike(frame)
-        return self._step
-
-    def forget(self) -> None:
-        self._last.clear()
-
-    def _strike(self, frame: FrameType) -> None:
-        name = os.path.basename(frame.f_code.co_filename)
-        self.place += f"{name}:{frame.f_lineno} {frame.f_code.co_name}; "
-        self._left, self._again = self._again, None
-        raise self.error(self.place)
-
-
-def in_finalizer(frame: FrameType | None) -> bool:
-    while frame is not None and frame.f_code.co_name != "__del__":
-        frame = frame.f_back
-    return frame is not None
 
 
 def execute(conn):
@@ -138,20 +68,6 @@ def answer(conn):
     found = cur.fetchone()[0]
     conn.rollback()
     return found
-
-
-def struck(operation, conn, strike):
-    """Run the operation under fire; return True if Ctrl-C propagated. Keeps none of its frames."""
-    sys._getframe().f_trace_opcodes = True  # Python 3.12 requires one before it traces any
-    sys.settrace(strike.enter)
-    try:
-        operation(conn)
-    except strike.error:
-        return True
-    finally:
-        sys.settrace(None)
-        strike.forget()
-    return False
 
 
 OPERATIONS = [execute, commit, block, pipeline, executemany, copy_in, copy_out, copy_a_part]

@@ -1,0 +1,84 @@
+"""What a signal handler raises, wherever it may land in psycopg's and greenpg's code."""
+
+from __future__ import annotations
+
+import os
+
+import psycopg
+import pytest
+from psycopg.pq import PipelineStatus
+
+from greenpg._session import lock as _lock
+from tests.db.strikes import PACKAGES, Alarm, CtrlC, Strike, struck
+
+STEP = 12  # one test uses every twelfth place: all places take long
+
+
+class StrikeInPsycopg(Strike):
+    packages = (*PACKAGES, os.path.dirname(psycopg.__file__) + "/")
+
+
+def execute(conn):
+    conn.execute("select pg_sleep(0.01)")
+
+
+def transaction(conn):
+    with conn.transaction():
+        conn.execute("insert into t values (1)")
+
+
+def pipeline(conn):
+    with conn.pipeline():
+        for number in range(3):
+            conn.execute("insert into t values (%s)", (number,))
+
+
+def executemany(conn):
+    conn.cursor().executemany("insert into t values (%s)", [(n,) for n in range(5)])
+
+
+def copy_in(conn):
+    with conn.cursor().copy("copy t from stdin") as copy:
+        copy.write_row((1,))
+        copy.write_row((2,))
+
+
+def copy_out(conn):
+    with conn.cursor().copy("copy (values (1), (2)) to stdout") as copy:
+        assert len(list(copy.rows())) == 2
+
+
+def answer(conn):
+    """Use the connection as another task, if it is open."""
+    if conn.closed:
+        return 42
+    assert conn.pgconn.pipeline_status == PipelineStatus.OFF
+    conn.rollback()
+    found = conn.execute("select 42").fetchone()[0]
+    conn.rollback()
+    return found
+
+
+OPERATIONS = [execute, transaction, pipeline, executemany, copy_in, copy_out]
+
+
+@pytest.mark.parametrize("nth", range(STEP))
+@pytest.mark.parametrize("error", [CtrlC, Alarm])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_what_a_signal_handler_raises_comes_out(connect, spawn, monkeypatch, operation, error, nth):
+    monkeypatch.setattr(_lock, "_LOOK", 0.02)
+    monkeypatch.setattr(StrikeInPsycopg, "error", error)
+    first = nth
+    while True:
+        conn = connect(autocommit=True)
+        conn.execute("create temp table t (id int)")
+        strike = StrikeInPsycopg(nth, sparing="__exit__")  # which would prevent the end
+        came_out = struck(operation, conn, strike)
+        if not strike.place:
+            break
+        assert came_out, strike.place
+        assert spawn(answer, conn).result() == 42, strike.place
+        assert answer(conn) == 42, strike.place
+        conn.close()
+        nth += STEP
+    assert nth > first
