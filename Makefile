@@ -84,12 +84,12 @@ $(READY): pyproject.toml | $(VENV)
 	touch $(DEMO) $(READY)
 
 $(DEMO): pyproject.toml | $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[demo]'
 	touch $(DEMO)
 
-# Debian ships python3 without ensurepip; there, the system's pip brings pip into the venv.
+# Debian ships python3 without ensurepip, which is also slower; an old pip has no --python.
 $(VENV):
-	$(PYTHON) -m venv .venv || { \
-		$(PYTHON) -m venv --clear --without-pip .venv && \
-		$(PYTHON) -m pip --python $(BIN)/python install pip; }
+	$(PYTHON) -m venv --without-pip .venv
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --no-compile pip || \
+		$(BIN)/python -m ensurepip
 	touch $(VENV)

@@ -34,7 +34,7 @@ from greenpg_bench.demo.record import Record
 _T = TypeVar("_T")
 ALL: Final = "all"
 FRAMES_PER_SECOND: Final = 15
-SECONDS_PER_LINE: Final = 1.0
+SECONDS_PER_LINE: Final = 0.4
 SVG_WIDTH: Final = 100
 
 

@@ -12,7 +12,7 @@ OF_PSYCOGREEN: Final = ("eventlet", "gevent")  # the backends that it has a wait
 APPLICATION: Final = "greenpg demo"
 KILLED: Final = 50  # tasks in the second act
 TICK: Final = 0.01  # seconds
-SHORTEST, MEAN, LONGEST = 0.025, 0.05, 0.25  # seconds of a query
+SHORTEST, MEAN, LONGEST = 0.01, 0.02, 0.1  # seconds of a query
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from greenpg_bench.demo.process import events
 from greenpg_bench.demo.record import Record
 
 GREEN = ("eventlet", "gevent")
-TASKS, CONNECTIONS = 12, 3
+TASKS, CONNECTIONS = 30, 3
 SESSIONS = "select count(*) from pg_stat_activity where application_name = 'greenpg demo'"
 
 
