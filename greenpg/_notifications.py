@@ -54,7 +54,8 @@ class Notifications:
             self._sorter = _Sorter(conn, self._names)
             self._listen()
         except BaseException:
-            self._state.relinquish()
+            self._state.depth -= 1
+            self._state.let_go()
             raise
         self._open = True
 
@@ -127,7 +128,8 @@ class Notifications:
     def _let_go(self) -> None:
         self._open = False
         self._sorter.restore()
-        self._state.relinquish()
+        self._state.depth -= 1
+        self._state.let_go()
 
     def _next(self) -> ext.Notify | None:
         found = self._sorter.found

@@ -51,7 +51,8 @@ class ConnectionLock:
         state = self._state
         if not state.depth or state.holder != state.current():
             raise RuntimeError("this task does not hold the connection's lock")
-        state.relinquish()
+        state.depth -= 1
+        state.let_go()
 
     def locked(self) -> bool:
         """Return True if any task has the connection now."""
@@ -63,10 +64,8 @@ class ConnectionLock:
 
     def __exit__(self, *_: object) -> None:
         state = self._state
-        state.depth -= 1  # as relinquish() does, at whose entry Ctrl-C would keep the lock
-        if not state.depth and not state.in_driver:
-            state.refresh_flags()
-            state.release()
+        state.depth -= 1
+        state.let_go()
 
 
 class Deadline:

@@ -31,8 +31,11 @@ def cancel(conn: Any) -> None:
     try:
         _send_cancel(conn, state)
     finally:
-        close_if_asked(conn, state)
-        state.relinquish()
+        try:
+            close_if_asked(conn, state)
+        finally:
+            state.depth -= 1
+            state.let_go()
 
 
 def cancel_block(conn: Any) -> None:

@@ -167,7 +167,8 @@ def _connect(conn: Any, state: State, steps: Callable[[Any, State], None]) -> No
         raise
     finally:
         state.waiting_outside = False
-        state.relinquish()
+        state.depth -= 1
+        state.let_go()
 
 
 def _advance(conn: Any, state: State) -> None:
@@ -302,8 +303,11 @@ def wait(conn: Any, timeout: float | None = None) -> None:
                 raise TimeoutError(f"the operation was not over in {timeout:g} s")
     finally:
         state.waiting_outside = False
-        interrupts.close_if_asked(conn, state)
-        state.relinquish()
+        try:
+            interrupts.close_if_asked(conn, state)
+        finally:
+            state.depth -= 1
+            state.let_go()
         if state is not getattr(conn, "_greenpg_state", None):
             state.waiter.close()
 

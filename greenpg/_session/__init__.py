@@ -38,7 +38,7 @@ can_wait, current    once                            the backend's, as attribute
 waiter, wait         once                            the connection's waiter, and its `wait`
 holder               claim, release, the queue       the task that has the lock, or None; its place
                                                      in the queue until it has run
-depth                acquire, relinquish             how many blocks the holder has entered
+depth                acquire, before each let_go     how many blocks the holder has entered
 queue                _line_up, release               tasks that wait for the lock, oldest first
 granted              _pass_on, the granted task      the place whose task has yet to run
 last                 _meet                           returns the task that entered last, if it lives

@@ -40,4 +40,5 @@ def close_after(
         try:
             shut()
         finally:
-            session.relinquish()
+            session.depth -= 1
+            session.let_go()

@@ -96,7 +96,8 @@ def wait_for_input(conn: Any, timeout: float | None, events: int = READ) -> bool
             raise state.errors.deadline_exceeded(text)
         return bool(ready)
     finally:
-        state.relinquish()
+        state.depth -= 1
+        state.let_go()
 
 
 def wait_while_held(conn: Any, timeout: float | None, events: int = READ) -> bool:

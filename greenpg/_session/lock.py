@@ -106,7 +106,7 @@ class Lock:
         return holder
 
     def acquire(self, me: Hashable, timeout: float | None = None, first: bool = False) -> None:
-        """Take the lock over several operations; `relinquish` undoes one `acquire`."""
+        """Take the lock over several operations; `depth -= 1` and `let_go` undo it."""
         if self.claim(me) != me:
             deadline = None if timeout is None else monotonic() + timeout
             own = None if first else self.deadlines.get(me)
@@ -115,9 +115,11 @@ class Lock:
         self.depth += 1  # no call follows, hence no Ctrl-C
         self.exit_needs_check = True
 
-    def relinquish(self) -> None:
-        """Undo one `acquire`; the last one passes the lock on."""
-        self.depth -= 1  # first: Ctrl-C in what follows leaves a lock that others take over
+    def let_go(self) -> None:
+        """Pass the lock on after the last block, which has counted itself out of `depth`.
+
+        It has done so itself: Ctrl-C at this function's entry leaves a lock that others take over.
+        """
         if not self.depth and not self.in_driver:
             self.refresh_flags()
             self.release()

@@ -138,7 +138,8 @@ class Session(Lock):
             while self.left_over:
                 self.left_over.pop(0)()
         except BaseException:
-            self.relinquish()
+            self.depth -= 1
+            self.let_go()
             raise
         self.depth -= 1
 

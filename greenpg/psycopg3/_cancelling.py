@@ -51,9 +51,12 @@ def cancel(conn: Any, timeout: float | None) -> None:
     try:
         _send_cancel(conn, state, timeout)
     finally:
-        if state.closing:
-            state.shut(conn.pgconn)
-        state.relinquish()
+        try:
+            if state.closing:
+                state.shut(conn.pgconn)
+        finally:
+            state.depth -= 1
+            state.let_go()
 
 
 def _library(pgconn: Any) -> Any:

@@ -90,10 +90,8 @@ class State(Session):
                 interrupt = self._stop(pgconn, cause)
             yield interrupt
         finally:
-            self.depth -= 1  # as relinquish() does, at whose entry Ctrl-C would keep the lock
-            if not self.depth and not self.in_driver:
-                self.refresh_flags()
-                self.release()
+            self.depth -= 1
+            self.let_go()
         if interrupt is not None and interrupt is not error:
             raise interrupt
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -87,16 +88,18 @@ class Pipeline(psycopg.Pipeline):
     _greenpg_outer: BaseException | None = None
 
     def __enter__(self) -> Any:
-        with ConnectionLock(self._conn):
-            level = self.level
-            try:
+        level = inf
+        try:
+            with ConnectionLock(self._conn):
+                level = self.level
                 super().__enter__()
-            except BaseException as error:
-                if level < self.level or level < self.pgconn.pipeline_status:
-                    self.level = level + 1
-                    self.__exit__(type(error), error, None)
-                raise
-            self._conn._pipeline = self
+                self._conn._pipeline = self
+        except BaseException as error:
+            if level == self.level < self.pgconn.pipeline_status:  # libpq has entered its mode
+                self.level += 1
+            if level < self.level:
+                self.__exit__(type(error), error, None)
+            raise
         return self
 
     def __exit__(self, kind: Any, exc: Any, trace: Any) -> None:

@@ -22,6 +22,10 @@ def execute(conn):
     conn.execute("select pg_sleep(0.01)")
 
 
+def cancel(conn):
+    conn.cancel()
+
+
 def transaction(conn):
     with conn.transaction():
         conn.execute("insert into t values (1)")
@@ -59,7 +63,7 @@ def answer(conn):
     return found
 
 
-OPERATIONS = [execute, transaction, pipeline, executemany, copy_in, copy_out]
+OPERATIONS = [execute, cancel, transaction, pipeline, executemany, copy_in, copy_out]
 
 
 @pytest.mark.parametrize("nth", range(STEP))

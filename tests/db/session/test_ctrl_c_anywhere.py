@@ -27,6 +27,10 @@ def commit(conn):
     conn.commit()
 
 
+def cancel(conn):
+    conn.cancel()
+
+
 def block(conn):
     with conn.exclusive():
         conn.cursor().execute("select 1")
@@ -70,7 +74,7 @@ def answer(conn):
     return found
 
 
-OPERATIONS = [execute, commit, block, pipeline, executemany, copy_in, copy_out, copy_a_part]
+OPERATIONS = [execute, commit, block, cancel, pipeline, executemany, copy_in, copy_out, copy_a_part]
 
 
 SPARING = dict.fromkeys([block, pipeline, executemany], "__exit__")  # where it prevents the end

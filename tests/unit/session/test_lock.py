@@ -58,13 +58,15 @@ class Room:
                 self.use()
                 self.sim.pause()
         finally:
-            self.state.relinquish()
+            self.state.depth -= 1
+            self.state.let_go()
 
     def hold(self, seconds: float) -> None:
         """Hold the lock outside C for a time."""
         self.acquire()
         self.sim.park(seconds)
-        self.state.relinquish()
+        self.state.depth -= 1
+        self.state.let_go()
 
     def acquire(self, timeout: float | None = None, first: bool = False) -> None:
         self._arrive(first)
@@ -162,7 +164,8 @@ def test_block_spans_operations_and_is_re_entrant(room):
     def nested():
         room.acquire()
         room.block(uses=2)
-        room.state.relinquish()
+        room.state.depth -= 1
+        room.state.let_go()
 
     first, second = room.sim.spawn(nested), room.sim.spawn(room.use)
 
@@ -196,7 +199,8 @@ def test_nothing_is_entered_in_the_hub(room):
 
 def test_hub_takes_a_free_lock_but_never_waits_for_one(room):
     room.state.acquire("hub")
-    room.state.relinquish()
+    room.state.depth -= 1
+    room.state.let_go()
     room.state.holder = "a task"
     room.state.in_driver = True
 
@@ -284,7 +288,8 @@ def test_closer_goes_before_the_waiters(room):
 
     def close():
         room.acquire(first=True)
-        room.state.relinquish()
+        room.state.depth -= 1
+        room.state.let_go()
 
     closer = room.sim.spawn(close)
     room.sim.run()
@@ -380,7 +385,8 @@ def perform(room: Room, steps: list[Step]) -> None:
                 room.block(step.count, step.timeout)
             else:
                 room.acquire(first=True)
-                room.state.relinquish()
+                room.state.depth -= 1
+                room.state.let_go()
 
 
 def strike(sim: Sim, tasks: list[Any], victims: list[int]) -> None:

@@ -62,7 +62,8 @@ def hold(guarded: Guarded, dice: random.Random) -> int:
     except DeadlineExceeded:
         return 0
     guarded.touch()
-    guarded.state.relinquish()
+    guarded.state.depth -= 1
+    guarded.state.let_go()
     return 1
 
 
