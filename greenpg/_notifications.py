@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from psycopg2 import Error, ProgrammingError
 from psycopg2 import extensions as ext
 
+from ._checks import check_seconds
 from ._green_classes import green_class
 from ._psycopg2.identifiers import quoted
 from ._psycopg2.psycopg2_c import c_connection, c_cursor, execute, transaction_status
@@ -39,6 +40,7 @@ class Notifications:
     _open = False
 
     def __init__(self, conn: Any, channels: Iterable[str], timeout: float | None) -> None:
+        check_seconds("timeout", timeout, none=True)
         self._conn = conn
         self._timeout = timeout
         self._names = checked(channels)
@@ -215,17 +217,23 @@ class _Sorter:
 
 def checked(channels: Iterable[str], wrong: type[Exception] = ProgrammingError) -> list[str]:
     """Return the channels' names, each once; `wrong` is raised for an impossible name."""
-    names = list(dict.fromkeys(channels))
+    names = list(dict.fromkeys(checked_type(channels)))
     if not names:
         raise wrong("listen: name at least one channel")
     for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"a channel's name is a str, not {type(name).__name__}")
         if not 0 < len(name.encode()) <= LONGEST or "\0" in name:
             raise wrong(
                 f"channel {name[:LONGEST]!r}: a name has 1 to {LONGEST} bytes, none of them zero"
             )
     return names
+
+
+def checked_type(channels: Iterable[str]) -> Iterable[str]:
+    """Return the names; TypeError unless each is a str."""
+    for name in channels:
+        if not isinstance(name, str):
+            raise TypeError(f"a channel's name is a str, not {type(name).__name__}: {name!r}")
+    return channels
 
 
 def statement(conn: Any, verb: str, names: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ may wait there. Only the backends that have the capability "hub" have one.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 from ._fork_hooks import Order, in_child
@@ -213,8 +213,7 @@ def load(name: str) -> Backend:
 
         found = {point.name: point for point in metadata.entry_points(group=GROUP)}
         if name not in found:
-            known = ", ".join(sorted(found)) or "none"
-            raise BackendError(f"unknown backend {name!r}; installed backends: {known}")
+            raise BackendError(f"unknown backend {name!r}; installed backends: {_known(found)}")
         try:
             backend = found[name].load()
         except (ImportError, AttributeError) as err:
@@ -225,7 +224,14 @@ def load(name: str) -> Backend:
 
 def as_backend(which: str | Backend) -> Backend:
     """Return the backend for a name or a backend object; raises BackendError."""
-    return load(which) if isinstance(which, str) else _checked(which)
+    if isinstance(which, str):
+        return load(which)
+    if not any(hasattr(which, name) for name in _MEMBERS):
+        from importlib import metadata  # late, as in `load`
+
+        known = _known(point.name for point in metadata.entry_points(group=GROUP))
+        raise BackendError(f"{which!r} is not a backend; give a name ({known}) or a Backend")
+    return _checked(which)
 
 
 def _checked(backend: Any) -> Backend:
@@ -237,6 +243,10 @@ def _checked(backend: Any) -> Backend:
         raise BackendError(f"backend {name!r} lacks {', '.join(missing)}; see greenpg.backend")
     checked: Backend = backend
     return checked
+
+
+def _known(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def choose(which: str | Backend | None) -> Backend | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Iterable
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from psycopg2 import Error, ProgrammingError
@@ -13,6 +14,7 @@ from psycopg2.errors import InvalidCursorName
 from psycopg2.extensions import get_wait_callback
 
 from . import _named_fetches as named
+from ._checks import check_count
 from ._green_classes import become, green
 from ._large_results import SLICE_ROWS, RowStream, fetch_on, stream
 from ._psycopg2.operation import guarded
@@ -147,6 +149,7 @@ class Cursor(c_cursor):
         """Load a table from a file; `read(size)` gives str or bytes. See `copy_expert`."""
         if not hasattr(file, "read"):
             raise TypeError("argument 1 must have a .read() method")
+        _check_size(size)
         self._greenpg_copy_table(
             c_cursor.copy_from, "FROM stdin", table, file, size, (sep, null, columns)
         )
@@ -173,6 +176,7 @@ class Cursor(c_cursor):
         and is the cause of the server's error; what `write()` raises propagates. The file's
         methods may wait, but not use the connection.
         """
+        _check_size(size)
         self._greenpg_copy(partial(c_cursor.copy_expert, self, sql, file, size), sql, file, size)
 
     def copy(self, statement: Any, params: Any = None) -> Copy:
@@ -260,6 +264,7 @@ class Cursor(c_cursor):
             return rows
         except BaseException as error:
             _interrupted(self, error)
+            check_count("size", size, -inf, none=True)
             raise
 
     def stream(self, query: Any, vars: Any = None) -> RowStream:
@@ -282,6 +287,13 @@ class Cursor(c_cursor):
         return guarded(
             conn, method, self, *args, finish_on_interrupt=finish_on_interrupt, failed=_failed
         )
+
+
+def _check_size(size: int) -> None:
+    """Raise unless `size` is that of a file's `read`, where 0 would mean the end of the file."""
+    check_count("size", size, -1)
+    if size == 0:
+        raise ValueError("size=0: give at least 1, or -1 to read all at once")
 
 
 def _being_fetched() -> ProgrammingError:

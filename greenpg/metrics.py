@@ -21,7 +21,7 @@ except ImportError as err:
     ) from err
 
 from .instruments import INTERRUPTS, LISTENER, MULTIPLEXER, PROCESS
-from .pool.core import BOUNDS, Measures
+from .pool.core import BOUNDS, Measures, check_members
 from .sync import counts
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ class PoolCollector(_Unread):
     """
 
     def __init__(self, *pools: ConnectionPool | PoolSet) -> None:
+        check_members("a ConnectionPool or PoolSet", "_each", *pools)
         self._pools = pools
 
     def collect(self) -> Iterator[Metric]:
@@ -155,6 +156,7 @@ class ListenerCollector(_Unread):
     """Reports listeners at each scrape, by the names given: `ListenerCollector(web=listener)`."""
 
     def __init__(self, **listeners: Listener) -> None:
+        check_members("a Listener", "subscribers", *listeners.values())
         self._listeners = listeners
 
     def collect(self) -> Iterator[Metric]:
@@ -170,6 +172,7 @@ class MultiplexerCollector(_Unread):
     """
 
     def __init__(self, *multiplexers: Multiplexer) -> None:
+        check_members("a Multiplexer", "lines", *multiplexers)
         self._multiplexers = multiplexers
 
     def collect(self) -> Iterator[Metric]:

@@ -13,6 +13,7 @@ from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
+from ._checks import check_seconds
 from ._connecting.default_backend import default_backend
 from ._fork_hooks import Order, in_child
 from ._instances import Instances
@@ -49,8 +50,7 @@ class Watch:
     """
 
     def __init__(self, threshold: float, backend: Backend) -> None:
-        if not threshold > 0:
-            raise ValueError("threshold must be above 0")
+        check_seconds("threshold", threshold, above=0)
         self.threshold = threshold
         self.count, self.seconds = 0, 0.0
         self.stalls: deque[Stall] = deque(maxlen=KEPT)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import inf
 from time import monotonic
 from typing import Any
 
+from ._checks import check_seconds
 from ._session.counts import counts
 from ._session.session import Session
 
@@ -43,6 +45,8 @@ class ConnectionLock:
 
     def acquire(self, timeout: float | None = None) -> None:
         """Take the lock; DeadlineExceeded after `timeout` seconds or at the task's deadline."""
+        if timeout is not None:
+            check_seconds("timeout", timeout, none=True)
         state = self._state
         state.acquire(state.current(), timeout)
 
@@ -77,6 +81,12 @@ class Deadline:
 
     def __init__(self, conn: Any, seconds: float) -> None:
         self._state = state_of(conn)
+        try:  # as `check_seconds` does, without the call
+            valid = seconds + 0.0 <= inf
+        except (TypeError, OverflowError):
+            valid = False
+        if not valid:
+            check_seconds("seconds", seconds)
         self._seconds = seconds
         self._task: Any = None
         self._outer: float | None = None

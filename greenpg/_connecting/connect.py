@@ -13,6 +13,7 @@ import psycopg2
 from psycopg2 import OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
 
+from greenpg._checks import check_conninfo
 from greenpg._green_classes import green_class
 from greenpg._psycopg2.attach import attach_state
 from greenpg._psycopg2.attempt import (
@@ -171,6 +172,8 @@ def _open(
 ) -> Any:
     if ext.get_wait_callback() is not wait_callback:
         install()
+    if not isinstance(dsn, str):
+        check_conninfo("dsn", dsn)
     targets = plan(dsn, CONNINFO)
     factory = Connection if connection_factory is None else green_class(connection_factory)
     asynchronous = next(filter(None, modes.values()), 0) if modes else 0

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from greenpg._checks import check_count, check_texts
 from greenpg.backend import as_backend
 
 from ._application import Monitor
@@ -39,6 +40,8 @@ def serve(
     Port 0 is a free one: see the server's `url` and `port`. `close()` ends it, and so does the end
     of the process. For `token` and `details` see `Monitor`.
     """
+    check_count("port", port, most=65535)
+    check_texts(host=host)
     from ._server import Server  # late: importing greenpg.monitor must not load sockets
 
     chosen = fitting_backend() if backend is None else as_backend(backend)

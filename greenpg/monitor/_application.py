@@ -9,6 +9,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qs, quote
 
+from greenpg._checks import check_texts
 from greenpg.backend import as_backend
 
 from ._backend import fitting_backend
@@ -54,6 +55,7 @@ class Monitor:
         details: bool = False,
         backend: str | Backend | None = None,
     ) -> None:
+        check_texts(token=token)
         if token == "":
             raise ValueError("the token is empty; give None for a page without one")
         chosen = None if backend is None else as_backend(backend)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from psycopg2 import OperationalError
 
+from greenpg._checks import check_count, check_number, check_seconds
 from greenpg._protocol.prepared import Statements
 from greenpg._session.backoff import one_line
 from greenpg._session.failures import Failures
@@ -51,9 +52,11 @@ class Limits:
     timeout: float
 
     def __post_init__(self) -> None:
-        if min(self.max_in_flight, self.prepared_max) < 1 or not self.slow > 0:
-            fact = "max_in_flight and prepared_max must be at least 1, and slow more than 0"
-            raise ValueError(fact)
+        for name in "max_size", "max_in_flight", "prepared_max":
+            check_count(name, getattr(self, name), 1)
+        check_seconds("slow", self.slow, above=0)
+        check_number("max_waiting", self.max_waiting)
+        check_number("timeout", self.timeout, -inf)
 
 
 class Dispatcher:

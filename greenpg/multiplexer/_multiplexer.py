@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from psycopg2 import Error, ProgrammingError
 
+from greenpg._checks import check_count, check_functions, check_seconds
 from greenpg._connecting.default_backend import default_backend
 from greenpg._fork_hooks import Order, in_child
 from greenpg._instances import Instances
@@ -81,6 +82,9 @@ class Multiplexer:
         libpq.need(*PIPELINES)
         if options.get("driver", "psycopg2") != "psycopg2":
             raise ValueError(f"driver={options['driver']!r}: {ONE_DRIVER}")
+        limits = Limits(max_size, slow, max_in_flight, prepared_max, max_waiting, timeout)
+        check_count("prepare_threshold", prepare_threshold, none=True)
+        check_functions(configure=configure)
         chosen = self.default_backend if backend is None else as_backend(backend)
         self._find_backend: Callable[[], Backend] = (
             default_backend if chosen is None else lambda: chosen
@@ -92,7 +96,6 @@ class Multiplexer:
             conninfo, backend=chosen, min_size=min_size, max_size=max_size, name=self.name,
             configure=self._configure, timeout=timeout, **options,
         )  # fmt: skip
-        limits = Limits(max_size, slow, max_in_flight, prepared_max, max_waiting, timeout)
         self._dispatcher = Dispatcher(self.name, limits, self._pool)
         self._run = self._dispatcher.run
         self._writer = Writer(self.name, slow, prepare_threshold, self._cursor)
@@ -200,6 +203,7 @@ class Multiplexer:
     @contextmanager
     def deadline(self, seconds: float) -> Iterator[None]:
         """Bound the running task's statements: DeadlineExceeded after that many seconds."""
+        check_seconds("seconds", seconds)
         task, instant = self.backend.current(), monotonic() + seconds
         deadlines = self._dispatcher.deadlines
         outer = deadlines.get(task)
@@ -244,6 +248,7 @@ class Multiplexer:
 
     def close(self, timeout: float = 5.0) -> None:
         """Refuse new statements; after `timeout` seconds cancel those that run, and disconnect."""
+        check_seconds("timeout", timeout)
         self._thread = CLOSED
         self._dispatcher.close()
         self._pool.close(timeout)

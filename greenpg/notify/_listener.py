@@ -11,6 +11,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from greenpg._checks import check_count, check_seconds, check_texts
 from greenpg._drivers import PSYCOPG2, driver_named
 from greenpg._fork_hooks import Order, in_child
 from greenpg._instances import Instances
@@ -62,11 +63,15 @@ class Listener:
         name: str | None = None,
         **options: Any,
     ) -> None:
+        check_seconds("heartbeat", heartbeat, above=0)
+        check_seconds("patience", patience, above=0)
+        check_count("max_queue", max_queue, 1)
+        check_texts(name=name)
         self._driver: Driver = driver_named(driver, __package__)
         self._errors = self._driver.errors
         self._dsn = _bounded(self._driver, self._driver.make_conninfo(dsn or "", **options))
         self.name = name or f"listener-{next(_numbers)}"
-        self._given = backend
+        self._given = None if backend is None else as_backend(backend)
         self._backend: Backend
         self._heartbeat = heartbeat
         self._patience = patience
@@ -98,6 +103,8 @@ class Listener:
 
         Raises OperationalError after `timeout` seconds, as `Subscription.add` does.
         """
+        check_count("max_queue", max_queue, 1, none=True)
+        check_seconds("timeout", timeout)
         self._start()
         limit = self._max_queue if max_queue is None else max_queue
         inbox = Inbox(self._backend, limit, self._errors)
@@ -114,6 +121,7 @@ class Listener:
 
         Waits up to `timeout` seconds for the end of the task, except in the hub.
         """
+        check_seconds("timeout", timeout)
         self._closed = True
         task, self._task = self._task, None
         if task is not None:
@@ -206,7 +214,7 @@ class Listener:
         if self._token.value() is not None and not is_stranded(self._task):
             return
         # before the token: another OS thread that finds the token continues at once
-        self._backend = current() if self._given is None else as_backend(self._given)
+        self._backend = current() if self._given is None else self._given
         self._stop = self._backend.event()
         if is_stranded(self._task):
             self._end(self._errors.operational("the listener's hub was destroyed"))

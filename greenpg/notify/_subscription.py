@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from greenpg._notifications import checked
+from greenpg._checks import check_seconds
+from greenpg._notifications import checked, checked_type
 from greenpg._session.lock import IN_HUB
 
 if TYPE_CHECKING:
@@ -179,6 +180,7 @@ class Subscription:
 
         Raises InterfaceError once closed, OperationalError if the listener's task has ended.
         """
+        check_seconds("timeout", timeout, none=True)
         item = self._inbox.get(timeout)
         if item is None and self._inbox.over is not None:
             raise self._inbox.reason()
@@ -189,6 +191,7 @@ class Subscription:
 
         OperationalError after `timeout` seconds, with the last connection error as its cause.
         """
+        check_seconds("timeout", timeout)
         if self._inbox.over is not None:
             raise self._inbox.reason()
         names = checked(channels, self._inbox.errors.programming)
@@ -200,7 +203,7 @@ class Subscription:
 
     def drop(self, *channels: str) -> None:
         """Unsubscribe from channels; items that have arrived stay in the queue."""
-        self._change(Change(self._inbox, drop=channels))
+        self._change(Change(self._inbox, drop=checked_type(channels)))
 
     def close(self) -> None:
         """Unsubscribe from all channels; may be called again, and from any task."""

@@ -11,7 +11,7 @@ from weakref import ref
 from opentelemetry.metrics import MeterProvider, Observation, get_meter
 
 from greenpg.instruments import INTERRUPTS, LISTENER, MULTIPLEXER, PROCESS
-from greenpg.pool.core import Instances
+from greenpg.pool.core import Instances, check_members
 from greenpg.sync import counts
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class MultiplexerObserver:
 
     def add(self, multiplexer: Multiplexer) -> None:
         """Report one more multiplexer."""
+        check_members("a Multiplexer", "lines", multiplexer)
         self._multiplexers.add(multiplexer)
 
     def _read(self) -> dict[str, dict[str, float]]:
@@ -47,6 +48,7 @@ class ListenerObserver:
     def __init__(
         self, *, meter_provider: MeterProvider | None = None, **listeners: Listener
     ) -> None:
+        check_members("a Listener", "subscribers", *listeners.values())
         self._listeners = {name: ref(listener) for name, listener in listeners.items()}
         _observe("greenpg.listener", "name", LISTENER, self._read, meter_provider)
 

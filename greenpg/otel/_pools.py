@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.metrics import Meter, MeterProvider, Observation, get_meter
 
-from greenpg.pool.core import Instances
+from greenpg.pool.core import Instances, check_members
 
 if TYPE_CHECKING:
     from greenpg.pool import ConnectionPool, PoolSet
@@ -50,6 +50,7 @@ class PoolObserver:
         meter_provider: MeterProvider | None = None,
         use_time: bool = False,
     ) -> None:
+        check_members("a ConnectionPool or PoolSet", "_each", *pools)
         self._pools: Instances[ConnectionPool] = Instances()
         self._use_time = use_time
         meter = get_meter("greenpg", meter_provider=meter_provider)
@@ -74,6 +75,7 @@ class PoolObserver:
 
     def add(self, pool: ConnectionPool | PoolSet) -> None:
         """Report one more pool, while it exists."""
+        check_members("a ConnectionPool or PoolSet", "_each", pool)
         for one in pool._each():
             self._pools.add(one)
             for times, histogram in self._histograms.items():

@@ -11,19 +11,28 @@ from sys import _getframe
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, overload
 
+from greenpg._checks import (
+    check_conninfo,
+    check_functions,
+    check_number,
+    check_options,
+    check_seconds,
+    check_texts,
+    error_classes,
+)
 from greenpg._connecting.default_backend import default_backend
 from greenpg._drivers import PSYCOPG2, driver_named
 from greenpg.backend import Backend, as_backend
 from greenpg.sync import Deadline
 
-from ._connections import BROKEN, CLEAN, DIRTY, Hook, Reset, check_functions
+from ._connections import BROKEN, CLEAN, DIRTY, Hook, Reset
 from ._health import Health
 from ._labels import Label
 from ._managed import Connections, ping
 from ._measures import taken
 from ._pool import Lease, Pool
 from ._report import Stats
-from ._slots import Limits, check_number
+from ._slots import Limits
 
 if TYPE_CHECKING:
     from typing_extensions import Self, TypeVar, Unpack
@@ -44,6 +53,7 @@ else:
 
 CLEAN_FROM: Final = {"none": BROKEN, "rollback": DIRTY, "discard": CLEAN}  # by `reset`
 HOLDERS: Final = ("line", "stack")
+KWARGS: Final = "kwargs={...}"
 _numbers = itertools.count(1)
 
 
@@ -124,10 +134,15 @@ class ConnectionPool(Generic[Conn]):
         chosen = self.default_backend if backend is None else as_backend(backend)
         find_backend = default_backend if chosen is None else lambda: chosen
         reset = "rollback" if reset is None else reset
-        if isinstance(reset, str) and reset not in CLEAN_FROM:
+        if not callable(reset) and reset not in list(CLEAN_FROM):  # it may be unhashable
             raise ValueError(f"reset={reset!r}: give 'none', 'rollback', 'discard' or a function")
         if holder not in HOLDERS:
             raise ValueError(f"holder={holder!r}: give 'line' or 'stack'")
+        if not callable(conninfo):
+            check_conninfo("conninfo", conninfo, f", or a function; parameters go into {KWARGS}")
+        if not callable(kwargs):
+            check_options(kwargs=kwargs)
+        check_texts(name=name, application_name=application_name)
         check_number("timeout", timeout, -inf)
         check_functions(
             reconnect_failed=reconnect_failed, configure=configure, check=check,
@@ -150,7 +165,8 @@ class ConnectionPool(Generic[Conn]):
             manager, find_backend, limits, name=name,
             timeout=timeout, opens_itself=open is not False, keeps_stacks=holder == "stack",
             clean_from=CLEAN_FROM[reset] if isinstance(reset, str) else CLEAN,
-            discard_on=discard_on, on_acquire=_acquiring(label, on_acquire), on_release=on_release,
+            discard_on=error_classes("discard_on", discard_on),
+            on_acquire=_acquiring(label, on_acquire), on_release=on_release,
             give_up=partial(_give_up, weakref.ref(self), reconnect_failed),
         )  # fmt: skip
         if open:
@@ -164,12 +180,16 @@ class ConnectionPool(Generic[Conn]):
         Raises PoolTimeout after `timeout` seconds (the pool's own by default), PoolClosed or
         TooManyRequests. The block's own error is never replaced by one of the pool's.
         """
+        if timeout is not None:
+            check_seconds("timeout", timeout, none=True)
         lease: Lease[Conn] = Lease()
         lease.pool, lease.timeout, lease.slot = self._pool, timeout, None
         return lease
 
     def getconn(self, timeout: float | None = None) -> Conn:
         """Borrow a connection, to be returned with `putconn`; errors as for `connection`."""
+        if timeout is not None:
+            check_seconds("timeout", timeout, none=True)
         try:
             frame = _getframe(1)
         except ValueError:  # a greenlet begins with this call
@@ -193,6 +213,7 @@ class ConnectionPool(Generic[Conn]):
         An error is returned, not raised. A query that is not over in time is cancelled, which
         may take a second more.
         """
+        check_seconds("timeout", timeout)
         began = monotonic()
         error: Exception | None = None
         try:
@@ -206,12 +227,14 @@ class ConnectionPool(Generic[Conn]):
 
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:
         """Start to connect; with `wait`, wait up to `timeout` seconds as `wait()` does."""
+        check_seconds("timeout", timeout)
         self._pool.open()
         if wait:
             self.wait(timeout)
 
     def wait(self, timeout: float = 30.0) -> None:
         """Wait for `min_size` connections; after `timeout` seconds close, and raise PoolTimeout."""
+        check_seconds("timeout", timeout)
         self._pool.wait(timeout)
 
     def close(self, timeout: float = 5.0) -> None:
@@ -219,6 +242,7 @@ class ConnectionPool(Generic[Conn]):
 
         Waiters raise PoolClosed at once. In the event loop's own greenlet this does not wait.
         """
+        check_seconds("timeout", timeout)
         self._pool.close(timeout)
 
     closeall = close

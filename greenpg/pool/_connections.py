@@ -97,10 +97,3 @@ class Driver(Protocol):
 
     def end(self, conn: Any) -> None:
         """Close a connection, even if a task keeps it."""
-
-
-def check_functions(**options: object) -> None:
-    """TypeError unless each option is None or can be called."""
-    for name, hook in options.items():
-        if hook is not None and not callable(hook):
-            raise TypeError(f"{name}={hook!r}: give a function, or None")

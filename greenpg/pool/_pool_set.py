@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, overload
 
+from greenpg._checks import check_functions, check_options, check_texts, error_classes
 from greenpg._drivers import PSYCOPG2, driver_named
 
 from ._connection_pool import Conn, ConnectionPool
@@ -59,9 +60,12 @@ class PoolSet(Generic[Conn]):
         **options: Any,
     ) -> None:
         """Make both pools with `options`; `primary` and `replica` override them for one."""
-        name = options.pop("name", "pools")
+        name = options.pop("name", None) or "pools"
+        check_texts(name=name)
+        check_options(primary=primary, replica=replica)
+        check_functions(pool=pool)
         driver = driver_named(options.get("driver", PSYCOPG2), __package__)
-        lost = (*options.pop("discard_on", ()), driver.read_only)
+        lost = (*error_classes("discard_on", options.pop("discard_on", ())), driver.read_only)
         self.primary: ConnectionPool[Conn] = pool(
             driver.make_conninfo(conninfo, **PRIMARY),
             **{"name": f"{name}.primary", "discard_on": lost, **options, **(primary or {})},

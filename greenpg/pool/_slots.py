@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
-from numbers import Real
 from types import CodeType
 from typing import Any, Final, TypeAlias
+
+from greenpg._checks import check_count, check_number
 
 
 class Phase(Enum):
@@ -113,8 +114,8 @@ class Limits:
         self.resize(self.min_size, self.max_size)
         for name in "max_waiting", "max_lifetime", "max_idle", "reconnect_timeout", "warn_held":
             check_number(name, getattr(self, name))
-        for name in "num_workers", "max_uses":
-            check_number(name, getattr(self, name), 1)
+        check_number("max_uses", self.max_uses, 1)
+        check_count("num_workers", self.num_workers, 1)
         if self.always_check:
             self.fresh = -inf
 
@@ -129,19 +130,8 @@ class Limits:
 
     def resize(self, min_size: int, max_size: int) -> None:
         """Set new sizes; ValueError if they are impossible, TypeError if they are no numbers."""
-        check_number("min_size", min_size)
-        check_number("max_size", max_size, 1)
+        check_count("min_size", min_size)
+        check_count("max_size", max_size, 1)
         if max_size < min_size:
             raise ValueError(f"max_size={max_size} is below min_size={min_size}; set both")
         self.min_size, self.max_size = min_size, max_size
-
-
-def check_number(name: str, value: float, least: float = 0) -> None:
-    """TypeError unless an option is a number, ValueError if it is below `least`.
-
-    A wrong type that is found only in the pool's own tasks could be raised to nobody.
-    """
-    if not isinstance(value, Real):
-        raise TypeError(f"{name}={value!r}: give a number; float('inf') means no limit")
-    if not value >= least:
-        raise ValueError(f"{name}={value!r}: give at least {least}")

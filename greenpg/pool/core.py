@@ -1,5 +1,6 @@
 """The pool without a driver, for adapters that lend connections of their own."""
 
+from greenpg._checks import check_count, check_functions, check_members, check_seconds, check_texts
 from greenpg._instances import Instances
 from greenpg._session.failures import Failure
 
@@ -14,5 +15,6 @@ from ._state import WAKE
 __all__ = [
     "BOUNDS", "BROKEN", "CLEAN", "DIRTY", "WAKE", "Condition", "ConnectionManager", "Durations",
     "Failure", "Holder", "Instances", "Limits", "Measures", "Pool", "PoolErrors", "Slot",
-    "Waiting", "all_pools", "describe_load", "session_of", "with_oldest_stacks",
+    "Waiting", "all_pools", "check_count", "check_functions", "check_members", "check_seconds",
+    "check_texts", "describe_load", "session_of", "with_oldest_stacks",
 ]  # fmt: skip

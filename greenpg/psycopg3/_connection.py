@@ -12,6 +12,7 @@ import psycopg
 from psycopg.adapt import AdaptersMap
 from psycopg.rows import RowFactory, tuple_row
 
+from greenpg._checks import check_seconds
 from greenpg._connecting.default_backend import default_backend
 from greenpg._green_classes import green, green_class
 from greenpg._session.forks import Watched, watched
@@ -224,6 +225,7 @@ class Connection(psycopg.Connection[Any]):
 
     def cancel_safe(self, *, timeout: float = 30.0) -> None:
         """Cancel as `cancel` does; CancellationTimeout after `timeout` seconds."""
+        check_seconds("timeout", timeout, none=True)
         if self._should_cancel():
             cancel(self, timeout)
 

@@ -13,6 +13,7 @@ from psycopg2._psycopg import ReplicationConnection as c_replication_connection
 from psycopg2._psycopg import ReplicationCursor as c_replication_cursor
 from psycopg2._psycopg import ReplicationMessage as c_replication_message
 
+from greenpg._checks import check_count, check_members, check_options, check_seconds
 from greenpg._connecting.connect import connect_untraced
 from greenpg._green_classes import become, green, green_class, with_c_methods
 from greenpg._protocol.generators import finish
@@ -94,6 +95,7 @@ class GreenReplicationCursor(Cursor, c_replication_cursor):
     ) -> None:
         """Start the stream with the given START_REPLICATION command."""
         stream = self._greenpg_stream
+        check_seconds("status_interval", status_interval)
         if status_interval < 1.0:
             raise ProgrammingError("status_interval must be >= 1 (sec)")
         conn = self.connection
@@ -232,7 +234,7 @@ def _checked(interval: Any) -> float | None:
         return None
     if not isinstance(interval, int | float):
         raise ProgrammingError("keepalive_interval must be int or float")
-    if interval < 1.0:
+    if not interval >= 1.0:
         raise ProgrammingError("keepalive_interval must be >= 1 (sec)")
     return float(interval)
 
@@ -266,6 +268,11 @@ def follow(
     `consume` propagate, as do errors of the first connection, errors that a new connection cannot
     repair, and the last error after `patience` seconds without a stream.
     """
+    check_members("a function for consume", "__call__", consume)
+    check_options(options=options)
+    check_count("start_lsn", start_lsn)
+    check_seconds("status_interval", status_interval)
+    check_seconds("patience", patience, none=True)
 
     def confirming(message: Any) -> None:
         consume(message)

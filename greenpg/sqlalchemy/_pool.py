@@ -21,6 +21,9 @@ from greenpg.pool.core import (
     Limits,
     Slot,
     Waiting,
+    check_count,
+    check_functions,
+    check_seconds,
     describe_load,
     with_oldest_stacks,
 )
@@ -56,7 +59,7 @@ class GreenQueuePool(QueuePool):
         creator: Callable[..., Any],
         pool_size: int = 5,
         max_overflow: int = 10,
-        timeout: float = 30.0,
+        timeout: float | None = 30.0,
         use_lifo: bool = True,
         **kw: Any,
     ) -> None:
@@ -65,10 +68,14 @@ class GreenQueuePool(QueuePool):
         `pool_size=0` and `max_overflow=-1` mean no limit. `use_lifo` is accepted as QueuePool
         does, and changes nothing.
         """
+        check_functions(creator=creator)
+        check_count("pool_size", pool_size)
+        check_count("max_overflow", max_overflow, -1)
+        check_seconds("timeout", timeout, none=True)
         Pool.__init__(self, creator, **kw)  # QueuePool's makes a queue whose locks may be native
         self._pings, self._pre_ping = self._pre_ping, False  # else SQLAlchemy would ping as well
         self._max_overflow = max_overflow if pool_size else -1
-        self._timeout = timeout
+        self._timeout = inf if timeout is None else timeout
         self._pool = cast("Any", SimpleNamespace(maxsize=pool_size, qsize=self.checkedin))
         self._connected = self._disposed = False
         self._failure: Exception | None = None  # of the last connect

@@ -11,6 +11,7 @@ from .layers import ROOT, Module, modules
 # Lowest first: a module imports what stands before its room, or in the same line of the table.
 FLOORS = (
     (
+        "_checks",
         "_command",
         "_drivers",
         "_fork_hooks",
