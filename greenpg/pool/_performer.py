@@ -14,7 +14,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from greenpg._session.backoff import one_line
+from greenpg._session.backoff import backoff, one_line
 from greenpg._session.failures import Failures
 from greenpg._session.job import Job
 from greenpg.backend import is_stranded
@@ -69,6 +69,7 @@ class Performer:
         self._keepers_task: Task | None = None
         self._seat: dict[int, object] = {}  # its entry is the token of the task that keeps time
         self._alarm: Event | None = None  # wakes that task
+        self._ticks_failed = 0  # in succession
 
     @property
     def backend(self) -> Backend:
@@ -375,8 +376,22 @@ class Performer:
             self.state.effects.append((Effect.STRAND, None))
 
     def tick(self) -> tuple[Event, float] | None:
-        """Do what is due; return an event and the seconds to wait for it, None at the end."""
+        """Do what is due; return an event and the seconds to wait for it, None at the end.
+
+        After an error these are a pause, which nothing shortens: a fault may last.
+        """
         self._keeper = this_thread()
+        try:
+            rest = self._tick()
+        except Exception as error:
+            self._warn(error)
+            rest = self.backend.event(), backoff(self._ticks_failed)
+            self._ticks_failed += 1
+        else:
+            self._ticks_failed = 0
+        return rest
+
+    def _tick(self) -> tuple[Event, float] | None:
         alarm = self._alarm = self.backend.event()
         due = self.apply(self.state.tick)
         if self.state.effects:

@@ -295,3 +295,28 @@ def test_forked_child_uses_no_session_of_its_parent(world):
 def test_nothing_is_waited_for_in_the_hub(world):
     with pytest.raises(Misuse, match="event loop"):
         world.lease().__enter__()
+
+
+def test_ticks_that_fail_are_repeated_with_growing_delays(world, caplog):
+    world.pool.limits.max_idle = 60.0  # else nothing is ever due
+    state, times = world.pool.performer.state, list[float]()
+    tick = state.tick
+
+    def failing(now: float) -> Any:
+        times.append(now)
+        if len(times) <= 8:
+            raise Refused("broken")
+        return tick(now)
+
+    state.tick = failing
+
+    def borrow():
+        with world.lease():
+            world.sim.park(10.0)
+
+    world.run(borrow)
+
+    delays = [later - before for before, later in pairwise(times[:9])]
+    assert all(0.02 < delay <= 1.0 for delay in delays)
+    assert delays[-1] >= 0.5
+    assert caplog.text.count("trying again after an error: broken") == 8
