@@ -16,8 +16,10 @@ from psycopg2._psycopg import connection as c_connection
 from psycopg2._psycopg import cursor as c_cursor
 from psycopg2._psycopg import lobject as c_lobject
 
-from ._connecting.connect import hook, use
+from ._connecting.connect import hook
+from ._connecting.default_backend import warn_if_foreign
 from ._green_classes import green_class, original_class
+from ._psycopg2.wait_callback import install
 from .backend import Backend, choose, chosen
 from .connection import Connection
 from .cursor import Cursor
@@ -51,8 +53,10 @@ def patcher(backend: Backend) -> tuple[Callable[[], None], Callable[[], None]]:
 
         Idempotent. Existing connections stay as they are, but wait through this backend.
         """
+        warn_if_foreign(backend, 3)
         _patched.add("psycopg2")
-        use(backend)
+        choose(backend)
+        install()
         hook(True)
         _replace_classes(_GREEN_CLASSES, green_class, _extensions)
 
@@ -74,6 +78,7 @@ def psycopg3_patcher(backend: Backend) -> tuple[Callable[[], None], Callable[[],
         Idempotent. Existing connections stay as they are, and so do psycopg's asynchronous ones.
         ImportError without psycopg 3.2 or newer (the extra greenpg[psycopg3]).
         """
+        warn_if_foreign(backend, 3)
         import_module("greenpg.psycopg3").patch()
         _patched.add("psycopg")
         choose(backend)

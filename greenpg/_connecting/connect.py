@@ -33,7 +33,7 @@ from greenpg.backend import Backend, as_backend, choose
 from greenpg.connection import Connection
 from greenpg.errors import ConnectionFactoryWarning
 
-from .default_backend import default_backend
+from .default_backend import default_backend, warn_if_foreign
 
 _Made = TypeVar("_Made")
 _unwrapped: Final = None if hasattr(psycopg2.connect, "__wrapped__") else psycopg2.connect
@@ -50,6 +50,7 @@ def use(backend: str | Backend) -> Backend:
     BackendError, which says what is wrong with it. Existing connections keep theirs.
     """
     found = as_backend(backend)
+    warn_if_foreign(found, 3)
     choose(found)
     install()
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 from greenpg.backend import Backend, chosen, current
@@ -22,6 +23,22 @@ def default_backend(patch: str = "patch_psycopg", depth: int = 4) -> Backend:
         _warn_if_patched(patch, depth + 1)
         found = current()
     return found
+
+
+def warn_if_foreign(backend: Backend, depth: int) -> None:
+    """Warn if another library than the backend's has patched this process.
+
+    A backend that is not named after a library is trusted.
+    """
+    patched_by = library()
+    if patched_by not in (None, backend.name) and backend.name in sys.modules:
+        warnings.warn(
+            f"this process is monkey-patched by {patched_by}, but greenpg's backend is "
+            f"{backend.name}, so its PostgreSQL connections block every green thread of "
+            f"{patched_by}; choose greenpg_{patched_by} instead",
+            NotGreenWarning,
+            stacklevel=depth,
+        )
 
 
 def _warn_if_patched(patch: str, depth: int) -> None:

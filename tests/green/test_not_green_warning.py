@@ -46,3 +46,31 @@ def test_process_that_was_patched_is_not_warned(dsn, library):
     choice = f"from greenpg_{library} import patch_psycopg3; patch_psycopg3()\n"
 
     assert "NotGreenWarning" not in ran(PSYCOPG3, dsn, library, choice)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "import greenpg_{other}; greenpg_{other}.patch_psycopg()",
+        "import greenpg_{other}; greenpg_{other}.patch_psycopg3()",
+        "import greenpg; greenpg.use({other!r})",
+    ],
+)
+def test_process_that_another_library_has_patched_is_warned(library, choice):
+    (other,) = MONKEY.keys() - {library}
+    begin = BEGIN.format(monkey=MONKEY[library])
+
+    done = programs.run(f"{begin}{choice.format(other=other)}\n")
+
+    assert done.returncode == 0, done.stderr
+    assert f"monkey-patched by {library}, but greenpg's backend is {other}" in done.stderr
+    assert "<string>:4: NotGreenWarning" in done.stderr
+
+
+@pytest.mark.parametrize("choice", ["greenpg.use({library!r})", "greenpg.use('threads')"])
+def test_process_with_a_backend_that_fits_is_not_warned(library, choice):
+    begin = BEGIN.format(monkey=MONKEY[library])
+
+    done = programs.run(f"{begin}import greenpg\n{choice.format(library=library)}\n")
+
+    assert "NotGreenWarning" not in done.stderr
