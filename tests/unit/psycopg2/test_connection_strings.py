@@ -139,6 +139,7 @@ SERVICES = st.sampled_from([{}, {"service": "one"}, {"service": "two"}])
 PARAMETERS = st.builds(merged, ENTRIES, SERVICES)
 
 
+@pytest.mark.timeout(300)  # many examples, on a machine that may be busy
 @pytest.mark.parametrize("user", ["guest", "asked", "final"])
 @settings(max_examples=300)
 @example({"host": "", "port": "{0}"}, {"host": "localhost"}, {}, {})

@@ -395,6 +395,7 @@ def strike(sim: Sim, tasks: list[Any], victims: list[int]) -> None:
         sim.kill(tasks[victim % len(tasks)])
 
 
+@pytest.mark.timeout(300)  # many examples, on a machine that may be busy
 @settings(max_examples=400)
 @given(
     programs=st.lists(st.lists(STEPS, min_size=1, max_size=4), min_size=1, max_size=5),
