@@ -31,14 +31,14 @@ class Group:
     `deadline` has passed it is not sent any more.
     """
 
-    line: Any = None
-    prepared: Prepared | None = None
-    before = size = 0
-    sent = expected = 0.0
-    deadline = inf
-    error: Exception | None = None
-    waiter: Any = None
-    ended = abandoned = False
+    # With a dict each would have a hash table of its own, as many are made before the first one is
+    # sent, and keys that come later are not shared (CPython 3.11, init_inline_values).
+    __slots__ = (
+        "abandoned", "answers", "asked", "before", "deadline", "ended", "error", "expected", "form",
+        "line", "pace", "prepared", "sent", "size", "statements", "values", "waiter",
+    )  # fmt: skip
+    sent: float  # these two once it is on a line
+    expected: float
 
     def __init__(
         self,
@@ -46,10 +46,18 @@ class Group:
         pace: Pace,
         form: Form | None = None,
         values: Any = None,
+        size: int = 0,
     ) -> None:
-        self.statements, self.pace, self.form, self.values = statements, pace, form, values
-        self.asked = monotonic()
+        self.statements, self.pace = statements, pace
+        self.form, self.values, self.size = form, values, size
+        self.asked, self.deadline = monotonic(), inf
         self.answers: list[tuple[Pointer, int]] = []
+        self.ended = self.abandoned = False
+        self.line: Any = None
+        self.prepared: Prepared | None = None
+        self.error: Exception | None = None
+        self.waiter: Any = None
+        self.before = 0
 
     def end(self, error: Exception | None = None) -> None:
         """Note that its answers are there, or an error; then the task is to be unparked."""

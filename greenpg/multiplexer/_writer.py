@@ -45,9 +45,7 @@ class Writer:
             form, values, size = text.prepared(vars) or (None, None, 0)
         if form is not None:
             if not form.rest:
-                group = Group(form.statements, text.pace, form, values)
-                group.size = size
-                return group
+                return Group(form.statements, text.pace, form, values, size)
             form.rest -= 1
         return self._plain(query, vars)
 
