@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from ctypes import c_void_p
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from psycopg2 import OperationalError
@@ -13,12 +14,12 @@ from .libpq import (
     PGRES_COMMAND_OK,
     PGRES_PIPELINE_SYNC,
     PGRES_TUPLES_OK,
-    Pointer,
     error_message,
     libpq,
 )  # fmt: skip
 
 if TYPE_CHECKING:
+    from .libpq import Pointer
     from .prepared import Command
 
 MOST: Final = 1 << 18  # bytes that are queued until the socket has taken them
@@ -49,7 +50,7 @@ class Groups:
     """
 
     def __init__(self, pgconn: int) -> None:
-        self._pgconn: Any = Pointer.from_param(pgconn)  # ctypes has nothing left to convert
+        self._pgconn: Any = c_void_p.from_param(pgconn)  # ctypes has nothing left to convert
         self.sent: deque[Any] = deque()
         self.ended: list[Any] = []
         self.broken: OperationalError | None = None

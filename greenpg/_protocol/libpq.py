@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from ctypes import POINTER, PYFUNCTYPE, c_char_p, c_int, c_void_p
+from ctypes import POINTER, PYFUNCTYPE, c_char, c_char_p, c_int, c_void_p
 from enum import IntEnum
 from functools import cache
 from typing import Any, Final, TypeAlias
@@ -32,8 +32,10 @@ Parameter: TypeAlias = tuple[int, bytes]  # a type's oid and a binary value
 _P, _I, _S = c_void_p, c_int, c_char_p  # a pointer, an integer, a string
 
 
-class Pointer(c_void_p):
-    """A pointer as an object: ctypes passes it on faster than an integer, and unconverted."""
+class Pointer(ctypes._Pointer):  # type: ignore[type-arg]  # generic for checkers alone
+    """A pointer as an object: ctypes passes it on faster than an integer or a c_void_p."""
+
+    _type_ = c_char
 
 
 class ConninfoOption(ctypes.Structure):
@@ -113,9 +115,10 @@ class Libpq:
         return function
 
     def quick(self, name: str) -> Callable[..., Any]:
-        """Return a function that takes, and returns, each pointer as a Pointer, unchecked.
+        """Return a function that takes its arguments unchecked, and returns pointers as Pointers.
 
-        To convert arguments is most of what a call costs (`greenpg bench -w multiplexer`).
+        A pointer is to be a Pointer, or `c_void_p.from_param(address)`. To convert arguments is
+        most of what a call costs (`greenpg bench -w multiplexer`).
         """
         self.need(name)
         function: Any = self._dll[name]  # an object of its own for each call

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from ctypes import c_void_p
 from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -122,7 +123,7 @@ class Rows:
     def __init__(self, result: Any, cur: Any, prepared: Prepared | None = None) -> None:
         if self._count is None:
             _load()
-        self._result = result = result if type(result) is Pointer else Pointer(result)
+        self._result = result = result if type(result) is Pointer else c_void_p.from_param(result)
         self._cur, self._prepared = cur, prepared
         self.count: int = self._count(result)
 
