@@ -118,9 +118,11 @@ class Libpq:
         """Return a function that takes its arguments unchecked, and returns pointers as Pointers.
 
         A pointer is to be a Pointer, or `c_void_p.from_param(address)`. To convert arguments is
-        most of what a call costs (`greenpg bench -w multiplexer`).
+        most of what a call costs (`greenpg bench -w multiplexer`). A call raises
+        FeatureUnavailable if this libpq lacks the function.
         """
-        self.need(name)
+        if not self.has(name):
+            return lambda *_: self.need(name)
         function: Any = self._dll[name]  # an object of its own for each call
         result = _SIGNATURES[name][0]
         function.restype = Pointer if result is c_void_p else result

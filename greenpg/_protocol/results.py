@@ -29,6 +29,8 @@ _FIELDS: Final = {
 _CELLS: Final = 1000
 _UNICODE: Final = ext.UNICODE
 _string_types: Final = ext.string_types
+_count, _width = libpq.quick("PQntuples"), libpq.quick("PQnfields")
+_type, _value = libpq.quick("PQftype"), libpq.quick("PQgetvalue")
 
 
 def error_of(result: int | Pointer, encoding: str) -> Error:
@@ -111,21 +113,15 @@ class Rows:
     """
 
     _result: Any = None  # Ctrl-C may come before `__init__`
-    _casts: list[Any] | None = None
-    _made: list[tuple[Any, ...]] | None = None
-    _position = 0
-    _count: Any = None  # libpq's functions, which are called for every result
-    _width: Any
-    _type: Any
-    _value: Any
-    _clear: Any
+    _clear = libpq.quick("PQclear")  # a ctypes function is no method; at exit a global may be gone
 
     def __init__(self, result: Any, cur: Any, prepared: Prepared | None = None) -> None:
-        if self._count is None:
-            _load()
         self._result = result = result if type(result) is Pointer else c_void_p.from_param(result)
         self._cur, self._prepared = cur, prepared
-        self.count: int = self._count(result)
+        self._casts: list[Any] | None = None
+        self._made: list[tuple[Any, ...]] | None = None
+        self._position = 0
+        self.count: int = _count(result)
 
     @property
     def few(self) -> int:
@@ -184,11 +180,10 @@ class Rows:
         return [row(position) for position in range(start, end)]
 
     def _row(self, row: int) -> tuple[Any, ...]:
-        value, result, cur, column = self._value, self._result, self._cur, 0
-        cells = []
+        result, cur, column, cells = self._result, self._cur, 0, []
         for caster in self._casts or self._casters():  # a comprehension would be a call
             # NULL's value is an empty string (libpq manual, PQgetvalue)
-            cells.append(caster(value(result, row, column) or _empty(result, row, column), cur))
+            cells.append(caster(_value(result, row, column) or _empty(result, row, column), cur))
             column += 1  # noqa: SIM113  enumerate() makes a tuple each time
         return tuple(cells)
 
@@ -204,7 +199,7 @@ class Rows:
         return self._casts
 
     def _oids(self) -> list[int]:
-        return [self._type(self._result, column) for column in range(self._width(self._result))]
+        return [_type(self._result, column) for column in range(_width(self._result))]
 
     def _free(self) -> None:
         result, self._result = self._result, None
@@ -218,15 +213,6 @@ class Rows:
 
 def _empty(result: Any, row: int, column: int) -> bytes | None:
     return None if libpq.PQgetisnull(result, row, column) else b""
-
-
-def _load() -> None:
-    """Give `Rows` the functions; a ctypes function is no method, so the class may hold it."""
-    for name, function in {
-        "_width": "PQnfields", "_type": "PQftype", "_value": "PQgetvalue", "_clear": "PQclear",
-        "_count": "PQntuples",
-    }.items():  # fmt: skip
-        setattr(Rows, name, libpq.quick(function))
 
 
 def casts_of(cur: Any, oids: list[int]) -> list[Any]:
