@@ -190,15 +190,17 @@ class Subscription:
         """Subscribe to more channels; on return the server listens to them.
 
         OperationalError after `timeout` seconds, with the last connection error as its cause.
+        Any error leaves the subscription with the channels that it had before.
         """
         check_seconds("timeout", timeout)
         if self._inbox.over is not None:
             raise self._inbox.reason()
         names = checked(channels, self._inbox.errors.programming)
+        before = self.channels
         try:
             self._add(self._inbox, names, timeout)
         except BaseException:
-            self.drop(*names)
+            self.drop(*(name for name in names if name not in before))
             raise
 
     def drop(self, *channels: str) -> None:

@@ -71,6 +71,18 @@ def test_every_subscriber_gets_every_notification_in_order(listener, auto, spawn
         assert job.result() == expected
 
 
+def test_failed_add_leaves_earlier_subscriptions(listener, notify, driver):
+    with listener.subscribe("first") as subscription:
+        with pytest.raises(driver.OperationalError, match="not listened to"):
+            subscription.add("first", "second", timeout=0)
+        subscription.add("third")  # in force after what came before
+        notify("second", "dropped")
+        notify("first", "kept")
+
+        assert heard(subscription) == "kept"
+        assert subscription.channels == {"first", "third"}
+
+
 def test_one_subscriber_hears_several_channels(listener, notify):
     with listener.subscribe("one", "two") as subscription:
         notify("one", "a")
