@@ -83,6 +83,18 @@ def test_failed_add_leaves_earlier_subscriptions(listener, notify, driver):
         assert subscription.channels == {"first", "third"}
 
 
+def test_wrong_drop_is_refused_and_disturbs_no_subscriber(listener, notify):
+    with listener.subscribe("first") as wrong, listener.subscribe("first") as other:
+        with pytest.raises(TypeError):
+            wrong.drop(["first"])  # in the listener's task it would end the connection
+        wrong.drop()
+        wrong.drop("unknown")
+        notify("first", "a")
+
+        assert heard(wrong) == heard(other) == "a"
+        assert listener.get_stats()["connects"] == 1
+
+
 def test_one_subscriber_hears_several_channels(listener, notify):
     with listener.subscribe("one", "two") as subscription:
         notify("one", "a")
