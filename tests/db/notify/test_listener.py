@@ -71,10 +71,12 @@ def test_every_subscriber_gets_every_notification_in_order(listener, auto, spawn
         assert job.result() == expected
 
 
-def test_failed_add_leaves_earlier_subscriptions(listener, notify, driver):
-    with listener.subscribe("first") as subscription:
+def test_failed_add_leaves_earlier_subscriptions(proxy, listen, notify, driver):
+    with listen(proxy.dsn) as listener, listener.subscribe("first") as subscription:
+        proxy.stall()
         with pytest.raises(driver.OperationalError, match="not listened to"):
-            subscription.add("first", "second", timeout=0)
+            subscription.add("first", "second", timeout=0.2)
+        proxy.flow()
         subscription.add("third")  # in force after what came before
         notify("second", "dropped")
         notify("first", "kept")
