@@ -204,6 +204,8 @@ class ConnectionPool(Generic[Conn]):
         pool = self._pool
         slot = pool.slot_of(conn)
         if slot is None:
+            if any(one.ref() is conn for one in pool.inherited):  # by a forked child
+                return
             raise pool.not_lent()
         pool.take_back(slot, conn, BROKEN if close else pool.condition(conn))
 

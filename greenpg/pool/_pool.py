@@ -64,7 +64,7 @@ class Pool:
         self._discard_on = discard_on
         self._on_acquire = on_acquire
         self._on_release = on_release
-        self._inherited: frozenset[Slot] = frozenset()  # the slots of a forked child's parent
+        self.inherited: frozenset[Slot] = frozenset()  # the slots of a forked child's parent
         _pools.add(self)
 
     # Lending
@@ -253,7 +253,7 @@ class Pool:
         try:
             lock.acquire()
             if state.lent.get(slot.key) is not slot:
-                if slot in self._inherited:  # by a forked child's copy of a task
+                if slot in self.inherited:  # by a forked child's copy of a task
                     return
                 raise self.not_lent()
             used = now - slot.since
@@ -425,7 +425,7 @@ class Pool:
     def forked(self) -> None:
         """Reset in a forked child: sessions and waiting tasks belong to the parent."""
         old = self.performer.forked()
-        self._inherited |= old.slots
+        self.inherited |= old.slots
         self._opens_itself = self._opens_itself or old.open
         for waiter in old.waiters:
             text = f"pool {self.name!r}: the forked child's copy of a waiting task"

@@ -16,7 +16,9 @@ from greenpg_conformance.harness.tests import each, needs, raises
 
 from ._pool_fixtures import count
 from ._steps import interrupted
+from .forks import Child
 
+BRIEF: Final = "select 7 from pg_sleep(0.5)"
 SHORT: Final = 0.1
 SLOW: Final = "select pg_sleep(30)"
 TASKS: Final = 50
@@ -155,3 +157,22 @@ def test_idle_multiplexer_costs_nothing(ctx: Context) -> None:
         ctx.stays_idle()
 
         assert mux.execute("select 1").fetchone() == (1,)
+
+
+def test_forked_child_leaves_the_parents_statements_alone(ctx: Context) -> None:
+    with multiplexer(ctx, max_size=1, timeout=20.0) as mux:
+        mux.execute("select 1")
+        jobs = [ctx.spawn(mux.execute, BRIEF)]
+        ctx.wait_until(lambda: running(ctx, BRIEF), "it is under way")
+        jobs += [ctx.spawn(mux.execute, BRIEF) for _ in range(2)]
+        ctx.wait_until(lambda: mux.measures().waiting == 2, "the others wait")
+
+        def work() -> list[Any]:
+            if "hub" in ctx.backend.capabilities:  # else the tasks are not in the child
+                ctx.wait_until(lambda: all(job.ended for job in jobs), "the copies have ended")
+            found = [job.value is None for job in jobs], mux.execute("select 8").fetchone()
+            mux.close(0)
+            return [*found, mux.measures().in_flight]
+
+        assert Child(ctx, work).result() == [[True] * 3, [8], 0]
+        assert [job.result().fetchone() for job in jobs] == [(7,)] * 3

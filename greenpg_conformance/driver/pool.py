@@ -103,6 +103,7 @@ def test_forked_child_gets_connections_of_its_own(ctx: Context, case: str) -> No
 
         def work() -> list[Any]:
             found = _pid(pool)
+            pool.putconn(lent)  # as a copy of its task does
             pool.close()
             return [found]
 
