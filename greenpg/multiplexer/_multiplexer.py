@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from psycopg2 import Error, ProgrammingError
+from psycopg2 import Error, OperationalError, ProgrammingError
+from psycopg2 import extensions as ext
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from greenpg._checks import check_count, check_functions, check_seconds
 from greenpg._connecting.default_backend import default_backend
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 REENTERED: Final = "the multiplexer is inside another operation (called by a finalizer or a signal)"
 OTHER_THREAD: Final = "the multiplexer belongs to another OS thread, which was the first to use it"
 ONE_DRIVER: Final = "a multiplexer uses psycopg2; lend psycopg 3's connections by a ConnectionPool"
+CONFORMING: Final = "standard_conforming_strings=on"
 UNUSED, CLOSED = -1, -2  # no thread's ident
 _thread = pristine("_thread")
 _numbers = itertools.count(1)
@@ -89,11 +93,12 @@ class Multiplexer:
         self._find_backend: Callable[[], Backend] = (
             default_backend if chosen is None else lambda: chosen
         )
-        self._user_configure = configure
+        self._conninfo, self._user_configure = conninfo, configure
+        self._session_settings = ""
         self._encoding: str | None = None
         self.name = name or f"multiplexer-{next(_numbers)}"
         self._pool = ConnectionPool(
-            conninfo, backend=chosen, min_size=min_size, max_size=max_size, name=self.name,
+            self._settings, backend=chosen, min_size=min_size, max_size=max_size, name=self.name,
             configure=self._configure, timeout=timeout, **options,
         )  # fmt: skip
         self._dispatcher = Dispatcher(self.name, limits, self._pool)
@@ -112,10 +117,25 @@ class Multiplexer:
         if conn.info.parameter_status("standard_conforming_strings") != "on":
             with conn.cursor() as cur:
                 cur.execute("set standard_conforming_strings = on")
+        backslash = ext.QuotedString("\\")
+        backslash.prepare(conn)
+        if backslash.getquoted() != b"'\\'":  # psycopg2 looks at the setting as it connects
+            self._session_settings = f" -c {CONFORMING}"
+            raise OperationalError(
+                f"connect with options='-c {CONFORMING}'; done next, if possible"
+            )
         if self._encoding is None:
             self._encoding = conn.encoding
         elif conn.encoding != self._encoding:
             conn.set_client_encoding(self._encoding)
+
+    def _settings(self) -> str:
+        """Return the connection string, with the session settings that have proved necessary."""
+        given = self._conninfo() if callable(self._conninfo) else self._conninfo
+        if not self._session_settings:
+            return given
+        options = parse_dsn(given).get("options") or os.environ.get("PGOPTIONS", "")
+        return make_dsn(given, options=f"{options}{self._session_settings}")
 
     @property
     def backend(self) -> Backend:

@@ -274,3 +274,16 @@ def test_types_and_adapters_of_the_moment_count(one, cursor, auto, monkeypatch):
 
     assert [others for _, others in expected] == [[]] * 4
     assert len({repr(answer) for answer, _ in expected}) == 3
+
+
+@pytest.mark.parametrize("threshold", [None, 0], ids=["plain", "prepared"])
+def test_backslashes_are_kept_where_the_servers_strings_do_not_conform(make, dsn, threshold):
+    """psycopg2 looks at the setting as it connects; the other options are kept."""
+    options = "-c search_path=old -c standard_conforming_strings=off"
+    mux = make(ext.make_dsn(dsn, options=options), prepare_threshold=threshold)
+    value, raw = "\\'; select 1 --", b"\\\xff"
+
+    found = [mux.execute("select %s, %s, %s", ([value], value, raw)).fetchone() for _ in range(3)]
+
+    assert [(one, two, bytes(three)) for one, two, three in found] == [([value], value, raw)] * 3
+    assert mux.execute("select current_setting('search_path')").fetchone() == ("old",)
