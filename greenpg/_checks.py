@@ -12,8 +12,8 @@ from operator import index
 from typing import Any, Final
 
 __all__ = [
-    "check_conninfo", "check_count", "check_functions", "check_members", "check_number",
-    "check_options", "check_seconds", "check_texts", "error_classes",
+    "check_conninfo", "check_conninfo_source", "check_count", "check_functions", "check_members",
+    "check_number", "check_options", "check_seconds", "check_texts", "error_classes",
 ]  # fmt: skip
 
 _NUMBER: Final = "give a number; float('inf') means no limit"
@@ -88,6 +88,12 @@ def check_conninfo(name: str, value: object, remedy: str = "") -> None:
     """TypeError unless an argument is None or a connection string; the value may be a secret."""
     if not isinstance(value, str | bytes | None):
         raise TypeError(f"{name} is of type {type(value).__name__}: give a str{remedy}")
+
+
+def check_conninfo_source(name: str, value: object) -> None:
+    """TypeError unless an argument is what `check_conninfo` admits, or a function."""
+    if not callable(value):
+        check_conninfo(name, value, ", or a function; parameters go into kwargs={...}")
 
 
 def check_members(what: str, member: str, *given: object) -> None:

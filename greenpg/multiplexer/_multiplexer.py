@@ -13,7 +13,12 @@ from psycopg2 import Error, OperationalError, ProgrammingError
 from psycopg2 import extensions as ext
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from greenpg._checks import check_count, check_functions, check_seconds
+from greenpg._checks import (
+    check_conninfo_source,
+    check_count,
+    check_functions,
+    check_seconds,
+)
 from greenpg._connecting.default_backend import default_backend
 from greenpg._fork_hooks import Order, in_child
 from greenpg._instances import Instances
@@ -88,6 +93,7 @@ class Multiplexer:
             raise ValueError(f"driver={options['driver']!r}: {ONE_DRIVER}")
         limits = Limits(max_size, slow, max_in_flight, prepared_max, max_waiting, timeout)
         check_count("prepare_threshold", prepare_threshold, none=True)
+        check_conninfo_source("conninfo", conninfo)
         check_functions(configure=configure)
         chosen = self.default_backend if backend is None else as_backend(backend)
         self._find_backend: Callable[[], Backend] = (

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, overload
 
 from greenpg._checks import (
-    check_conninfo,
+    check_conninfo_source,
     check_functions,
     check_number,
     check_options,
@@ -53,7 +53,6 @@ else:
 
 CLEAN_FROM: Final = {"none": BROKEN, "rollback": DIRTY, "discard": CLEAN}  # by `reset`
 HOLDERS: Final = ("line", "stack")
-KWARGS: Final = "kwargs={...}"
 _numbers = itertools.count(1)
 
 
@@ -138,8 +137,7 @@ class ConnectionPool(Generic[Conn]):
             raise ValueError(f"reset={reset!r}: give 'none', 'rollback', 'discard' or a function")
         if holder not in HOLDERS:
             raise ValueError(f"holder={holder!r}: give 'line' or 'stack'")
-        if not callable(conninfo):
-            check_conninfo("conninfo", conninfo, f", or a function; parameters go into {KWARGS}")
+        check_conninfo_source("conninfo", conninfo)
         if not callable(kwargs):
             check_options(kwargs=kwargs)
         check_texts(name=name, application_name=application_name)
