@@ -38,6 +38,7 @@ _select = pristine("select")
 _time = pristine("time")
 _Closing: Final[Any] = getattr(_select, "epoll", None) or getattr(_select, "kqueue", None)
 _BAD: Final = _select.POLLERR | _select.POLLHUP | _select.POLLNVAL
+_LONGEST: Final = 2_000_000.0  # seconds; poll() takes an int of milliseconds
 _SHORT: Final = 0.01  # seconds; only a longer wait needs the pipe
 _MASKS: Final = {
     READ: _select.POLLIN,
@@ -123,7 +124,9 @@ class Waiter:
             if timeout is None or timeout > _SHORT:
                 ready = self._poll.poll(_SHORT * 1000)
                 if not ready and self._error is None:
-                    ready = self._wait_on(None if timeout is None else timeout - _SHORT)
+                    ready = self._wait_on(
+                        None if timeout is None or timeout > _LONGEST else timeout - _SHORT
+                    )
             else:
                 ready = self._poll.poll(max(timeout, 0) * 1000)
         finally:
@@ -260,7 +263,7 @@ class Event:
         lock.acquire()
         self._locks.append(lock)
         if not self._flag:  # a set() before this line may have missed our lock
-            lock.acquire(True, -1 if timeout is None else max(timeout, 0))
+            lock.acquire(True, -1 if timeout is None or timeout > _LONGEST else max(timeout, 0))
         with suppress(ValueError):  # set() has removed it
             self._locks.remove(lock)
         return self._flag

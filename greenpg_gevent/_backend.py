@@ -14,7 +14,7 @@ from gevent._hub_local import get_hub_if_exists
 
 from greenpg.threads import this_thread
 
-from ._watch import LibuvWaiter, Waiter, call_in
+from ._watch import LibuvWaiter, Waiter, call_in, delay
 
 if TYPE_CHECKING:
     from greenpg.backend import Address, Backend, Parked
@@ -25,7 +25,7 @@ EventWait: TypeAlias = list[Any]
 
 
 def _timer(hub: Any, seconds: float, callback: Callable[..., None], *args: object) -> Any:
-    timer = hub.loop.timer(max(seconds, 0))
+    timer = hub.loop.timer(delay(seconds))
     # update: the loop's own time is that of its last iteration (libev manual, ev_now_update)
     timer.start(callback, *args, update=True)
     return timer

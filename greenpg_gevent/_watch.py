@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from gevent import Greenlet, get_hub, getcurrent
 from gevent._hub_local import get_hub_if_exists
@@ -12,6 +12,12 @@ from greenpg.backend import READ
 from greenpg.threads import ThisThread, duplicate, this_thread
 
 _switch = Greenlet.switch
+LONGEST: Final = 1e9  # seconds
+
+
+def delay(seconds: float) -> float:
+    """Return the seconds of a timer, which libuv can neither have below 0 nor without end."""
+    return min(max(seconds, 0), LONGEST)
 
 
 class Waiter:
@@ -66,7 +72,7 @@ class Waiter:
         self._task = task = getcurrent()
         try:
             if timeout is not None:
-                timer = hub.loop.timer(max(timeout, 0))
+                timer = hub.loop.timer(delay(timeout))
                 # update: the loop's own time is that of its last iteration
                 timer.start(task.switch, self, update=True)
             io.events = events

@@ -14,6 +14,7 @@ import pytest
 
 import greenpg
 from greenpg import ConnectionPool, Listener, Multiplexer, monitor, psycopg3
+from greenpg.backend import current
 from greenpg.errors import BackendError
 from greenpg.metrics import ListenerCollector, MultiplexerCollector, PoolCollector
 from greenpg.otel import ListenerObserver, MultiplexerObserver, PoolObserver
@@ -206,3 +207,19 @@ def test_what_is_no_backend(value):
 def test_what_has_no_numbers(make, wanted, value):
     with pytest.raises(TypeError, match=f"give {wanted}"):
         make(value)
+
+
+@pytest.mark.parametrize("seconds", [inf, 1e300, 3e6])
+def test_time_without_an_end(conn, auto, spawn, seconds):
+    conn.autocommit = True
+    ended = current().event()
+
+    with conn.listen("a", timeout=seconds) as notes:
+        job = spawn(auto.cursor().execute, "select pg_sleep(0.1); notify a")
+        assert next(notes).channel == "a"
+    with conn.deadline(seconds):
+        conn.cursor().execute("select pg_sleep(0.1)")
+    spawn(ended.set)
+
+    assert ended.wait(seconds)
+    job.result()
