@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from greenpg._command import CommandError, add_dsn, console_of
+from greenpg._command import CommandError, add_dsn, check_server, console_of
 from greenpg.embedded import server_dsn
 from greenpg_bench.facts import machine, versions
 from greenpg_bench.session import Plan, Result
@@ -94,6 +94,7 @@ def _drawing() -> Callable[[dict[str, Any], Path], Iterable[Path]]:
 def _measured(console: Console, args: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     """Run and show the workloads; return what --json writes, and whether one of them failed."""
     with nullcontext(args.dsn) if args.dsn else server_dsn() as dsn:
+        check_server(dsn)
         numbers = versions(dsn)
         console.print(", ".join(" ".join(pair) for pair in numbers.items()), style="dim")
         _warn_if_busy(console)

@@ -16,7 +16,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from greenpg._command import CommandError, console_of, dsn
+from greenpg._command import CommandError, check_server, console_of, dsn
 from greenpg.embedded import server_dsn
 from greenpg.errors import BackendError
 from greenpg_conformance.harness.describe import installed
@@ -155,6 +155,7 @@ def _run(
     parts = ", ".join(_parts(args))
     console.print(f"parts: {parts}; tests: {len(tests)}; seed: {seed}")
     with nullcontext(args.dsn) if args.dsn else server_dsn() as dsn:
+        check_server(dsn)
         suite = Suite(tests, dsn, seed, lambda result: _announce(console, result), args.limit)
         results = suite.run(columns, max(1, args.jobs))
     if args.json:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import IO, Any, Final
 from warnings import catch_warnings, simplefilter
 
-from greenpg._command import NOT_A_DSN, is_dsn
+from greenpg._command import dsn_fault
 from greenpg.backend import load
 from greenpg.errors import BackendError
 from greenpg_conformance.harness.child import child_process, unchosen
@@ -46,8 +46,8 @@ def examine(
     hide = Secrets(dsn).hide
     yield from map(hide, libraries())
     reachable = False
-    if dsn is not None and not is_dsn(dsn):
-        yield Row("server", "PostgreSQL", "bad", NOT_A_DSN, "mend the connection string")
+    if dsn is not None and (fault := dsn_fault(dsn)):
+        yield Row("server", "PostgreSQL", "bad", fault, "mend the connection string")
         dsn = None
     elif dsn is None:
         yield Row("server", "PostgreSQL", "note", "not looked at", NO_SERVER)

@@ -18,7 +18,7 @@ from psycopg2.extensions import parse_dsn
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from greenpg._command import NOT_A_DSN, CommandError, add_dsn, is_dsn
+from greenpg._command import CommandError, add_dsn, dsn_fault
 from greenpg.backend import GROUP
 from greenpg.embedded import server_dsn
 from greenpg_bench.demo.facts import facts
@@ -166,8 +166,8 @@ def _line(record: Record, now: float) -> str:
 def _server(console: Console, given: str | None) -> Iterator[str]:
     asked = given or os.environ.get("GREENPG_DSN")
     if asked:
-        if not is_dsn(asked):  # of the environment
-            raise CommandError(f"GREENPG_DSN: {NOT_A_DSN}")
+        if fault := dsn_fault(asked):  # of the environment
+            raise CommandError(f"GREENPG_DSN: {fault}")
         yield asked
         return
     with console.status("starting an embedded PostgreSQL") as status, server_dsn() as dsn:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 import greenpg
 from greenpg import cli
+from greenpg._command import KEYS, NOT_A_DSN, dsn_fault
 from greenpg._helper_process import ChildError
 from greenpg.cli import COMMANDS, main
 from greenpg_bench.demo import command as demo
@@ -20,6 +21,7 @@ from greenpg_bench.demo.record import Record
 
 START = 1000.0
 SECRET = "hunter2"
+NEWER = {"require_auth", "load_balance_hosts", "sslnegotiation"}  # than the oldest libpq
 
 
 @pytest.fixture
@@ -298,6 +300,38 @@ def test_refused_dsn_is_not_quoted(given, command, capsys):
     said = capsys.readouterr()
     assert end.value.code == 2
     assert "DSN is neither" in said.err
+    assert SECRET not in said.out + said.err
+
+
+@pytest.mark.parametrize("command", ["demo", "doctor", "bench", "conformance"])
+def test_unknown_key_of_a_dsn_is_named(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--dsn", "host=h dbnam=x"])
+
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith("the key 'dbnam' that libpq does not know; did you mean 'dbname'?")
+
+
+@pytest.mark.parametrize(
+    "given", [f"password=a {SECRET}=b", f"postgresql://h/d?{SECRET}=1", f"sslkey=a {SECRET}=b"]
+)
+def test_unknown_key_that_may_be_a_secret_is_not_named(given):
+    assert dsn_fault(given) == NOT_A_DSN
+
+
+def test_known_keys_are_libpqs():
+    unknown = {key for key in KEYS if "the key" in str(dsn_fault(f"{key}=1"))}
+
+    assert unknown <= NEWER
+
+
+@pytest.mark.parametrize("command", ["bench", "conformance"])
+def test_server_that_is_not_there_is_one_line(command, capsys):
+    assert main([command, "--dsn", f"host=127.0.0.1 port=1 password={SECRET}"]) == 1
+
+    said = capsys.readouterr()
+    assert said.err.startswith(f"greenpg {command}: connection to server at")
+    assert said.err.count("\n") == 1
     assert SECRET not in said.out + said.err
 
 
