@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 SILENCE: Final = 5.0  # seconds
 SCHEMES: Final = {"http": HTTPConnection, "https": HTTPSConnection}
 DATA: Final = b"data: "
+SHOWN: Final = {"sample", "process", "pools", "multiplexers", "listeners", "errors", "stalls"}
 
 
 class Lost(Exception):
@@ -37,15 +38,14 @@ class Reader:
     def data(self) -> Json:
         """Return what is shown now, with the samples of the past."""
         with self._answer("data") as answer:
-            found: Json = json.loads(answer.read())
-            return found
+            return _shown(answer.read())
 
     def events(self) -> Iterator[Json]:
         """Yield what is shown at each tick, until the stream ends or is silent for too long."""
         with self._answer("events") as answer:
             for line in answer:
                 if line.startswith(DATA):
-                    yield json.loads(line.removeprefix(DATA))
+                    yield _shown(line.removeprefix(DATA))
         raise Lost("the stream has ended")
 
     @contextmanager
@@ -68,3 +68,13 @@ class Reader:
             raise Lost(f"cannot read {host}: {error}") from error
         finally:
             connection.close()
+
+
+def _shown(data: bytes) -> Json:
+    try:
+        found = json.loads(data)
+    except RecursionError:  # lists in lists
+        found = None
+    if not isinstance(found, dict) or not found.keys() >= SHOWN:
+        raise ValueError("it is no page of greenpg.monitor")
+    return found

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Group
 from rich.text import Text
 
+from greenpg._command import printable
+
 if TYPE_CHECKING:
     from ._snapshot import Json
 
@@ -148,12 +150,7 @@ def row(what: str, borrower: Json, more: tuple[str, str]) -> Text:
 
 def text(*parts: tuple[str, str]) -> Text:
     """Return a line; what a program's names may have that moves the cursor is left out."""
-    return Text.assemble(*((plain(part), style) for part, style in parts))
-
-
-def plain(part: str) -> str:
-    """Return a text with "?" in place of what is not printable."""
-    return "".join(sign if sign.isprintable() else "?" for sign in part)
+    return Text.assemble(*((printable(part), style) for part, style in parts))
 
 
 def seconds(value: float) -> str:

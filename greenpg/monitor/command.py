@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.live import Live
 
-from greenpg._command import CommandError, console_of
+from greenpg._command import CommandError, console_of, printable
 
 from ._reader import Lost, Reader
 from ._terminal import Screen
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         reader = Reader(args.url, os.environ.get(TOKEN))
         first = reader.data()
     except (ValueError, Lost) as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(printable(str(error))) from error
     screen = Screen(first, blocks=console.encoding.startswith("utf"))
     if args.once or not console.is_terminal:
         console.print(screen.draw(console.width))

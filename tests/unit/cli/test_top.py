@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -54,6 +58,23 @@ def drawn(screen: Screen, width: int = 100) -> list[str]:
     with console.capture() as capture:
         console.print(screen.draw(width))
     return capture.get().splitlines()
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[int]:
+    """Answer the first request at the port with these bytes."""
+
+    def serve() -> None:
+        sock, _ = listener.accept()
+        with sock:
+            sock.recv(65536)
+            sock.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
 
 
 def test_it_shows_what_the_page_does():
@@ -157,3 +178,20 @@ def test_a_monitor_that_is_not_there_is_an_error(capsys):
     assert main(["top", "127.0.0.1:1"]) == 1
 
     assert "cannot read 127.0.0.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"{}", b"<html>", b"[" * 200_000])
+def test_an_answer_of_something_else_is_an_error(answer, capsys):
+    with answering(b"HTTP/1.0 200 OK\r\n\r\n" + answer) as port:
+        assert main(["top", f"http://127.0.0.1:{port}/"]) == 1
+
+    said = capsys.readouterr().err
+    assert said.startswith("greenpg top: cannot read 127.0.0.1: ")
+    assert said.count("\n") == 1
+
+
+def test_a_reason_cannot_move_the_cursor(capsys):
+    with answering(b"HTTP/1.0 500 a\x1b]0;b\x07\r\n\r\n") as port:
+        assert main(["top", f"http://127.0.0.1:{port}/"]) == 1
+
+    assert capsys.readouterr().err == "greenpg top: 127.0.0.1 answers 500 a?]0;b?\n"
