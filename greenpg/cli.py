@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -25,11 +26,23 @@ COMMANDS: Final = {
 NEEDS_RICH: Final = (
     "needs rich; pip install 'greenpg[cli]', or 'greenpg[server]' for an embedded PostgreSQL too"
 )
+HUNG_UP: Final = 141  # the exit code of shells for a command that SIGPIPE ended
 INTERRUPTED: Final = 130  # the exit code of shells for a command that Ctrl-C ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name and return its exit code."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, not while the interpreter ends, which prints a traceback
+    except BrokenPipeError:
+        return _hung_up()
+
+
+def _run(argv: Sequence[str] | None) -> int:
     words = sys.argv[1:] if argv is None else argv
     asked = next((word for word in words if word in COMMANDS), "")
     try:
@@ -65,6 +78,13 @@ def _parser(asked: str, command: Command | None) -> argparse.ArgumentParser:
         else:
             subparsers.add_parser(name, help=summary)
     return parser
+
+
+def _hung_up() -> int:
+    """Let the interpreter's last flush succeed where the reader of a pipe has gone (`| head`)."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    return HUNG_UP
 
 
 def _fail(asked: str, text: str, code: int = 1) -> int:

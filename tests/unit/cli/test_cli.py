@@ -1,6 +1,8 @@
 """The command line: its words, errors and exit codes, and the parts of the demo's picture."""
 
 import importlib
+import os
+import subprocess
 import sys
 from typing import Any
 
@@ -333,6 +335,21 @@ def test_server_that_is_not_there_is_one_line(command, capsys):
     assert said.err.startswith(f"greenpg {command}: connection to server at")
     assert said.err.count("\n") == 1
     assert SECRET not in said.out + said.err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["conformance", "--list"]])
+def test_reader_of_a_pipe_may_leave(words):
+    read, write = os.pipe()
+    os.close(read)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "greenpg", *words],
+        stdout=write, stderr=subprocess.PIPE, text=True, check=False, timeout=40,
+        env={**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": ""},
+    )  # fmt: skip
+    os.close(write)
+
+    assert not {"Traceback", "BrokenPipeError"} & set(done.stderr.replace(":", " ").split())
 
 
 def test_refused_dsn_of_the_environment_is_not_quoted(monkeypatch, capsys):
