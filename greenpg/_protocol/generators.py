@@ -185,5 +185,5 @@ def end_copy(pgconn: int, fd: int) -> Steps:
             yield fd, 0 if left else READ
             if not (left or libpq.PQconsumeInput(pgconn)):
                 return
-        if left < -1:  # libpq stays in the COPY, and would return its result for ever
+        if left < -1:  # libpq stays in the COPY, and would return its result forever
             raise _lost(pgconn)

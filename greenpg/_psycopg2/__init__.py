@@ -13,7 +13,7 @@ connection (`green_panic` in its psycopg/green.c). So an interrupt crosses C as 
    `pending`, the same object, in place of C's error.
 
 Commands that psycopg2 cannot run green (COPY, large objects, pipelines, replication) are libpq's,
-called by operation.py in the midst of a guarded operation, with greenpg._protocol's steps.
+called by operation.py during a guarded operation, with greenpg._protocol's steps.
 
 The fields of `State`, beside the core's (greenpg._session):
 

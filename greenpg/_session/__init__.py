@@ -16,7 +16,7 @@ operation while it is outside the driver, between two slices of a fetch or in th
 is noted by `note_outside` or `note_error`: the open transaction takes only a rollback then, too.
 
 **Cancels and closes** by another task (cancelling.py, closing.py) wait for the driver's room to
-send a cancel request, and for the operation that runs to come out of the driver.
+send a cancel request, and for the running operation to leave the driver.
 
 **Fairness** (time_slice.py). An operation that never has to wait pauses after 5 ms.
 

@@ -21,7 +21,7 @@ def close_after(
 ) -> None:
     """Close once the other task is out of the driver, unless it has closed; it may keep the lock.
 
-    `hang_up` ends the session without the driver, where the task does not come out of a block.
+    `hang_up` ends the session without the driver, if the task does not leave its block.
     """
     end = monotonic() + 2 * CLOSE_TIMEOUT
     while not conn.closed:

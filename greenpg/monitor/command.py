@@ -36,7 +36,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     text = f"the page's address; its token: '?token=...' at the end, or {TOKEN}"
     parser.add_argument("url", metavar="URL", help=text)
     parser.add_argument(
-        "--once", action="store_true", help="print once; so it is where the output is no terminal"
+        "--once",
+        action="store_true",
+        help="print once and exit; the default if the output is no terminal",
     )
     parser.set_defaults(run=run)
 

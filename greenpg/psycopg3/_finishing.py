@@ -23,7 +23,7 @@ ACTIVE: Final = pq.TransactionStatus.ACTIVE
 COPY_IN: Final = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_BOTH)
 COPY_OUT: Final = pq.ExecStatus.COPY_OUT
 AGAIN: Final = 0.25  # seconds until a cancel request is repeated: it may have overtaken its query
-TURNS: Final = 10  # results of a command; libpq makes new ones for ever while a COPY goes on
+TURNS: Final = 10  # results of a command; libpq makes new ones forever while a COPY goes on
 
 
 def finish(state: Session, pgconn: Any, gen: Any, want: Any, shield: Shield) -> Any:
