@@ -432,11 +432,11 @@ def test_a_thread_with_an_ended_holders_ident_is_not_the_holder(monkeypatch):
         refused.append(True)
 
     run_in_thread(hold)
-    for _ in range(20):
+    run_in_thread(enter)
+    while idents[-1] != idents[0]:  # the system gives an ident again soon, but when is its matter
         run_in_thread(enter)
 
-    assert len(refused) == 20
-    assert idents[0] in idents[1:], "no ident was used again"
+    assert len(refused) == len(idents) - 1
 
 
 def run_in_thread(fn: Any) -> None:
