@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -24,6 +24,7 @@ from greenpg.backend import Backend, parking, soon
 from greenpg.errors import DeadlineExceeded, PoolClosed, PoolTimeout, TooManyRequests
 from greenpg.threads import pristine
 
+from ._group import first
 from ._line import Line
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Dispatcher:
     def begin(self) -> None:
         """Set what a forked child does not share with its parent."""
         self.lock = _thread.RLock()  # for its `_is_owned`; never held across a wait or a switch
-        self.queue: deque[Group] = deque()  # any thread adds; who holds the lock takes out
+        self.queue: OrderedDict[Group, None] = OrderedDict()
         self.lines: list[Line] = []
         self.tasks: set[Hashable] = set()  # of lines
         self.deadlines: dict[Hashable, float] = {}
@@ -110,7 +111,7 @@ class Dispatcher:
                 raise self._overdue(group)
             group.deadline = deadline
         try:
-            self.queue.append(group)
+            self.queue[group] = None
             if self._alarm is None:
                 self._look_after()  # also for a `push` that is lost
             if not self._scheduled:
@@ -132,7 +133,7 @@ class Dispatcher:
     def _abandon(self, group: Group) -> None:
         with self.looking():
             group.abandoned = True
-            self._take_out(group)
+            self.queue.pop(group, None)
             if group.ended:
                 group.free()
             elif group.line is not None:
@@ -189,7 +190,7 @@ class Dispatcher:
             line.flush()
         while 0 < self.limits.max_waiting < len(queue):
             text = f"multiplexer {self.name!r}: {self.limits.max_waiting} statements wait already"
-            self._fail(queue[-1], self._because_of_server(TooManyRequests(text)))
+            self._fail(first(queue, reversed), self._because_of_server(TooManyRequests(text)))
         return not queue
 
     def _choose(self, now: float) -> Line | None:
@@ -211,17 +212,13 @@ class Dispatcher:
         try:
             self.unpark((group,))
         finally:
-            self._take_out(group)
+            self.queue.pop(group, None)
             self.failed += 1
-
-    def _take_out(self, group: Group) -> None:
-        with suppress(ValueError):  # it was sent, or never added
-            self.queue.remove(group)
 
     def fail_all(self, error: Exception) -> None:
         """Let all groups of the queue raise an error."""
         while self.queue:
-            self._fail(self.queue[0], error)
+            self._fail(first(self.queue), error)
 
     # Lines
 
@@ -338,7 +335,7 @@ class Dispatcher:
             self._look_after()
 
     def _expire(self, limit: float) -> None:
-        while self.queue and (group := self.queue[0]).asked <= limit:
+        while self.queue and (group := first(self.queue)).asked <= limit:
             self._fail(group, self._timed_out())
 
     def _timed_out(self) -> PoolTimeout:

@@ -12,7 +12,7 @@ from greenpg._protocol.prepared import is_missing, is_stale
 from ._texts import without_literals
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from greenpg._protocol.libpq import Pointer
     from greenpg._protocol.prepared import Form, Prepared
@@ -89,3 +89,11 @@ class Group:
         """Free the results that nobody has taken."""
         while self.answers:
             libpq.PQclear(self.answers.pop()[0])
+
+
+def first(queue: Any, order: Callable[[Any], Iterator[Group]] = iter) -> Group:
+    """Return the first group of a queue to which OS threads may add at any time."""
+    try:
+        return next(order(queue))
+    except RuntimeError:  # one was added in this moment
+        return first(queue, order)

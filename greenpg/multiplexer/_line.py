@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -22,11 +22,10 @@ from greenpg._session.job import Job
 from greenpg.backend import READ, WRITE
 from greenpg.threads import is_connected
 
+from ._group import first
 from ._scan import TAGS
 
 if TYPE_CHECKING:
-    from collections import deque
-
     from greenpg._protocol.prepared import Statements
     from greenpg._session.time_slice import TimeSlice
     from greenpg.backend import Backend
@@ -136,7 +135,7 @@ class Line:
         """Return when the server has begun with the oldest group, as far as can be known."""
         return max(self._answered, group.sent + self._round_trip)
 
-    def send(self, queue: deque[Group], packed: float, now: float) -> None:
+    def send(self, queue: MutableMapping[Group, None], packed: float, now: float) -> None:
         """Take groups from the queue while the load is below `packed`, at least one."""
         groups, sent, load = self._groups, self._sent, self.load
         find, room = self.statements.find, self._owner.max_in_flight - len(sent)
@@ -150,9 +149,9 @@ class Line:
         group: Any = None
         try:
             while queue and room and groups.rest is None and not groups.is_full():
-                group = queue[0]
+                group = first(queue)
                 if group.deadline <= now:
-                    queue.popleft()  # its task is about to raise
+                    del queue[group]  # its task is about to raise
                     continue
                 if alone:
                     self._alone, alone = group, False
@@ -170,7 +169,7 @@ class Line:
                         groups.prepare(group, commands)
                     prepared.used, group.prepared = now, prepared
                     groups.send_prepared(group, prepared.name)
-                queue.popleft()
+                del queue[group]
                 if load >= packed:
                     break
         except OperationalError as error:  # no Sync was queued: nothing of it can have run
@@ -179,8 +178,7 @@ class Line:
             self.fail(error)
         except BaseException as error:  # libpq may have queued a part of it
             if group in sent:
-                with suppress(ValueError):
-                    queue.remove(group)
+                queue.pop(group, None)
             self.fail(OperationalError(f"sending was interrupted: {type(error).__name__}"))
             raise
         finally:

@@ -101,9 +101,9 @@ def test_late_statements_are_looked_for_while_others_line_up():
     queue, late = dispatcher.queue, list[Thing]()
     dispatcher.unpark = late.extend
     first = [Thing(-inf) for _ in range(FEW)]
-    queue.extend(first)
+    queue.update(dict.fromkeys(first))
 
-    with between_lines(lambda: queue.append(Thing())):
+    with between_lines(lambda: queue.setdefault(Thing())):
         dispatcher._expire(monotonic())
 
     assert late == first

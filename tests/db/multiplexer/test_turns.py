@@ -36,7 +36,7 @@ def test_statement_whose_deadline_has_passed_in_the_queue_is_not_sent(mux):
     late.deadline = monotonic()
 
     for group in (late, next_one):
-        mux._dispatcher.queue.append(group)
+        mux._dispatcher.queue[group] = None
     mux._dispatcher.push()
 
     until(lambda: next_one.ended, "the next one is answered")
@@ -50,7 +50,7 @@ def test_statement_is_not_sent_once_its_timeout_has_passed(make):
     group = mux._writer.one("select 1")
     group.asked -= 5.0
 
-    mux._dispatcher.queue.append(group)
+    mux._dispatcher.queue[group] = None
     mux._dispatcher.push()
 
     assert isinstance(group.error, PoolTimeout)
