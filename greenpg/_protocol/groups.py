@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from ctypes import c_void_p
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from psycopg2 import OperationalError
@@ -14,6 +13,7 @@ from .libpq import (
     PGRES_COMMAND_OK,
     PGRES_PIPELINE_SYNC,
     PGRES_TUPLES_OK,
+    as_pointer,
     error_message,
     libpq,
 )  # fmt: skip
@@ -50,7 +50,7 @@ class Groups:
     """
 
     def __init__(self, pgconn: int) -> None:
-        self._pgconn: Any = c_void_p.from_param(pgconn)  # ctypes has nothing left to convert
+        self._pgconn: Any = as_pointer(pgconn)  # ctypes has nothing left to convert
         self.sent: deque[Any] = deque()
         self.ended: list[Any] = []
         self.broken: OperationalError | None = None

@@ -30,6 +30,7 @@ Polling = IntEnum("Polling", ["FAILED", "READING", "WRITING", "OK"], start=0)
 Parameter: TypeAlias = tuple[int, bytes]  # a type's oid and a binary value
 
 _P, _I, _S = c_void_p, c_int, c_char_p  # a pointer, an integer, a string
+as_pointer: Final = c_void_p.from_param  # makes of an address what a quick function takes
 
 
 class Pointer(ctypes._Pointer):  # type: ignore[type-arg]  # generic for checkers alone
@@ -117,7 +118,7 @@ class Libpq:
     def quick(self, name: str) -> Callable[..., Any]:
         """Return a function that takes its arguments unchecked, and returns pointers as Pointers.
 
-        A pointer is to be a Pointer, or `c_void_p.from_param(address)`. To convert arguments is
+        A pointer is to be a Pointer, or `as_pointer(address)`. To convert arguments is
         most of what a call costs (`greenpg bench -w multiplexer`). A call raises
         FeatureUnavailable if this libpq lacks the function.
         """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from ctypes import c_void_p
 from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -13,7 +12,7 @@ from psycopg2 import extensions as ext
 
 from greenpg.errors import lookup
 
-from .libpq import Pointer, libpq
+from .libpq import Pointer, as_pointer, libpq
 from .parameters import NUMERIC
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ class Rows:
     _clear = libpq.quick("PQclear")  # a ctypes function is no method; at exit a global may be gone
 
     def __init__(self, result: Any, cur: Any, prepared: Prepared | None = None) -> None:
-        self._result = result = result if type(result) is Pointer else c_void_p.from_param(result)
+        self._result = result = result if type(result) is Pointer else as_pointer(result)
         self._cur, self._prepared = cur, prepared
         self._casts: list[Any] | None = None
         self._made: list[tuple[Any, ...]] | None = None
