@@ -65,13 +65,17 @@ class Copy:
         self._status = 0  # PGRES_COPY_IN or _OUT while the COPY runs
         self._time_slice: TimeSlice | None = None
         self._pgconn = self._fd = -1
+        self._casts: list[Callable[..., Any]] | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Reset what is collected of a COPY: the block may be entered again."""
         self._gathered: list[bytes] = []
         self._size = 0
         self._formatter: Formatter | None = None
         self._buffer = CopyBuffer()
         self._lines: Lines | None = None
         self._rows: deque[str] = deque()
-        self._casts: list[Callable[..., Any]] | None = None
 
     def __enter__(self) -> Copy:
         """Begin the COPY."""
@@ -80,6 +84,7 @@ class Copy:
         self._encoding = ext.encodings[self._conn.encoding]
         self._task = state.enter(False, self._statement[0])
         try:
+            self._forget()
             state.pause_block()
             state.resume_block(id(self))
             self._begin(state)

@@ -318,6 +318,24 @@ def test_autocommit_needs_no_rollback_after_an_exception(auto):
     assert table(cur) == []
 
 
+def test_block_entered_again_sends_nothing_of_the_one_that_failed(auto):
+    cur = auto.cursor()
+    cur.execute("create temp table t (id int)")
+    copy = cur.copy("copy t from stdin")
+
+    def write(number):
+        with copy:
+            copy.write(f"{number}\n")
+            if number == 1:
+                raise KeyError
+
+    with pytest.raises(KeyError):
+        write(1)
+    write(2)
+
+    assert table(cur) == [(2,)]
+
+
 @pytest.mark.parametrize(
     "statement", ["select 1", "insert into t values (1)", "copy t to '/dev/null'"]
 )
