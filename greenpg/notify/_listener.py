@@ -220,9 +220,9 @@ class Listener:
             self._end(self._errors.operational("the listener's hub was destroyed"))
             raise again(self._reason)
         found, token = self._token, object()
+        job = Job(partial(self._run, token), partial(self._killed, token))
         if found.settle(token) is not token:
             return
-        job = Job(partial(self._run, token), partial(self._killed, token))
         try:
             self._task = self._backend.spawn(job)
         except BaseException:
@@ -296,9 +296,10 @@ class Listener:
     def _keep_in_step(self, connection: ListenerConnection) -> None:
         """Make the server listen to all subscribed channels, then wake the tasks that wait."""
         while self._changes:
-            change = self._changes.popleft()
+            change = self._changes[0]
+            self._adopt(change)  # if that fails, it is adopted anew on the next connection
             self._unconfirmed.append(change)
-            self._adopt(change)
+            self._changes.popleft()
         connection.listen_to(set(self._subscribers))
         self._failures = 0
         if self._lost:

@@ -383,8 +383,8 @@ class Pool:
         if not performer.backend.can_wait():
             raise self._errors.programming("in the event loop's own greenlet nothing may wait")
         waiter = Waiter(performer.backend.event())
-        performer.apply(performer.state.watch, waiter, true)
         try:
+            performer.apply(performer.state.watch, waiter, true)
             self._wait_for(waiter, true, monotonic() + timeout)
         finally:
             performer.apply(performer.state.unwatch, waiter)

@@ -71,6 +71,20 @@ def test_every_subscriber_gets_every_notification_in_order(listener, auto, spawn
         assert job.result() == expected
 
 
+def test_change_that_meets_the_end_of_memory_is_made_later(listener, notify, monkeypatch):
+    def fail(change):
+        monkeypatch.undo()
+        raise MemoryError
+
+    with listener.subscribe("first") as subscription:
+        monkeypatch.setattr(listener, "_adopt", fail)
+        subscription.add("second")
+        notify("second", "a")
+
+        assert subscription.get(5) == Missed(None)  # its connection was replaced
+        assert heard(subscription) == "a"
+
+
 def test_failed_add_leaves_earlier_subscriptions(proxy, listen, notify, driver):
     with listen(proxy.dsn) as listener, listener.subscribe("first") as subscription:
         proxy.stall()
