@@ -129,7 +129,15 @@ class Pipeline(psycopg.Pipeline):
 
     def _communicate_gen(self) -> Any:
         self._conn._greenpg_state.refuse_if_stopping()  # executemany's next row
-        return super()._communicate_gen()
+        try:
+            yield from super()._communicate_gen()
+        except IndexError as error:
+            if self.result_queue:
+                raise
+            text = (
+                "the server's answer does not follow the protocol"  # it has sent too many results
+            )
+            raise psycopg.OperationalError(text) from error
 
 
 @contextmanager

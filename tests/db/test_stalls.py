@@ -163,5 +163,5 @@ def test_the_watches_of_the_process_are_listed_until_they_end(watched):
 
 
 def test_a_threshold_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="above 0"):
+    with pytest.raises(ValueError, match="more than 0"):
         greenpg.watch(0, backend=current())

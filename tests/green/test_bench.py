@@ -40,7 +40,7 @@ def test_a_missed_target_fails_the_check(dsn):
     done = subprocess.run(order, capture_output=True, text=True, check=False)
 
     assert done.returncode == 1
-    assert "no_such_database" in done.stdout
+    assert "no_such_database" in done.stderr
 
 
 def test_a_contender_that_cannot_connect_says_why(dsn):
