@@ -103,8 +103,8 @@ def test_lost_connection_is_replaced(make, proxy, spawn):
     until(lambda: spawn(mux.execute, "select 1").join().error is None, "a new connection")
 
 
-def test_closed_connection_is_not_read(mux, auto, spawn, monkeypatch):
-    slow, read, receive = "select 1 from pg_sleep(0.3)", [], Groups.receive
+def test_closed_connection_is_not_read(mux, gate, spawn, monkeypatch):
+    read, receive = [], Groups.receive
     mux.execute("select 1")
     (line,) = mux._dispatcher.lines
 
@@ -113,10 +113,11 @@ def test_closed_connection_is_not_read(mux, auto, spawn, monkeypatch):
         return receive(groups)
 
     monkeypatch.setattr(Groups, "receive", spied)
-    job = spawn(mux.execute, slow)
-    until(lambda: running(auto.cursor(), slow), "the statement runs")
+    job = spawn(mux.execute, gate.sql)
+    gate.wait_for()
 
     line._state.close_soon()
+    gate.open()
 
     assert isinstance(job.join().error, psycopg2.OperationalError)
     assert not any(read)
