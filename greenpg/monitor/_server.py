@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from functools import partial
 from posix import close  # a monkey-patch may have replaced that of os
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from greenpg._fork_hooks import Order, in_child
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
     from ._application import Environ, Headers, Monitor
 
+    Application: TypeAlias = Callable[[Environ, Any], Iterable[bytes]]
+
 HEAD_SECONDS: Final = 10.0  # for a request to arrive
 SEND_SECONDS: Final = 30.0  # until a client that reads nothing is given up
 HEAD_BYTES: Final = 16384
-MOST: Final = 100  # requests at once
+MOST: Final = 100  # requests at once; as many more are refused, others are not read
 REST: Final = 0.2  # seconds, where no descriptor is left
 BACKLOG: Final = 64
 END: Final = b"\r\n\r\n"
@@ -116,20 +118,22 @@ class Server:
                     self._begin(_socket.socket(fileno=fd))
 
     def _begin(self, sock: Any) -> None:
-        if len(self._exchanges) >= MOST:
+        count = len(self._exchanges)
+        if count >= 2 * MOST:
             sock.close()
             return
         exchange = _Exchange(sock, self._backend.waiter())
         self._exchanges.add(exchange)
+        answer = self._answer if count < MOST else _refuse
         try:
-            exchange.task = self._backend.spawn(self._serve, exchange)
+            exchange.task = self._backend.spawn(self._serve, exchange, answer)
         except BaseException:
             self._end(exchange)
             raise
 
-    def _serve(self, exchange: _Exchange) -> None:
+    def _serve(self, exchange: _Exchange, answer: Application) -> None:
         try:
-            exchange.run(self._answer, self._environ())
+            exchange.run(answer, self._environ())
         except (Gone, OSError):
             pass
         finally:
@@ -169,7 +173,7 @@ class _Exchange:
         self.sock, self.waiter = sock, waiter
         self.task: Task | None = None
 
-    def run(self, application: Callable[..., Iterable[bytes]], environ: Environ) -> None:
+    def run(self, application: Application, environ: Environ) -> None:
         environ.update(_request(self._head()))
         body = application(environ, self._start_response)
         try:
@@ -204,6 +208,11 @@ class _Exchange:
             if left <= 0 or not self.waiter.wait(self.sock.fileno(), events, left):
                 raise Gone
         return result
+
+
+def _refuse(_environ: Environ, start_response: Any) -> Iterable[bytes]:
+    start_response("503 Service Unavailable", [("Content-Type", "text/plain")])
+    return [f"{MOST} requests are open: close other pages\n".encode()]
 
 
 def _at_once(call: Callable[[], Any]) -> Any:

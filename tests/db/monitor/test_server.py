@@ -156,12 +156,24 @@ def test_no_more_than_so_many_are_served_at_once(serve, listen, monkeypatch):
     server = serve()
     first, _ = listen(server), listen(server)
 
-    with pytest.raises(AssertionError, match="closed after"):
-        listen(server)
+    refused = get(server, "/events")
 
+    assert (refused.status, refused.body) == (503, b"2 requests are open: close other pages\n")
     first.close()
     until(lambda: len(server._exchanges) < 2, "its end is seen")
     assert get(server, "/").status == 200
+
+
+def test_no_more_than_so_many_are_refused_at_once(serve, monkeypatch):
+    monkeypatch.setattr(_server, "MOST", 1)
+    server = serve()
+    with closing(Client(server.port)), closing(Client(server.port)) as second:
+        until(lambda: len(server._exchanges) == 2, "both are read")
+        with closing(Client(server.port)) as third:
+            assert third.rest() == b""
+
+        second.ask("/")
+        assert second.until(b"\r\n") == b"HTTP/1.1 503 Service Unavailable"
 
 
 def test_close_ends_the_streams_and_frees_the_port(serve, listen):
