@@ -6,6 +6,7 @@ import hmac
 import json
 import os
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -38,6 +39,8 @@ SIGNALS: Final = {
 }
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 5.0
+NOT_BOUND: Final = re.compile("could not bind .* address .*: (.+)")
+IN_USE: Final = "Address already in use"
 HELPER_USER: Final = "pgserver"
 
 # The sentinel reads a line if the supervisor has stopped the server, end of file if it was killed.
@@ -84,9 +87,9 @@ class Cluster:
             self._configure()
             try:
                 return {"directory": str(self._directory), "port": self._port, **self.start()}
-            except _PortTaken as err:
-                if "port" in self._settings:
-                    raise ChildError(f"port {self._port} is used by another program") from err
+            except _PortRefused as err:
+                if "port" in self._settings or IN_USE not in str(err):
+                    raise
 
     def start(self) -> Reply:
         """Start the server and return once it accepts connections."""
@@ -169,8 +172,8 @@ class Cluster:
         while not self._is_ready(postmaster.pid):
             if postmaster.poll() is not None:
                 logged = self._log_since(self._log_start)
-                if "Address already in use" in logged:
-                    raise _PortTaken(f"port {self._port} was taken by another program: {logged}")
+                if found := NOT_BOUND.search(logged):
+                    raise _PortRefused(f"port {self._port} cannot be used: {found[1]}")
                 return logged
             if time.monotonic() > deadline:
                 return f"not ready after {START_SECONDS:g} s"
@@ -203,7 +206,7 @@ class Cluster:
             )
 
 
-class _PortTaken(ChildError):
+class _PortRefused(ChildError):
     pass
 
 

@@ -231,8 +231,17 @@ def test_port_of_the_settings_is_used_or_refused():
 
     with running(settings={"port": port}) as first:
         assert first.port == port
-        with pytest.raises(ChildError, match=f"port {port} is used by another program"):
+        with pytest.raises(
+            ChildError, match=f"^port {port} cannot be used: Address already in use$"
+        ):
             EmbeddedServer(settings={"port": port})
+
+
+def test_address_that_the_system_refuses_is_named_in_one_line():
+    nowhere = {"listen_addresses": "192.0.2.1"}  # of RFC 5737
+
+    with pytest.raises(ChildError, match=r"^port \d+ cannot be used: .* address$"):
+        EmbeddedServer(settings=nowhere)
 
 
 def test_server_dsn_prefers_the_environment(monkeypatch):
