@@ -32,12 +32,13 @@ INTERRUPTED: Final = 130  # the exit code of shells for a command that Ctrl-C en
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name and return its exit code."""
+    if sys.stdout is None:  # closed (`>&-`)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     try:
         try:
             return _run(argv)
         finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()  # here, not while the interpreter ends, which prints a traceback
+            sys.stdout.flush()  # here, not while the interpreter ends, which prints a traceback
     except BrokenPipeError:
         return _hung_up()
 

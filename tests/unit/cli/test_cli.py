@@ -370,3 +370,14 @@ def test_password_in_an_error_is_hidden():
 
 def test_job_does_not_show_its_dsn(record):
     assert SECRET not in repr(record.job)
+
+
+def test_closed_output_is_no_traceback():
+    command = '"$0" -m greenpg doctor postgresql://127.0.0.1:1/ --backend no_such:backend >&-'
+
+    done = subprocess.run(
+        ["/bin/sh", "-c", command, sys.executable],
+        stderr=subprocess.PIPE, text=True, check=False, timeout=40,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (1, "")
