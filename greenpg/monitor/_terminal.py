@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from math import ceil
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Group
@@ -33,6 +34,7 @@ class Screen:
         self._full, self._steps = GLYPHS if blocks else ASCII
         self._samples: dict[int, deque[Any]] = {}
         self._sample: int | None = None
+        self._width = 0
         self.note(first)
 
     def note(self, shown: Json) -> None:
@@ -48,6 +50,7 @@ class Screen:
 
     def draw(self, width: int) -> Group:
         """Return the lines, each cut to the width."""
+        self._width = width
         lines = [*self._head(), *self._cards(), *self._stalls(), *self._errors()]
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
@@ -72,9 +75,7 @@ class Screen:
     def _pool(self, pool: Json) -> Iterator[Text]:
         numbers = "{in_use} in use, {idle} idle, {connecting} connecting, {waiting} waiting"
         yield text((pool["name"], "bold"))
-        style = WAIT if pool["waiting"] else SOFT
-        facts = f" {numbers.format(**pool)}; at most {pool['max']}"
-        yield Text.assemble(*self._bar(pool), text((facts, style)))
+        yield from self._gauge(pool, numbers)
         yield from self._charts(pool, "loans", "wait")
         for holder in pool["holders"]:
             session = f"  {holder['state']}, {holder['pid']}, {holder['task'] or 'no task'}"
@@ -86,9 +87,7 @@ class Screen:
         numbers = "{connections} connections, {in_flight} in flight, {waiting} waiting"
         totals = "{statements} statements, {failed} failed, {slow} slow, {prepared} prepared"
         yield text((one["name"], "bold"), (f" multiplexer: {totals.format(**one)}", SOFT))
-        style = WAIT if one["waiting"] else SOFT
-        facts = f" {numbers.format(**one)}; at most {one['max']}"
-        yield Text.assemble(*self._bar(one), text((facts, style)))
+        yield from self._gauge(one, numbers)
         yield from self._charts(one, "statements", "latency")
         for line in one["lines"]:
             age = seconds(line["seconds"]) if line["in_flight"] else "idle"
@@ -112,6 +111,16 @@ class Screen:
         yield text((self._chart(rates), USE), (f" {rates[-1]:.1f} {what}/s", SOFT))
         if wait:
             yield text((self._chart(waits), WAIT), (f" {wait} {seconds(waits[-1])}", SOFT))
+
+    def _gauge(self, one: Json, numbers: str) -> Iterator[Text]:
+        """Yield a bar and its numbers, which are below it where the screen is narrow."""
+        bar, style = Text.assemble(*self._bar(one)), WAIT if one["waiting"] else SOFT
+        facts = f" {numbers.format(**one)}; at most {one['max']}"
+        if BAR + len(facts) <= self._width:
+            yield bar + text((facts, style))
+        else:
+            yield bar
+            yield from (text((line, style)) for line in wrap(facts, self._width))
 
     def _bar(self, pool: Json) -> Iterator[tuple[str, str]]:
         left = BAR

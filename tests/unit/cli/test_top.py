@@ -120,6 +120,12 @@ def test_bar_and_charts_have_their_scale():
     assert "wait 2 ms" in lines[5]
 
 
+def test_numbers_are_whole_on_a_narrow_screen():
+    text = "\n".join(drawn(Screen(SHOWN), 40))
+
+    assert " 2 in use, 1 idle, 0 connecting, 3\nwaiting; at most 4" in text
+
+
 @pytest.mark.parametrize("width", [30, 80, 140])
 def test_lines_fit_the_screen(width):
     shown = {**SHOWN, "multiplexers": [MULTIPLEXER], "listeners": [LISTENER]}
