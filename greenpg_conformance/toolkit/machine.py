@@ -117,6 +117,11 @@ class Stopwatch:
         ended, ready = time.monotonic(), clock()
         return ready - self._ready - stood_still(self._began, ended)
 
+    def lasted(self, seconds: float, precision: float) -> bool:
+        """Return True if it has taken so long; a timer goes on in a standstill."""
+        elapsed = time.monotonic() - self._began
+        return self.seconds() - precision < seconds < elapsed + precision
+
 
 def _python_threads() -> set[int]:
     others = (getattr(thread, "native_id", None) for thread in threading.enumerate())
