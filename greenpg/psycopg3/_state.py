@@ -39,12 +39,13 @@ class State(Session):
     `pipeline_cut`: an interrupt has cut off the pipeline's implicit transaction.
     `closer` is the task that has called `close()`, None before.
     `cursors_fetching` has the id() of each whose result is being built in slices. `recovery_end`
-    is the instant until which the running operation may recover, 0 before it does.
+    is the instant until which the running operation may recover, 0 before it does. `outdone` has
+    what it had raised before `pending` came, and may still propagate.
     """
 
     __slots__ = (
-        "cleaners", "closer", "cursors_fetching", "pipeline_cut", "recovery_end", "stopping",
-        "two_phase",
+        "cleaners", "closer", "cursors_fetching", "outdone", "pipeline_cut", "recovery_end",
+        "stopping", "two_phase",
     )  # fmt: skip
 
     def __init__(self, backend: Backend) -> None:
@@ -52,6 +53,7 @@ class State(Session):
         self.cleaners: dict[Hashable, bool] = {}
         self.closer: Hashable = None
         self.cursors_fetching: list[int] = []
+        self.outdone: tuple[BaseException, ...] = ()
         self.recovery_end = 0.0
         self.stopping = False
         self.two_phase = False
@@ -193,6 +195,10 @@ class State(Session):
 
     # An operation's end
 
+    def note_interrupt(self, exc: BaseException | None) -> None:
+        self.outdone = () if self.pending is None else (*self.outdone, self.pending)
+        super().note_interrupt(exc)
+
     def note_failure(self, error: BaseException, pgconn: Any) -> None:
         """Note an error that has left a command running, or an interrupt outside a wait."""
         given_up = isinstance(error, GeneratorExit)
@@ -202,13 +208,13 @@ class State(Session):
                 self.note_interrupt(error)
             elif given_up and pgconn.transaction_status == INERROR:
                 self.doom()  # the query of a stream was cancelled
-        elif interrupt and error is not self.pending:
+        elif interrupt and error not in (self.pending, *self.outdone):
             self.pending = graver(self.backend, self.errors, self.pending, error)
 
     def recover(self, pgconn: Any) -> BaseException | None:
         if self.pending is not None and _is_running(pgconn):
             self._finish_command(pgconn)
-        self.recovery_end = 0.0
+        self.recovery_end, self.outdone = 0.0, ()
         if self.closing:
             pgconn.finish()
         if pgconn.status == BAD:
