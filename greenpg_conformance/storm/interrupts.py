@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 import time
@@ -233,9 +234,11 @@ class Run:
 
     def _call_under_signals(self) -> None:
         before = signal.signal(SIGNAL, self._signalled)
+        gc.disable()  # in what it finalizes, such as a generator, the exception would be swallowed
         try:
             self._call()
         finally:
+            gc.enable()
             self._done.set()
             for task in self._others:
                 task.join()
