@@ -18,8 +18,8 @@ from typing import Any, Final
 from .backend import READ, WRITE, Address
 
 __all__ = [
-    "ThisThread", "Threads", "backend", "duplicate", "is_connected", "pristine", "this_thread",
-    "write_check",
+    "ThisThread", "Threads", "backend", "delay", "duplicate", "is_connected", "pristine",
+    "this_thread", "write_check",
 ]  # fmt: skip
 
 
@@ -39,6 +39,7 @@ _time = pristine("time")
 _Closing: Final[Any] = getattr(_select, "epoll", None) or getattr(_select, "kqueue", None)
 _BAD: Final = _select.POLLERR | _select.POLLHUP | _select.POLLNVAL
 _LONGEST: Final = 2_000_000.0  # seconds; poll() takes an int of milliseconds
+_LONGEST_DELAY: Final = 1e9  # seconds
 _SHORT: Final = 0.01  # seconds; only a longer wait needs the pipe
 _MASKS: Final = {
     READ: _select.POLLIN,
@@ -218,6 +219,11 @@ def write_check(fd: int) -> Callable[[int], list[object]]:
     poll.register(fd, _select.POLLOUT)
     check: Callable[[int], list[object]] = poll.poll
     return check
+
+
+def delay(timeout: float) -> float:
+    """Return the seconds of a timer, which no loop can have below 0, nor all without end."""
+    return min(max(timeout, 0), _LONGEST_DELAY)
 
 
 def is_connected(fd: int) -> bool:

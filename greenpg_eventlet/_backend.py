@@ -11,20 +11,14 @@ from eventlet.hubs import _threadlocal, get_hub
 from eventlet.support.greenlets import GreenletExit, getcurrent
 
 from greenpg.backend import READ, WRITE, Address, Backend, Parked
-from greenpg.threads import duplicate
+from greenpg.threads import delay, duplicate
 
 from ._relay import EventWait, relay, resume
 from ._waker import call_in_hub, waker
 from ._workers import run
 
 _TIMED_OUT: Final = 4
-_LONGEST: Final = 1e9  # seconds
 _KINDS: Final = {READ: "read", WRITE: "write"}
-
-
-def _delay(timeout: float) -> float:
-    """Return the seconds of a timer, which a hub can neither have below 0 nor without end."""
-    return min(max(timeout, 0), _LONGEST)
 
 
 class Waiter:
@@ -62,7 +56,7 @@ class Waiter:
             if events & WRITE:
                 self._writer = self._listen(WRITE, self._writable)
             if timeout is not None:
-                timer = hub.schedule_call_global(_delay(timeout), self._expired, task)
+                timer = hub.schedule_call_global(delay(timeout), self._expired, task)
             while not self._ready & (events | _TIMED_OUT):
                 hub.switch()
         finally:
@@ -210,7 +204,7 @@ class Event:
         timer = None
         try:
             if timeout is not None:
-                timer = mine.hub.schedule_call_global(_delay(timeout), resume, entry)
+                timer = mine.hub.schedule_call_global(delay(timeout), resume, entry)
             self._waits.append(entry)
             # another thread may have set the flag before the append
             while not (entry[2] or self._flag):
@@ -297,7 +291,7 @@ class Eventlet:
         what.waiter = entry
         try:
             if timeout is not None:
-                timer = mine.hub.schedule_call_global(_delay(timeout), _expire, entry, over)
+                timer = mine.hub.schedule_call_global(delay(timeout), _expire, entry, over)
             while not (what.ended or over):
                 mine.switch()
         finally:

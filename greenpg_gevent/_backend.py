@@ -12,9 +12,9 @@ import gevent
 from gevent import GreenletExit, get_hub, getcurrent, spawn
 from gevent._hub_local import get_hub_if_exists
 
-from greenpg.threads import this_thread
+from greenpg.threads import delay, this_thread
 
-from ._watch import LibuvWaiter, Waiter, call_in, delay
+from ._watch import LibuvWaiter, Waiter, call_in
 
 if TYPE_CHECKING:
     from greenpg.backend import Address, Backend, Parked

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from gevent import Greenlet, get_hub, getcurrent
 from gevent._hub_local import get_hub_if_exists
 
 from greenpg.backend import READ
-from greenpg.threads import ThisThread, duplicate, this_thread
+from greenpg.threads import ThisThread, delay, duplicate, this_thread
 
 _switch = Greenlet.switch
-LONGEST: Final = 1e9  # seconds
-
-
-def delay(seconds: float) -> float:
-    """Return the seconds of a timer, which libuv can neither have below 0 nor without end."""
-    return min(max(seconds, 0), LONGEST)
 
 
 class Waiter:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import transaction as _transaction
@@ -17,6 +17,9 @@ from ._state import is_interrupt
 
 if TYPE_CHECKING:
     from ._state import State
+
+
+UNEXPECTED: Final = "the server's answer does not follow the protocol"
 
 
 class Transaction(_transaction.Transaction):
@@ -134,10 +137,7 @@ class Pipeline(psycopg.Pipeline):
         except IndexError as error:
             if self.result_queue:
                 raise
-            text = (
-                "the server's answer does not follow the protocol"  # it has sent too many results
-            )
-            raise psycopg.OperationalError(text) from error
+            raise psycopg.OperationalError(UNEXPECTED) from error  # more results than statements
 
 
 @contextmanager
