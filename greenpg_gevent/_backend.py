@@ -14,7 +14,7 @@ from gevent._hub_local import get_hub_if_exists
 
 from greenpg.threads import delay, this_thread
 
-from ._watch import LibuvWaiter, Waiter, call_in
+from ._watch import LibuvWaiter, Waiter, call_in, made
 
 if TYPE_CHECKING:
     from greenpg.backend import Address, Backend, Parked
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 
 # one wait for an event: its hub, task (None once it has ended), whether it was woken, and thread
 EventWait: TypeAlias = list[Any]
-
-
-def _timer(hub: Any, seconds: float, callback: Callable[..., None], *args: object) -> Any:
-    timer = hub.loop.timer(delay(seconds))
-    # update: the loop's own time is that of its last iteration (libev manual, ev_now_update)
-    timer.start(callback, *args, update=True)
-    return timer
 
 
 class Event:
@@ -65,10 +58,11 @@ class Event:
         watcher = None
         try:
             if timeout is None:
-                watcher = hub.loop.async_()  # a ref'd watcher: the loop must run on
+                [watcher] = made(hub.loop.async_)  # a ref'd watcher: the loop must run on
                 watcher.start(_resume, entry)
             else:
-                watcher = _timer(hub, timeout, _resume, entry)
+                [watcher] = made(hub.loop.timer, delay(timeout))
+                watcher.start(_resume, entry, update=True)
             self._waits.append(entry)
             # another thread may have set the flag before the append
             while not (entry[2] or self._flag):
@@ -106,8 +100,10 @@ def _resume_parked(those: Sequence[Parked]) -> None:
 
 def _park_for(seconds: float, hub: Any, what: Parked) -> None:
     over: list[bool] = []
-    timer = _timer(hub, seconds, _expire, what, over)
+    [timer] = made(hub.loop.timer, delay(seconds))
     try:
+        # update: the loop's own time is that of its last iteration (libev manual, ev_now_update)
+        timer.start(_expire, what, over, update=True)
         while not (what.ended or over):
             hub.switch()
     finally:

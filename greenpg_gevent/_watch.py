@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import starmap
 from typing import Any
 
 from gevent import Greenlet, get_hub, getcurrent
@@ -66,7 +67,7 @@ class Waiter:
         self._task = task = getcurrent()
         try:
             if timeout is not None:
-                timer = hub.loop.timer(delay(timeout))
+                [timer] = made(hub.loop.timer, delay(timeout))
                 # update: the loop's own time is that of its last iteration
                 timer.start(task.switch, self, update=True)
             io.events = events
@@ -81,10 +82,12 @@ class Waiter:
             return events
         finally:
             self._task = None
-            io.stop()
-            io.events = READ
-            if timer is not None:
-                timer.close()
+            try:
+                io.stop()
+                io.events = READ
+            finally:
+                if timer is not None:
+                    timer.close()
 
     def came_early(self) -> None:
         """Note a wake-up that arrived in another wait of the same task, and stop the watcher.
@@ -99,7 +102,7 @@ class Waiter:
     def _watch(self, hub: Any, fd: int) -> None:
         self.close()
         self._dup = duplicate(fd)
-        self._io = hub.loop.io(self._dup.fileno(), READ)
+        [self._io] = made(hub.loop.io, self._dup.fileno(), READ)
         self._hub, self._thread = hub, this_thread()
 
     def interrupt(self, exc: BaseException) -> None:
@@ -175,6 +178,15 @@ class LibuvWaiter(Waiter):
         else:
             self._ready = True
             task.switch()
+
+
+def made(make: Callable[..., Any], *args: object) -> Iterable[Any]:
+    """Make a watcher as it is unpacked into its variable: Ctrl-C cannot come between the two.
+
+    A watcher that is lost before `close` is freed while libuv uses it (gevent/libuv/watcher.py,
+    `_watcher_ffi_close`).
+    """
+    return starmap(make, (args,))
 
 
 def _pass_on(got: Any) -> None:
