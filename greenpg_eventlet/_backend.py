@@ -132,12 +132,12 @@ class Waiter:
             self._hub.schedule_call_global(0, self._wake, READ)
 
     def _drop_listener(self) -> None:
-        listener, self._listener = self._listener, None
-        _remove(self._hub, listener)
+        self._listener = None
+        _remove(self._hub, READ, self._fd)
 
     def _drop_writer(self) -> None:
-        writer, self._writer = self._writer, None
-        _remove(self._hub, writer)
+        self._writer = None
+        _remove(self._hub, WRITE, self._fd)
 
     def interrupt(self, exc: BaseException) -> None:
         task, hub = self._task, self._hub
@@ -155,18 +155,22 @@ class Waiter:
     def close(self) -> None:
         hub = self._hub
         if hub is not None:
-            call_in_hub(hub, _dispose, hub, self._listener, self._dup)
+            call_in_hub(hub, _dispose, hub, self._dup)
         # last: where memory or stack ends, the next call tries again
         self._hub = self._listener = self._dup = None
         self._fd = self._source = -1
 
 
-def _dispose(hub: Any, listener: Any, dup: Any) -> None:
-    _remove(hub, listener)
-    dup.close()
+def _dispose(hub: Any, dup: Any) -> None:
+    if not dup.closed:
+        for event in _KINDS:
+            _remove(hub, event, dup.fileno())
+        dup.close()
 
 
-def _remove(hub: Any, listener: Any) -> None:
+def _remove(hub: Any, event: int, fd: int) -> None:
+    """Remove what the hub has for the descriptor: Ctrl-C may come before the waiter keeps it."""
+    listener = hub.listeners[_KINDS[event]].get(fd)
     if listener is not None:
         try:  # noqa: SIM105  suppress() costs three Python calls
             hub.remove(listener)

@@ -55,7 +55,7 @@ class Waker:
             os.dup2(dead_end, fd, inheritable=False)
 
     def __del__(self) -> None:
-        for fd in self._pipe:
+        for fd in getattr(self, "_pipe", ()):  # Ctrl-C may have come before it was made
             os.close(fd)
 
 

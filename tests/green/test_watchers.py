@@ -1,44 +1,30 @@
-"""Watchers of gevent's libuv under Ctrl-C: one lost before `close` is freed while libuv uses it."""
+"""What waits leave in the loop when Ctrl-C lands anywhere in them.
+
+A watcher of gevent's libuv that is lost before `close` is freed while libuv uses it; a listener
+that eventlet keeps takes the wake-ups of the descriptor number's next owner.
+"""
 
 from __future__ import annotations
 
 import os
+from typing import Final
 
 import pytest
 
 from tests import programs
 
-HEAD = """
-import gevent, socket
+HEAD: Final = """
+import socket
 from contextlib import suppress
 import greenpg
-from greenpg.backend import READ, WRITE
-from greenpg_gevent import backend
+from greenpg.backend import READ, WRITE, current
 from tests.db.strikes import CtrlC, Strike, struck
-
-greenpg.use("gevent")
-hub = gevent.get_hub()
-assert "libuv" in type(hub.loop).__module__
-ours, _theirs = socket.socketpair()
-made = []
-
-def recorded(make):
-    def record(*args, **named):
-        made.append(make(*args, **named))
-        return made[-1]
-    return record
-
-for name in ("timer", "async_", "io"):
-    setattr(hub.loop, name, recorded(getattr(hub.loop, name)))
 
 class Parked:
     ended, waiter = False, None
 
-def is_closed(watcher):
-    return getattr(watcher, "_watcher_ref", getattr(watcher, "_watcher", None)) is None
-
 def woken(event):
-    hub.loop.run_callback(event.set)
+    backend.soon(event.set)
     event.wait()
 
 def on_socket(events):
@@ -57,33 +43,84 @@ OPERATIONS = {
     "read": lambda: on_socket(READ),
     "write": lambda: on_socket(WRITE),
 }
-"""
-PROGRAM = """
-def at_each_place(operation):
+
+def main(operation):
+    operation()  # the first of a hub makes what later ones share
     nth = 0
     while True:
         strike = Strike(nth)
         struck(lambda _: operation(), None, strike)
-        lost = [watcher for watcher in made if not is_closed(watcher)]
+        lost = left_over()
         assert not lost, (strike.place, lost)
         if not strike.place:
-            return nth
-        made.clear()
+            print(nth)
+            return
         nth += 1
-
-def main():
-    print(at_each_place(OPERATIONS[{name!r}]))
-
-gevent.spawn(main).get()
 """
+TAIL: Final = """
+ours, _theirs = socket.socketpair()
+greenpg.use("{library}")
+backend = current()
+run(OPERATIONS["{name}"])
+"""
+LIBUV: Final = """
+import gevent
+hub = gevent.get_hub()
+assert "libuv" in type(hub.loop).__module__
+made = []
+
+def recorded(make):
+    def record(*args, **named):
+        made.append(make(*args, **named))
+        return made[-1]
+    return record
+
+for name in ("timer", "async_", "io"):
+    setattr(hub.loop, name, recorded(getattr(hub.loop, name)))
+
+def is_closed(watcher):
+    return getattr(watcher, "_watcher_ref", getattr(watcher, "_watcher", None)) is None
+
+def left_over():
+    found = [watcher for watcher in made if not is_closed(watcher)]
+    made.clear()
+    return found
+
+def run(operation):
+    gevent.spawn(main, operation).get()
+"""
+EVENTLET: Final = """
+import eventlet
+listeners = eventlet.hubs.get_hub().listeners
+
+def left_over():
+    return [one for kind in listeners.values() for one in kind.values() if is_waiters(one)]
+
+def is_waiters(listener):
+    return listener.cb.__self__.__class__ is backend.waiter
+
+def run(operation):
+    eventlet.spawn(main, operation).wait()
+"""
+EVENTLET_OPERATIONS: Final = ("read", "write")
+LIBUV_OPERATIONS: Final = ("event", "endless event", "park", *EVENTLET_OPERATIONS)
 
 
-@pytest.mark.filterwarnings("ignore:libuv only supports millisecond")
-@pytest.mark.parametrize("name", ["event", "endless event", "park", "read", "write"])
-def test_each_is_closed(name: str) -> None:
-    done = programs.run(
-        HEAD + PROGRAM.format(name=name), env={**os.environ, "GEVENT_LOOP": "libuv-cffi"}
-    )
+@pytest.mark.parametrize("name", LIBUV_OPERATIONS)
+def test_libuv_keeps_no_watcher(name: str) -> None:
+    check("gevent", LIBUV, name, GEVENT_LOOP="libuv-cffi")
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+@pytest.mark.parametrize("name", EVENTLET_OPERATIONS)
+def test_eventlet_keeps_no_listener(name: str, hub: str) -> None:
+    check("eventlet", EVENTLET, name, EVENTLET_HUB=hub)
+
+
+def check(library: str, code: str, name: str, **variables: str) -> None:
+    tail = TAIL.format(library=library, name=name)
+
+    done = programs.run(HEAD + code + tail, env={**os.environ, **variables})
 
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 5
