@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import psycopg
@@ -50,8 +51,12 @@ class Connection(psycopg.Connection[Any]):
     _greenpg_state: State
 
     def __init__(self, pgconn: Any, row_factory: RowFactory[Any] = tuple_row) -> None:
-        super().__init__(pgconn, row_factory)
-        self._greenpg_attach(current())
+        try:
+            super().__init__(pgconn, row_factory)
+            self._greenpg_attach(current())
+        except BaseException:
+            pgconn.finish()
+            raise
 
     def _greenpg_attach(self, backend: Backend) -> None:
         self._greenpg_state = state = State(backend)
@@ -73,11 +78,18 @@ class Connection(psycopg.Connection[Any]):
         found = default_backend("patch_psycopg3", 3) if backend is None else as_backend(backend)
         own = {name: options.pop(name) for name in _OWN if name in options}
         params = cls._get_connection_params(conninfo, **options)
-        conn: Self = connect_in_turn(cls, found, params)
-        if found is not conn._greenpg_state.backend:
-            conn._greenpg_attach(found)
-        _configure(conn, **own)
-        return conn
+        conn: Self | None = None
+        try:
+            conn = connect_in_turn(cls, found, params)
+            if found is not conn._greenpg_state.backend:
+                conn._greenpg_attach(found)
+            _configure(conn, **own)
+            return conn
+        except BaseException as exc:
+            clear_frames(exc.__traceback__)  # of psycopg, which may have had a connection
+            if conn is not None:
+                conn.close()
+            raise
 
     wait = drive
 

@@ -97,8 +97,9 @@ def drive_connecting(backend: Backend, gen: Generator[Any, Any, _T], timeout: fl
             fd, want = gen.send(ready)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
-    finally:
+    except BaseException:
         gen.close()
+        raise
 
 
 def _pause(conn: Any, state: State, gen: Any) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import psycopg
 import pytest
 from psycopg.pq import PipelineStatus
 
+import greenpg.psycopg3
 from greenpg._session import lock as _lock
 from greenpg.backend import current
 from tests.db.strikes import PACKAGES, Alarm, CtrlC, Strike, struck
@@ -87,4 +89,36 @@ def test_what_a_signal_handler_raises_comes_out(connect, spawn, monkeypatch, ope
         assert answer(conn) == 42, strike.place
         conn.close()
         nth += step
+    assert nth > first, "none was struck"
+
+
+def descriptors_at_the_error(dsn, strike):
+    """Connect under fire; return how many descriptors are open while the error is held."""
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 requires one before it traces any
+    sys.settrace(strike.enter)
+    try:
+        conn = greenpg.psycopg3.connect(dsn, backend="threads")
+        sys.settrace(None)
+        conn.close()
+    except CtrlC:
+        sys.settrace(None)
+        return len(os.listdir("/dev/fd"))
+    finally:
+        sys.settrace(None)
+        strike.forget()
+    return len(os.listdir("/dev/fd"))
+
+
+@pytest.mark.filterwarnings("ignore:.*was deleted while still open:ResourceWarning")
+@pytest.mark.parametrize("nth", range(STEP))
+def test_a_connect_leaves_no_socket(dsn, nth):
+    before = descriptors_at_the_error(dsn, StrikeInPsycopg(sys.maxsize))
+    first = nth
+    while True:
+        strike = StrikeInPsycopg(nth)
+        left = descriptors_at_the_error(dsn, strike)
+        if not strike.place:
+            break
+        assert left == before, strike.place
+        nth += STEP
     assert nth > first, "none was struck"
