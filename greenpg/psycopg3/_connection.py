@@ -160,7 +160,7 @@ class Connection(psycopg.Connection[Any]):
     def _tpc_finish_gen(self, action: Any, xid: Any) -> Any:
         if action == "COMMIT":
             self._greenpg_state.admit(None)
-        return self._greenpg_two_phase(super()._tpc_finish_gen(action, xid))
+        return self._greenpg_two_phase(self._greenpg_finish(super()._tpc_finish_gen(action, xid)))
 
     def _greenpg_two_phase(self, gen: Any) -> Any:
         """Note after the steps of a two-phase command what psycopg takes to be open."""
@@ -181,6 +181,17 @@ class Connection(psycopg.Connection[Any]):
             if failed and before and not before[1]:
                 self._tpc = before
                 self._greenpg_state.doom()
+            raise
+
+    def _greenpg_finish(self, gen: Any) -> Any:
+        """Let a transaction be over that the server no longer has: it ended before a cancel's error.
+
+        psycopg would refuse all but `close()` for ever.
+        """
+        try:
+            return (yield from gen)
+        except psycopg.errors.UndefinedObject:
+            self._tpc = None
             raise
 
     def tpc_rollback(self, xid: Any = None) -> None:

@@ -117,7 +117,7 @@ def _interrupted(conn: Any, state: State, gen: Any, want: Any, exc: BaseExceptio
     state.note_interrupt(exc)
     if pipeline and state.current() not in state.cleaners:  # at its end it is over anyway
         state.pipeline_cut = True
-    running = want is not None and pgconn.transaction_status == ACTIVE
+    running = (want is not None or pipeline) and pgconn.transaction_status == ACTIVE
 
     def recover(shield: Shield) -> None:
         if running and not state.finish_on_interrupt:
@@ -127,6 +127,9 @@ def _interrupted(conn: Any, state: State, gen: Any, want: Any, exc: BaseExceptio
         if want is not None and (running or pipeline):
             with suppress(Error):  # that of the cancelled query
                 finish(state, pgconn, gen, want, shield)
+        if pipeline:  # the cancel may have overtaken what libpq still had to send
+            with suppress(Error):
+                finish(state, pgconn, pipeline._fetch_gen(flush=True), None, shield)
 
     state.stopping = not state.finish_on_interrupt
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.errors import InFailedSqlTransaction, QueryCanceled
+from psycopg.errors import InFailedSqlTransaction, QueryCanceled, UndefinedObject
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 import greenpg
@@ -121,6 +121,19 @@ def test_pipeline_that_swallows_an_interrupt_says_so(connect, create, autocommit
 
     check_usable(conn)
     assert conn.execute(f"select count(*) from {table}").fetchone() == (0,)
+
+
+def test_two_phase_transaction_that_the_server_lost_is_over(conn, connect):
+    other = connect(autocommit=True)
+    gid = f"greenpg-{conn.info.backend_pid}"
+    conn.tpc_begin(gid)
+    conn.tpc_prepare()
+    other.execute(f"rollback prepared '{gid}'")
+
+    with pytest.raises(UndefinedObject):
+        conn.tpc_rollback()
+
+    check_usable(conn)
 
 
 def test_block_over_a_connection_that_is_lost_says_so(conn, observer):

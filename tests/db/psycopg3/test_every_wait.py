@@ -277,3 +277,25 @@ def test_interrupted_executemany_asks_for_no_more_rows(auto):
 
     assert next(asked) < 20
     check_usable(auto)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_a_pipelines_statement_is_cancelled_or_never_sent(connect, autocommit, number):
+    conn = connect(autocommit=autocommit)
+    cur = conn.cursor()
+
+    def block():
+        with conn.pipeline():
+            interrupt(conn, number)
+            with suppress(Interrupted):
+                cur.execute("select pg_sleep(2)")
+                cur.fetchone()
+            calm(conn)
+
+    with pytest.raises(psycopg.errors.InFailedSqlTransaction, match="interrupted"):
+        block()
+
+    assert cur.pgresult is None or cur.pgresult.error_message, "it ran to its end"
+    conn.rollback()
+    check_usable(conn)
