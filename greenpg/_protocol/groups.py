@@ -148,7 +148,10 @@ class Groups:
         """
         if not self._input(self._pgconn):
             self.broken = self.lost()
-        return self._take()
+        ended = self._take()
+        if self.sent and libpq.PQstatus(self._pgconn):  # libpq itself has closed the socket
+            self.broken = self.broken or self.lost()
+        return ended
 
     def _take(self) -> list[Any]:
         pgconn, sent, ended = self._pgconn, self.sent, self.ended
