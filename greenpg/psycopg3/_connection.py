@@ -184,7 +184,7 @@ class Connection(psycopg.Connection[Any]):
             raise
 
     def _greenpg_finish(self, gen: Any) -> Any:
-        """Let a transaction be over that the server no longer has: it ended before a cancel's error.
+        """End a transaction that the server no longer has, as where an error came after its end.
 
         psycopg would refuse all but `close()` for ever.
         """
