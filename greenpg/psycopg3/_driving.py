@@ -15,7 +15,7 @@ from greenpg._session.lock import IN_HUB
 
 from ._cancelling import cancel_query
 from ._errors import WaitTimeout
-from ._finishing import drop_unsent, finish
+from ._finishing import drop_unsent, finish, under_way
 
 if TYPE_CHECKING:
     from greenpg._session.shield import Shield
@@ -129,7 +129,7 @@ def _interrupted(conn: Any, state: State, gen: Any, want: Any, exc: BaseExceptio
                 finish(state, pgconn, gen, want, shield)
         if pipeline:  # the cancel may have overtaken what libpq still had to send
             with suppress(Error):
-                finish(state, pgconn, pipeline._fetch_gen(flush=True), None, shield)
+                finish(state, pgconn, under_way(pipeline), None, shield)
 
     state.stopping = not state.finish_on_interrupt
     try:

@@ -8,7 +8,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from psycopg import Error, generators, pq
+from psycopg import Error, Pipeline, generators, pq
 
 from greenpg._session.shield import Unrecovered
 
@@ -55,6 +55,12 @@ def drop_unsent(conn: Any) -> None:
     pipeline.command_queue.clear()  # in place: psycopg's generator has it
     pipeline.command_queue.extend(kept)
     pipeline.result_queue.extend([None] * len(kept))
+
+
+def under_way(pipeline: Any) -> Generator[Any, Any, None]:
+    """Send what `drop_unsent` has kept, and take the results of all that was sent."""
+    yield from Pipeline._communicate_gen(pipeline)
+    yield from pipeline._fetch_gen(flush=True)
 
 
 def _is_needed(pgconn: Any, command: Any) -> bool:

@@ -154,8 +154,7 @@ class Round:
 
         A second Ctrl-C gives up; on threads a signal may come between any two steps.
         """
-        twice = sum(interrupt.kind == HARD for interrupt in run.landed) > 1
-        return twice or bool(run.landed and "hub" not in self._counting.capabilities)
+        return _twice(run) or bool(run.landed and "hub" not in self._counting.capabilities)
 
     def _judge_companions(self, run: Run) -> None:
         for job in self._fixture.jobs:
@@ -202,7 +201,7 @@ class Round:
         if any(interrupt.kind == "close" for interrupt in run.interrupts):
             return False
         assert self._may_abandon(run), "the connection was lost"
-        return True
+        return not _twice(run)
 
     def _finish_two_phase(self) -> None:
         fixture = self._fixture
@@ -294,6 +293,10 @@ class Round:
         rows = self._observer.ask(query, list(fixture.rows))
         complaint = fixture.ledger.complaint({row[0] for row in rows})
         assert complaint is None, complaint
+
+
+def _twice(run: Run) -> bool:
+    return sum(interrupt.kind == HARD for interrupt in run.landed) > 1
 
 
 def _pass_through(lock: ConnectionLock) -> None:
